@@ -1,0 +1,1229 @@
+/* diseasepred.h -- a BERT text classifier in one C header: read, train, quantize, predict.
+ *
+ * ============================================================================================
+ * [0] Front matter                                                          budget 300 lines
+ * ============================================================================================
+ * ============================================================================================
+ * [0.1] Purpose                                                              budget 25 lines
+ * ============================================================================================
+ *
+ * This file holds a whole BERT classifier: the tokenizer, the network, its gradients, the
+ * optimizer, an INT8 quantizer, a reader for Hugging Face model directories, and the matrix
+ * kernels that make it fast. It needs a C99 or C++11 compiler, the C library and, if wanted,
+ * POSIX threads. It opens no connection, keeps no global state, and gives the same answer on
+ * every processor.
+ *
+ * It is research and teaching software. It is not a medical device: what it prints is the
+ * output of a statistical model, not a diagnosis. Licence: MIT, full text in [Z4].
+ *
+ * ============================================================================================
+ * [0.2] Use it in 20 lines                                                   budget 35 lines
+ * ============================================================================================
+ *
+ *     #define DISEASEPRED_IMPLEMENTATION          // in exactly one C or C++ file
+ *     #include "diseasepred.h"
+ *     #include <stdio.h>
+ *
+ *     int main(void) {
+ *         const char *text = "Itching for a week, a rash on both arms, no fever.";
+ *         dp_model *model = NULL;
+ *         dp_session *session = NULL;
+ *         dp_error err;
+ *         float prob[64];
+ *         dp_prediction info;
+ *         if (dp_model_open(NULL, "model", &model, &err) != DP_OK ||
+ *             dp_session_open(model, NULL, &session, &err) != DP_OK ||
+ *             dp_predict(session, text, 50, prob, 64, &info, &err) != DP_OK) {
+ *             fprintf(stderr, "%s\n", err.text);
+ *             return 1;
+ *         }
+ *         printf("%s %.3f\n", dp_model_label(model, info.best), prob[info.best]);
+ *         dp_session_close(session);
+ *         dp_model_close(model);
+ *         return 0;
+ *     }
+ *
+ * Build: cc -O2 prog.c -lm -lpthread
+ *
+ * ============================================================================================
+ * [0.3] Contents and reading paths                                           budget 80 lines
+ * ============================================================================================
+ *
+ * Search for a tag, for example "[C3]", to jump to its section. A section uses only what
+ * stands above it; the compiler proves that, because no internal function is declared ahead.
+ *
+ *   tag    section                          tag    section
+ *   ----   ------------------------------   ----   ------------------------------
+ *   [0]    Front matter                     [D]    Text
+ *   [0.1]  Purpose                          [D1]   Unicode tables
+ *   [0.2]  Use it in 20 lines               [D2]   Normalization
+ *   [0.3]  Contents and reading paths       [D3]   WordPiece
+ *   [0.4]  Contract                         [D4]   Sequences
+ *   [0.5]  Options                          [E]    Kernels
+ *   [A]    Interface                        [E1]   Number formats
+ *   [A1]   Version and linkage              [E2]   Elementary functions
+ *   [A2]   Status and errors                [E3]   CPU detection
+ *   [A3]   Environment                      [E4]   Scalar kernels
+ *   [A4]   Machine                          [E5]   AVX2
+ *   [A5]   Text                             [E6]   AVX-512
+ *   [A6]   Model                            [E7]   AMX
+ *   [A7]   Prediction                       [E8]   Kernel rows
+ *   [A8]   Training                         [E9]   Threads
+ *   [A9]   Quantization                     [E10]  Matrix products
+ *   [A10]  Evaluation and explanation       [F]    Network
+ *   [B]    Foundations                      [F1]   Tensors
+ *   [B1]   Compiler and platform            [F2]   Layers
+ *   [B2]   Checked sizes                    [F3]   BERT forward
+ *   [B3]   Memory                           [F4]   BERT backward
+ *   [B4]   Text output and numbers          [G]    Learning and measuring
+ *   [B5]   Files                            [G1]   Adam
+ *   [B6]   Random and hash                  [G2]   Training loop
+ *   [C]    Bytes from outside               [G3]   Metrics
+ *   [C1]   Cursor                           [G4]   Quantizer
+ *   [C2]   JSON                             [G5]   Accuracy-aware search
+ *   [C3]   safetensors                      [G6]   Explanations
+ *   [C4]   PyTorch checkpoint               [H]    Public functions
+ *   [C5]   Model configuration              [Z]    Appendix
+ *                                           [Z1]   Derivations
+ *                                           [Z2]   References
+ *                                           [Z3]   Changes
+ *                                           [Z4]   Licence
+ *
+ * Four ways to read it:
+ *   you use it               [0] and [A]; stop at the line of equals signs that says so
+ *   you review its safety    [B], [C], [D]: every byte from outside, no floating point
+ *   you make it faster       [E]
+ *   you learn how BERT works [F], [G] and [Z1]
+ *
+ * ============================================================================================
+ * [0.4] Contract                                                            budget 110 lines
+ * ============================================================================================
+ *
+ * Words. A document is one text or a pair of texts. A token is one entry of the vocabulary. A
+ * sequence is what the network sees: [CLS] text [SEP], or [CLS] text [SEP] text [SEP]. A row
+ * is one document of a batch or file. A kernel row is one column of machine code for one
+ * instruction set; all kernel rows give the same bits.
+ *
+ * Letters. B sequences, T tokens of one sequence, N tokens of a batch (the sum of all T),
+ * C width of the model, H heads, D = C / H width of a head, F inner width, V vocabulary,
+ * K classes, L layers. Shapes are written [N, C]; the last index runs fastest. Matrix products
+ * use small letters: c[m, n] = sum over k of a[m, k] * w[n, k].
+ *
+ * Ownership. *out* parameters are objects which you must close. const pointers that come back
+ * are borrowed until their object is closed. Arrays are always yours, with a capacity; where
+ * one is too small the call returns DP_E_SPACE and the needed count. The library keeps no
+ * pointer to any argument after it returns, except the allocator, the file hooks and the log
+ * of dp_env, which each object stores.
+ *
+ * Errors. Every function that can fail returns dp_status, writes *err (if given), and leaves
+ * its outputs as its block says. The text names file, place and rule; names out of a file are
+ * cut at 64 bytes and their control bytes escaped. A document never appears in it.
+ *
+ * Threads. A dp_model is immutable: any number of threads may use it at once. A session or
+ * trainer belongs to one thread at a time and owns its worker threads. There is no global
+ * mutable state; the library reads no environment variable and no clock. After fork() only
+ * the parent may use objects made before it.
+ *
+ * Determinism. The same model and text give the same bits for any number of threads, any
+ * batch, any kernel row. Training gives the same weights for any number of threads.
+ *
+ * Limits. Every limit is a macro of [0.5], tested one below, at, and one above.
+ *
+ * Versions. DP_VERSION is major * 10000 + minor * 100 + patch. Structures that you fill begin
+ * with struct_size: prepare them with DP_CLEAR(x), set what you want, leave the rest 0, which
+ * always means "the default".
+ *
+ * ============================================================================================
+ * [0.5] Options                                                              budget 50 lines
+ * ============================================================================================
+ *
+ *   macro, default                     effect
+ *   ---------------------------------  ----------------------------------------------------
+ *   DISEASEPRED_IMPLEMENTATION, -      define in exactly one C or C++ file
+ *   DISEASEPRED_STATIC, off            everything static: a private copy
+ *   DPDEF, extern                      linkage of the public functions
+ *   DP_MALLOC(n) DP_FREE(p), malloc    default allocator; both or neither
+ *   DP_ASSERT(x), nothing              internal invariants, never input
+ *   DP_NO_STDIO, off                   no default files: models come through dp_io
+ *   DP_NO_POSIX, off                   default files by C99 stdio; no durability promised
+ *   DP_NO_THREADS, off                 no thread library
+ *   DP_NO_SIMD, off                    scalar kernels only
+ *   DP_NO_AVX2, DP_NO_AVX512, off      leave these kernel rows out
+ *   DP_SIMD_HEADER, <immintrin.h>      header with the intrinsics
+ *   DP_NO_TRAIN, DP_NO_QUANTIZE, off   inference only
+ *   DP_ALLOW_FAST_MATH, off            permit -ffast-math; results are then not reproducible
+ *   DP_MAX_HEADER_BYTES, 100000000     safetensors header
+ *   DP_MAX_TENSORS, 65536              tensors of a file
+ *   DP_MAX_NAME_BYTES, 1024            name of a tensor
+ *   DP_MAX_DIMS, 8                     dimensions of a tensor
+ *   DP_MAX_SHARDS, 1024                files of a sharded checkpoint
+ *   DP_MAX_JSON_DEPTH, 64              nesting
+ *   DP_MAX_JSON_MEMBERS, 4194304       members of a JSON document
+ *   DP_MAX_JSON_STRING, 16777216       bytes of a JSON string
+ *   DP_MAX_JSON_NUMBER, 64             characters of a JSON number
+ *   DP_MAX_CONFIG_BYTES, 1048576       config.json and tokenizer_config.json
+ *   DP_MAX_VOCAB, 4194304              vocabulary entries
+ *   DP_MAX_VOCAB_ENTRY, 1024           bytes of an entry
+ *   DP_MAX_TEXT_BYTES, 67108864        one document
+ *   DP_MAX_LAYERS, 512                 also DP_MAX_HIDDEN 16384, DP_MAX_HEADS 512,
+ *                                      DP_MAX_INNER 65536, DP_MAX_POSITIONS 1048576,
+ *                                      DP_MAX_CLASSES 65536, DP_MAX_TYPES 16
+ *   DP_MAX_THREADS, 1024               worker threads of one session or trainer
+ */
+
+#ifndef DISEASEPRED_H
+#define DISEASEPRED_H
+
+/* ============================================================================================
+ * [A] Interface                                                             budget 950 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [A1] Version and linkage                                                   budget 60 lines
+ * ============================================================================================ */
+
+/* POSIX names under -std=c99. Trap: a libc header that came before without _GNU_SOURCE has
+ * already hidden them; the symptom would be "openat undeclared" far below. */
+#if defined(DISEASEPRED_IMPLEMENTATION) && !defined(DP_NO_POSIX) && !defined(_GNU_SOURCE)
+#if defined(_FEATURES_H) && !defined(__USE_GNU) && !defined(__USE_XOPEN2K8)
+#error "diseasepred.h: include it before other headers, or define _GNU_SOURCE, or DP_NO_POSIX"
+#endif
+#define _GNU_SOURCE 1
+#endif
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DP_VERSION_MAJOR 0
+#define DP_VERSION_MINOR 1
+#define DP_VERSION_PATCH 0
+#define DP_VERSION (DP_VERSION_MAJOR * 10000 + DP_VERSION_MINOR * 100 + DP_VERSION_PATCH)
+
+#ifdef DISEASEPRED_STATIC
+#define DPDEF static
+#elif !defined(DPDEF)
+#define DPDEF extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Prepare a structure that begins with struct_size: all fields 0, the size set. */
+#define DP_CLEAR(x) dp_clear(&(x), sizeof(x))
+
+DPDEF void dp_clear(void *object, size_t bytes);
+
+DPDEF int32_t dp_version(void);
+
+/* ============================================================================================
+ * [A2] Status and errors                                                     budget 80 lines
+ * ============================================================================================ */
+
+/* X(name, text): the only list of codes. */
+#define DP_STATUS_LIST(X)                                                                        \
+    X(DP_OK, "no error")                                                                         \
+    X(DP_E_ARG, "an argument is not allowed")                                                    \
+    X(DP_E_MEMORY, "out of memory")                                                              \
+    X(DP_E_IO, "a file cannot be read or written")                                               \
+    X(DP_E_NOT_FOUND, "a file does not exist")                                                   \
+    X(DP_E_FORMAT, "bytes break a rule of their format")                                         \
+    X(DP_E_LIMIT, "a limit is exceeded")                                                         \
+    X(DP_E_UNSUPPORTED, "the feature is known but not supported")                                \
+    X(DP_E_SPACE, "the array given is too small")                                                \
+    X(DP_E_ISA, "the instruction set asked for is not available")                                \
+    X(DP_E_DIVERGED, "a number is not finite or a search did not converge")                      \
+    X(DP_E_STOPPED, "stopped on request of the callback")
+
+#define DP__STATUS_ENUM(name, text) name,
+typedef enum dp_status { DP_STATUS_LIST(DP__STATUS_ENUM) DP_STATUS_COUNT } dp_status;
+#undef DP__STATUS_ENUM
+
+#define DP_NO_PLACE UINT64_MAX /* dp_error.place when no byte of a file is meant */
+
+/* Filled on failure. code says what to do, rule and place say what was broken where (rule ids
+ * are those of the parser's banner), text is the whole sentence for a person. */
+typedef struct dp_error {
+    dp_status code;
+    char      rule[12]; /* "S9"; empty when no rule of a format is meant */
+    uint64_t  place;    /* byte offset in the file, or DP_NO_PLACE */
+    char      file[64]; /* name of the file, empty when none is meant */
+    char      text[248];
+} dp_error;
+
+DPDEF const char *dp_status_text(dp_status status);
+
+/* ============================================================================================
+ * [A3] Environment                                                          budget 110 lines
+ * ============================================================================================ */
+
+/* Instruction sets in order of preference. A cap allows everything up to it. */
+typedef enum dp_isa {
+    DP_ISA_AUTO = 0,
+    DP_ISA_SCALAR,
+    DP_ISA_AVX2,
+    DP_ISA_AVX512,
+    DP_ISA_AVX512_VNNI,
+    DP_ISA_COUNT
+} dp_isa;
+
+/* All set, or all NULL: then DP_MALLOC and DP_FREE. free gets the size back. */
+typedef struct dp_alloc {
+    void *(*alloc)(void *ctx, size_t bytes, size_t align); /* NULL when there is none */
+    void (*free)(void *ctx, void *p, size_t bytes);
+    void *ctx;
+} dp_alloc;
+
+/* Files, as streams over a directory handle. A name is one path component. A file under
+ * create() is temporary until commit() makes it durable under its name; abort() removes it. */
+typedef struct dp_io {
+    dp_status (*open_dir)(void *ctx, const char *path, int32_t make, void **dir);
+    void (*close_dir)(void *ctx, void *dir);
+    dp_status (*open)(void *ctx, void *dir, const char *name, void **file, uint64_t *bytes);
+    dp_status (*pread)(void *ctx, void *file, uint64_t offset, void *to, size_t bytes);
+    void (*close)(void *ctx, void *file);
+    dp_status (*create)(void *ctx, void *dir, const char *name, void **file);
+    dp_status (*append)(void *ctx, void *file, const void *data, size_t bytes);
+    dp_status (*commit)(void *ctx, void *file); /* the handle is gone, whatever it returns */
+    void (*abort)(void *ctx, void *file);
+    dp_status (*remove)(void *ctx, void *dir, const char *name);
+    dp_status (*free_space)(void *ctx, void *dir, uint64_t *bytes);
+    void *ctx;
+} dp_io;
+
+#define DP_LOG_INFO 1
+#define DP_LOG_WARNING 2
+
+typedef struct dp_env {
+    size_t   struct_size;
+    dp_alloc alloc;
+    dp_io    io;
+    void (*log)(void *ctx, int32_t level, const char *line); /* NULL: silent */
+    void    *log_ctx;
+    dp_isa   isa_cap;      /* DP_ISA_AUTO: the best of this CPU; a level it lacks: DP_E_ISA */
+    uint32_t isa_deny;     /* bit 1 << level leaves that level out */
+    int32_t  threads;      /* 0 = 1; same bits for every value */
+    int32_t  follow_links; /* 1: links inside a model directory are followed */
+} dp_env;
+
+/* ============================================================================================
+ * [A4] Machine                                                               budget 40 lines
+ * ============================================================================================ */
+
+DPDEF dp_isa dp_isa_best(void);
+DPDEF const char *dp_isa_name(dp_isa isa);
+DPDEF const char *dp_isa_missing(dp_isa isa); /* NULL: it runs here; else why it does not */
+DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err);
+
+/* ============================================================================================
+ * [A5] Text                                                                 budget 120 lines
+ * ============================================================================================ */
+
+typedef struct dp_text { /* one document; b NULL: no second part */
+    const char *a;
+    size_t      a_bytes;
+    const char *b;
+    size_t      b_bytes;
+} dp_text;
+
+typedef enum dp_case { DP_CASE_MODEL = 0, DP_CASE_LOWER, DP_CASE_KEEP } dp_case;
+
+typedef enum dp_truncation {
+    DP_TRUNCATE_LONGEST_FIRST = 0,
+    DP_TRUNCATE_FIRST,
+    DP_TRUNCATE_SECOND,
+    DP_TRUNCATE_NEVER /* a sequence that is too long is DP_E_LIMIT */
+} dp_truncation;
+
+typedef struct dp_encode_options {
+    size_t        struct_size;
+    int32_t       max_tokens; /* 0: min(512, positions of the model) */
+    dp_truncation truncation;
+    int32_t       truncate_left; /* 1: tokens are cut off at the beginning */
+    int32_t       parse_special; /* 1: "[SEP]" in a document is the special token */
+    dp_case       letter_case;
+} dp_encode_options;
+
+typedef struct dp_encoding {
+    int32_t  *ids;   /* [cap] caller's arrays; types, begin, end may be NULL */
+    int32_t  *types; /* [cap] 0 or 1 */
+    uint64_t *begin; /* [cap] first byte in its document part; specials: 0, 0 */
+    uint64_t *end;   /* [cap] byte behind the last */
+    size_t    cap;
+    size_t    n;       /* out: tokens written, or needed when DP_E_SPACE */
+    size_t    total;   /* out: tokens before truncation, specials included */
+    size_t    unknown; /* out: [UNK] among the n */
+    size_t    invalid; /* out: bad UTF-8 sequences replaced by U+FFFD */
+} dp_encoding;
+
+typedef struct dp_model   dp_model;   /* weights, tokenizer, labels; immutable, share it */
+typedef struct dp_session dp_session; /* working memory of one thread at a time */
+typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
+
+DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,
+                          const dp_encode_options *options, dp_encoding *out, dp_error *err);
+
+/* Pull parser for JSON (RFC 8259, strict, no recursion); memory is the caller's text. */
+typedef enum dp_json_kind {
+    DP_JSON_END = 0, /* the document is complete */
+    DP_JSON_OBJECT,
+    DP_JSON_OBJECT_END,
+    DP_JSON_ARRAY,
+    DP_JSON_ARRAY_END,
+    DP_JSON_KEY,
+    DP_JSON_STRING,
+    DP_JSON_NUMBER,
+    DP_JSON_TRUE,
+    DP_JSON_FALSE,
+    DP_JSON_NULL
+} dp_json_kind;
+
+typedef struct dp_json {
+    const char  *text;
+    size_t       bytes;
+    size_t       at;     /* next byte */
+    size_t       token;  /* first byte of the present token */
+    size_t       length; /* its bytes; strings and keys without the quotes, escapes as written */
+    dp_json_kind kind;
+    size_t       members;
+    int32_t      depth;
+    int32_t      state;
+    uint64_t     in_object; /* bit d: level d is an object */
+} dp_json;
+
+DPDEF void      dp_json_begin(dp_json *json, const char *text, size_t bytes);
+DPDEF dp_status dp_json_next(dp_json *json, dp_error *err);
+DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err);
+DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t *bytes,
+                               dp_error *err);
+DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
+                                dp_error *err);
+DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
+
+/* ============================================================================================
+ * [A6] Model                                                                budget 140 lines
+ * ============================================================================================ */
+
+typedef enum dp_problem { DP_SINGLE_LABEL = 0, DP_MULTI_LABEL, DP_REGRESSION } dp_problem;
+
+typedef struct dp_model_info {
+    size_t     struct_size;
+    int32_t    layers, hidden, heads, inner, vocab, positions, types, classes;
+    dp_problem problem;
+    int32_t    lower_case;    /* 1: texts are lower-cased and accents stripped */
+    int32_t    cased_vocab;   /* 1: the vocabulary has capital letters (warn if lower_case) */
+    int32_t    int8_linears;  /* Linears stored as INT8 */
+    int32_t    int8_tables;   /* embedding tables stored as INT8 */
+    int32_t    new_tensors;   /* tensors that the files lacked and that were initialised */
+    int32_t    ignored_tensors;
+    uint64_t   parameters;
+    uint64_t   weight_bytes;  /* in memory */
+    float      dropout;
+} dp_model_info;
+
+typedef struct dp_open_options {
+    size_t   struct_size;
+    int32_t  new_head;       /* 1: a missing pooler or classifier is initialised (train) */
+    dp_case  letter_case;
+    uint64_t seed;           /* of new tensors */
+    const char *const *labels; /* [label_count] replaces labels and classifier; NULL: keep */
+    int32_t  label_count;
+    int32_t  verify;         /* 1: SHA-256 of the weights into the log */
+} dp_open_options;
+
+/* A new model: config.json text, vocabulary text, labels. Weights are N(0, initializer_range). */
+typedef struct dp_model_spec {
+    size_t      struct_size;
+    const char *config;
+    size_t      config_bytes;
+    const char *vocab;
+    size_t      vocab_bytes;
+    const char *const *labels; /* [label_count] */
+    int32_t     label_count;
+    dp_case     letter_case;
+    uint64_t    seed;
+} dp_model_spec;
+
+DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out, dp_error *err);
+DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
+                                   const dp_open_options *options, dp_model **out, dp_error *err);
+DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_model **out,
+                             dp_error *err);
+DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *err);
+DPDEF void dp_model_close(dp_model *model);
+DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info);
+DPDEF const char *dp_model_label(const dp_model *model, int32_t cls);
+DPDEF int32_t dp_model_find_label(const dp_model *model, const char *name, size_t name_bytes);
+
+/* ============================================================================================
+ * [A7] Prediction                                                           budget 130 lines
+ * ============================================================================================ */
+
+typedef struct dp_session_options {
+    size_t  struct_size;
+    int32_t max_tokens;   /* 0: min(512, positions) */
+    int32_t batch_tokens; /* tokens computed together; 0: chosen */
+    uint64_t memory_limit; /* bytes of working memory; 0: none */
+    dp_case letter_case;
+} dp_session_options;
+
+typedef struct dp_prediction {
+    int32_t best;      /* most probable class; regression: 0 */
+    int32_t truncated; /* 1: tokens were cut off */
+    size_t  tokens;    /* computed */
+    size_t  total;     /* before truncation */
+    size_t  unknown;   /* [UNK] */
+    size_t  invalid;   /* bad UTF-8 sequences */
+} dp_prediction;
+
+DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
+                                dp_session **out, dp_error *err);
+DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
+                           size_t prob_cap, dp_prediction *info, dp_error *err);
+DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
+                                 float *prob, float *logits, dp_prediction *infos,
+                                 dp_error *err);
+DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
+                               size_t n, float *prob, float *logits, float *pooled,
+                               dp_error *err);
+DPDEF uint64_t dp_session_memory(const dp_session *session);
+DPDEF void dp_session_close(dp_session *session);
+
+/* ============================================================================================
+ * [A8] Training                                                             budget 120 lines
+ * ============================================================================================ */
+
+typedef struct dp_dataset { /* rows of documents with labels; everything is the caller's */
+    size_t         struct_size;
+    size_t         rows;
+    const dp_text *texts;   /* [rows] */
+    const int32_t *labels;  /* [rows] single label; else NULL */
+    const float   *targets; /* [rows, K] multi-label and regression; else NULL */
+} dp_dataset;
+
+typedef enum dp_optimizer { DP_ADAM = 0, DP_ADAMW } dp_optimizer;
+typedef enum dp_schedule { DP_CONSTANT = 0, DP_LINEAR } dp_schedule;
+
+typedef struct dp_train_progress {
+    size_t struct_size;
+    int32_t epoch;           /* from 1 */
+    int32_t epoch_done;      /* 1: the figures below stand for the whole epoch */
+    uint64_t step, steps;    /* optimizer steps done and to do, over all epochs */
+    uint64_t rows, tokens;   /* since the start of this call */
+    double loss;             /* mean over rows: of the step, or of the epoch */
+    double accuracy;         /* of the training rows as they were computed */
+    double valid_loss, valid_accuracy, valid_f1; /* NaN when there is no validation set */
+    double grad_norm;        /* before clipping */
+    double lr;
+} dp_train_progress;
+
+typedef struct dp_train_options {
+    size_t       struct_size;
+    int32_t      epochs;       /* 0: 3; use dp_trainer_model for the start */
+    int32_t      batch_rows;   /* 0: 30 */
+    int32_t      accumulate;   /* 0: 1; micro-batches of a step */
+    int32_t      max_tokens;   /* 0: 64 */
+    double       lr;           /* 0: 1e-5 */
+    dp_optimizer optimizer;
+    dp_schedule  schedule;
+    double       beta1, beta2, eps; /* 0: 0.9, 0.999, 1e-8 */
+    double       weight_decay;
+    double       warmup;       /* steps from 1 up, fraction of all steps below 1 */
+    double       grad_norm;    /* 0: 10; below 0: no clipping */
+    double       dropout;      /* 0: the model's; below 0: none */
+    uint64_t     seed;
+    int32_t      resume;       /* 1: dp_train goes on where the trainer stands */
+    int32_t (*progress)(void *ctx, const dp_train_progress *now); /* not 0: stop */
+    void        *progress_ctx;
+} dp_train_options;
+
+typedef struct dp_train_report {
+    size_t   struct_size;
+    int32_t  epochs;
+    uint64_t steps, rows, tokens, skipped_steps;
+    double   loss, accuracy, valid_loss, valid_accuracy, valid_f1;
+} dp_train_report;
+
+#ifndef DP_NO_TRAIN
+DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *options,
+                                dp_trainer **out, dp_error *err);
+DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, double *loss,
+                              dp_error *err);
+DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_dataset *valid,
+                         dp_train_report *report, dp_error *err);
+DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
+                                dp_error *err);
+DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char *name,
+                                dp_error *err);
+DPDEF uint64_t  dp_trainer_step(const dp_trainer *trainer);
+DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err);
+DPDEF void dp_trainer_close(dp_trainer *trainer);
+#endif
+
+/* ============================================================================================
+ * [A9] Quantization                                                          budget 80 lines
+ * ============================================================================================ */
+
+typedef enum dp_approach { DP_DYNAMIC = 0, DP_STATIC, DP_AUTO, DP_QAT } dp_approach;
+typedef enum dp_weights { DP_WEIGHTS_FULL = 0, DP_WEIGHTS_PAIRS, DP_WEIGHTS_QUADS } dp_weights;
+
+typedef struct dp_quant_options {
+    size_t      struct_size;
+    dp_approach approach;   /* only DP_DYNAMIC so far; others: DP_E_UNSUPPORTED */
+    dp_weights  weights;    /* only DP_WEIGHTS_FULL so far */
+    int32_t     embeddings; /* 1: the three embedding tables become INT8 as well */
+} dp_quant_options;
+
+typedef struct dp_quant_report {
+    size_t   struct_size;
+    int32_t  linears, tables;          /* made INT8 */
+    uint64_t bytes_before, bytes_after; /* of the weights as stored */
+    double   sqnr_db;                  /* signal to quantization noise of all INT8 weights */
+    double   worst_db;                 /* of the worst tensor */
+} dp_quant_report;
+
+#ifndef DP_NO_QUANTIZE
+DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration,
+                            const dp_quant_options *options, dp_model **out,
+                            dp_quant_report *report, dp_error *err);
+#endif
+
+/* ============================================================================================
+ * [A10] Evaluation and explanation                                           budget 70 lines
+ * ============================================================================================ */
+
+typedef struct dp_metrics {
+    size_t struct_size;
+    size_t rows, truncated;
+    double accuracy; /* single label: best class right; multi-label: all right; regression: R2 */
+    double macro_f1; /* mean over the classes that occur in labels or predictions */
+    double nll;      /* mean negative log-likelihood; regression: mean squared error */
+    double ece;      /* expected calibration error, 15 equal bins of confidence */
+} dp_metrics;
+
+DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
+                            uint64_t *confusion, dp_error *err);
+
+DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ============================================================================================
+ * ============================================================================================
+ *
+ *   If you use this library, stop reading here. Below is how it works.
+ *
+ * ============================================================================================
+ * ============================================================================================ */
+
+#endif /* DISEASEPRED_H */
+
+#ifdef DISEASEPRED_IMPLEMENTATION
+
+/* ============================================================================================
+ * [B] Foundations                                                           budget 800 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [B1] Compiler and platform                                                budget 170 lines
+ * Owns:   includes, target attributes, floating-point pins.          Needs: nothing.
+ * Never:  lets a flag of the host program change a result.
+ * Tests:  tests/hygiene/, tests/test_base.c: platform_*
+ * ============================================================================================ */
+
+#if defined(__FAST_MATH__) && !defined(DP_ALLOW_FAST_MATH)
+#error "diseasepred.h: -ffast-math changes results; define DP_ALLOW_FAST_MATH to accept that"
+#endif
+#if defined(DP_MALLOC) != defined(DP_FREE)
+#error "diseasepred.h: define both DP_MALLOC and DP_FREE, or neither"
+#endif
+
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Contraction of a*b+c would change bits: off for gcc (whole region) and clang. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+#if defined(__GNUC__)
+#define DP__INLINE static inline __attribute__((always_inline))
+#else
+#define DP__INLINE static inline
+#endif
+
+/* A build that leaves parts out leaves some helpers without a caller. The full build has none,
+ * and the warning stays on to prove it. */
+#if defined(__GNUC__) && (defined(DP_NO_STDIO) || defined(DP_NO_THREADS) || \
+    defined(DP_NO_SIMD) || defined(DP_NO_AVX2) || defined(DP_NO_AVX512) || \
+    defined(DP_NO_TRAIN) || defined(DP_NO_QUANTIZE) || defined(DP_REAL_DOUBLE))
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(DP_NO_SIMD) && !defined(DP_REAL_DOUBLE)
+#define DP__X86 1
+#ifndef DP_SIMD_HEADER
+#define DP_SIMD_HEADER <immintrin.h>
+#define DP__TARGET(isa) __attribute__((target(isa)))
+#else
+#define DP__TARGET(isa) /* the tests' software vectors need no target */
+#endif
+#include DP_SIMD_HEADER
+#ifndef DP_NO_AVX2
+#define DP__AVX2 1
+#endif
+#if !defined(DP_NO_AVX512) && !defined(DP_NO_AVX2)
+#define DP__AVX512 1
+#endif
+#endif
+
+#ifndef DP_ASSERT
+#define DP_ASSERT(x) ((void)0)
+#endif
+
+/* The network computes in dp_real: float, or double in the build that checks gradients. */
+#ifdef DP_REAL_DOUBLE
+typedef double dp_real;
+#else
+typedef float dp_real;
+#endif
+
+typedef char dp__assert_sizes[sizeof(float) == 4 && sizeof(double) == 8 && CHAR_BIT == 8 ? 1 : -1];
+typedef char dp__assert_size_t[sizeof(size_t) >= 4 ? 1 : -1];
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================
+ * [B2] Checked sizes                                                         budget 90 lines
+ * Owns:   every sum and product of numbers that came from outside.   Needs: nothing.
+ * Never:  wraps around. Each function returns 1 and the result, or 0 and leaves it alone.
+ * Tests:  tests/test_base.c: size_*
+ * ============================================================================================ */
+
+DP__INLINE int dp__add_u64(uint64_t a, uint64_t b, uint64_t *sum) {
+    if (a > UINT64_MAX - b) return 0;
+    *sum = a + b;
+    return 1;
+}
+
+DP__INLINE int dp__mul_u64(uint64_t a, uint64_t b, uint64_t *product) {
+    if (b != 0 && a > UINT64_MAX / b) return 0;
+    *product = a * b;
+    return 1;
+}
+
+DP__INLINE int dp__size(uint64_t a, size_t *size) {
+    if (a > SIZE_MAX) return 0;
+    *size = (size_t)a;
+    return 1;
+}
+
+DP__INLINE int dp__add_size(size_t a, size_t b, size_t *sum) {
+    if (a > SIZE_MAX - b) return 0;
+    *sum = a + b;
+    return 1;
+}
+
+DP__INLINE int dp__mul_size(size_t a, size_t b, size_t *product) {
+    if (b != 0 && a > SIZE_MAX / b) return 0;
+    *product = a * b;
+    return 1;
+}
+
+/* Next multiple of step, which is a power of two. Rounding up is arithmetic too. */
+DP__INLINE int dp__round_up(size_t a, size_t step, size_t *rounded) {
+    if (a > SIZE_MAX - (step - 1)) return 0;
+    *rounded = (a + (step - 1)) & ~(step - 1);
+    return 1;
+}
+
+/* ============================================================================================
+ * [B3] Memory                                                               budget 200 lines
+ * Owns:   the allocator hooks, arenas, growable buffers, wiping.     Needs: B2 sizes.
+ * Never:  hands out memory that is not aligned to 64 bytes; loses a size.
+ * Tests:  tests/test_base.c: mem_*
+ * ============================================================================================ */
+
+#define DP__ALIGN 64u /* one cache line, one zmm register, one row of a tile image */
+
+#ifndef DP_MALLOC
+#define DP_MALLOC(bytes) malloc(bytes)
+#define DP_FREE(p) free(p)
+#endif
+
+/* Default allocator: the address before the aligned block holds what DP_MALLOC gave. */
+static void *dp__default_alloc(void *ctx, size_t bytes, size_t align) {
+    size_t room;
+    (void)ctx;
+    if (!dp__add_size(bytes, align + sizeof(void *), &room)) return NULL;
+    char *raw = (char *)DP_MALLOC(room);
+    if (raw == NULL) return NULL;
+    uintptr_t at = ((uintptr_t)raw + sizeof(void *) + align - 1) & ~(uintptr_t)(align - 1);
+    memcpy((char *)at - sizeof(void *), &raw, sizeof(void *));
+    return (void *)at;
+}
+
+static void dp__default_free(void *ctx, void *p, size_t bytes) {
+    void *raw;
+    (void)ctx;
+    (void)bytes;
+    memcpy(&raw, (char *)p - sizeof(void *), sizeof(void *));
+    DP_FREE(raw);
+}
+
+/* Memory for count items of size bytes, or NULL (also when the product overflows). */
+static void *dp__alloc(const dp_alloc *alloc, size_t count, size_t size) {
+    size_t bytes;
+    if (!dp__mul_size(count, size, &bytes)) return NULL;
+    return alloc->alloc(alloc->ctx, bytes ? bytes : 1, DP__ALIGN);
+}
+
+static void dp__free(const dp_alloc *alloc, void *p, size_t count, size_t size) {
+    size_t bytes = count * size;
+    if (p != NULL) alloc->free(alloc->ctx, p, bytes ? bytes : 1);
+}
+
+/* Overwrites memory so that the compiler cannot leave it out (memset before free is deleted
+ * by gcc and clang at -O2). */
+static void dp__wipe(void *p, size_t bytes) {
+    memset(p, 0, bytes);
+#if defined(__GNUC__)
+    __asm__ __volatile__("" : : "r"(p) : "memory");
+#else
+    volatile unsigned char *q = (volatile unsigned char *)p;
+    while (bytes-- > 0) *q++ = 0;
+#endif
+}
+
+/* An arena gives out memory that is freed all at once. Small requests share a block. */
+typedef struct dp__block {
+    struct dp__block *next;
+    size_t            bytes; /* of the block, header included */
+    size_t            used;
+} dp__block;
+
+typedef struct dp__arena {
+    dp_alloc   alloc;
+    dp__block *head;
+    size_t     total; /* bytes of all blocks */
+} dp__arena;
+
+#define DP__BLOCK_BYTES 65536u /* small requests share blocks of this size */
+
+static void dp__arena_init(dp__arena *arena, const dp_alloc *alloc) {
+    arena->alloc = *alloc;
+    arena->head = NULL;
+    arena->total = 0;
+}
+
+/* A new block with room for at least bytes behind its header; NULL when there is no memory. */
+static dp__block *dp__arena_block(dp__arena *arena, size_t bytes) {
+    size_t room;
+    if (!dp__add_size(bytes, DP__ALIGN, &room)) return NULL;
+    if (room < DP__BLOCK_BYTES) room = DP__BLOCK_BYTES;
+    dp__block *block = (dp__block *)dp__alloc(&arena->alloc, room, 1);
+    if (block == NULL) return NULL;
+    block->bytes = room;
+    block->used = DP__ALIGN;
+    block->next = arena->head;
+    arena->head = block;
+    arena->total += room;
+    return block;
+}
+
+/* count items of size bytes, zeroed, aligned to 64; NULL when there is no memory. */
+static void *dp__arena_get(dp__arena *arena, size_t count, size_t size) {
+    size_t bytes;
+    if (!dp__mul_size(count, size, &bytes) || !dp__round_up(bytes, DP__ALIGN, &bytes)) return NULL;
+    dp__block *block = arena->head;
+    if (block == NULL || bytes > block->bytes - block->used) {
+        block = dp__arena_block(arena, bytes);
+        if (block == NULL) return NULL;
+    }
+    void *p = (char *)block + block->used;
+    block->used += bytes;
+    memset(p, 0, bytes);
+    return p;
+}
+
+static void dp__arena_free(dp__arena *arena) {
+    while (arena->head != NULL) {
+        dp__block *block = arena->head;
+        arena->head = block->next;
+        dp__free(&arena->alloc, block, block->bytes, 1);
+    }
+    arena->total = 0;
+}
+
+/* A growable array of bytes. */
+typedef struct dp__buffer {
+    dp_alloc alloc;
+    char    *p;
+    size_t   n, cap;
+} dp__buffer;
+
+static void dp__buffer_init(dp__buffer *b, const dp_alloc *alloc) {
+    b->alloc = *alloc;
+    b->p = NULL;
+    b->n = b->cap = 0;
+}
+
+/* Room for more bytes behind n: 1, or 0 when there is no memory (the contents stay). */
+static int dp__buffer_reserve(dp__buffer *b, size_t more) {
+    size_t need;
+    if (!dp__add_size(b->n, more, &need)) return 0;
+    if (need <= b->cap) return 1;
+    size_t cap = b->cap < SIZE_MAX / 2 ? b->cap * 2 : need;
+    if (cap < need) cap = need;
+    if (cap < 256) cap = 256;
+    char *p = (char *)dp__alloc(&b->alloc, cap, 1);
+    if (p == NULL) return 0;
+    if (b->n > 0) memcpy(p, b->p, b->n);
+    dp__free(&b->alloc, b->p, b->cap, 1);
+    b->p = p;
+    b->cap = cap;
+    return 1;
+}
+
+static int dp__buffer_add(dp__buffer *b, const void *data, size_t bytes) {
+    if (!dp__buffer_reserve(b, bytes)) return 0;
+    if (bytes > 0) memcpy(b->p + b->n, data, bytes);
+    b->n += bytes;
+    return 1;
+}
+
+static void dp__buffer_free(dp__buffer *b) {
+    dp__free(&b->alloc, b->p, b->cap, 1);
+    b->p = NULL;
+    b->n = b->cap = 0;
+}
+
+/* ============================================================================================
+ * [B4] Text output and numbers                                              budget 170 lines
+ * Owns:   sentences of errors; numbers as text, without a locale.    Needs: B2 sizes.
+ * Never:  writes past a buffer; lets a control byte of a file reach a message.
+ * Tests:  tests/test_base.c: text_*, number_*
+ * ============================================================================================ */
+
+/* A string under construction in a fixed buffer; what does not fit is cut off. */
+typedef struct dp__text {
+    char  *p;
+    size_t cap, n; /* n < cap: there is always room for the terminator */
+} dp__text;
+
+static void dp__text_char(dp__text *t, char c) {
+    if (t->n + 1 >= t->cap) return;
+    t->p[t->n++] = c;
+    t->p[t->n] = 0;
+}
+
+static void dp__text_add(dp__text *t, const char *s) {
+    while (*s != 0) dp__text_char(t, *s++);
+}
+
+static void dp__text_u64(dp__text *t, uint64_t v) {
+    char digits[20];
+    int  n = 0;
+    do digits[n++] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    while (n > 0) dp__text_char(t, digits[--n]);
+}
+
+#define DP__NAME_SHOWN 64 /* bytes of a foreign name that a message shows (trust rule G9) */
+
+/* A name out of a file: at most 64 bytes, everything but printable ASCII as \xNN. */
+static void dp__text_name(dp__text *t, const char *name, size_t bytes) {
+    static const char hex[] = "0123456789abcdef";
+    size_t shown = bytes < DP__NAME_SHOWN ? bytes : DP__NAME_SHOWN;
+    for (size_t i = 0; i < shown; i++) {
+        unsigned char c = (unsigned char)name[i];
+        if (c >= 32 && c < 127 && c != '\\') {
+            dp__text_char(t, (char)c);
+        } else {
+            dp__text_add(t, "\\x");
+            dp__text_char(t, hex[c >> 4]);
+            dp__text_char(t, hex[c & 15]);
+        }
+    }
+    if (shown < bytes) dp__text_add(t, "...");
+}
+
+/* What a message says beside its fixed sentence. Any field may be left 0 (place: see where). */
+typedef struct dp__where {
+    const char *file;
+    uint64_t    place; /* byte offset; DP_NO_PLACE: none */
+    const char *name;  /* a name out of the file, shown in quotes behind the sentence */
+    size_t      name_bytes;
+} dp__where;
+
+/* "model.safetensors: byte 96: rule S9: tensors leave a hole: 'classifier.bias'" */
+static dp_status dp__fail_at(dp_error *err, dp_status code, const char *rule,
+                             const dp__where *where, const char *sentence) {
+    if (err == NULL) return code;
+    memset(err, 0, sizeof *err);
+    err->code = code;
+    err->place = where->place;
+    dp__text r = {err->rule, sizeof err->rule, 0}, f = {err->file, sizeof err->file, 0};
+    dp__text t = {err->text, sizeof err->text, 0};
+    dp__text_add(&r, rule);
+    if (where->file != NULL) {
+        dp__text_name(&f, where->file, strlen(where->file));
+        dp__text_add(&t, err->file);
+        dp__text_add(&t, ": ");
+    }
+    if (where->place != DP_NO_PLACE) {
+        dp__text_add(&t, "byte ");
+        dp__text_u64(&t, where->place);
+        dp__text_add(&t, ": ");
+    }
+    if (rule[0] != 0) {
+        dp__text_add(&t, "rule ");
+        dp__text_add(&t, rule);
+        dp__text_add(&t, ": ");
+    }
+    dp__text_add(&t, sentence);
+    if (where->name != NULL) {
+        dp__text_add(&t, ": '");
+        dp__text_name(&t, where->name, where->name_bytes);
+        dp__text_add(&t, "'");
+    }
+    return code;
+}
+
+static dp_status dp__fail(dp_error *err, dp_status code, const char *sentence) {
+    dp__where nowhere = {NULL, DP_NO_PLACE, NULL, 0};
+    return dp__fail_at(err, code, "", &nowhere, sentence);
+}
+
+static dp_status dp__no_memory(dp_error *err) {
+    return dp__fail(err, DP_E_MEMORY, "out of memory");
+}
+
+/* ============================================================================================
+ * [B5] Files                                                                 budget 70 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [B6] Random and hash                                                      budget 100 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [C] Bytes from outside                                                  budget 1350 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [C1] Cursor                                                                budget 80 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [C2] JSON                                                                 budget 300 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [C3] safetensors                                                          budget 320 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [C4] PyTorch checkpoint                                                   budget 420 lines
+ * Owns:   nothing yet. A directory that has only .bin files is refused by name in [C5].
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [C5] Model configuration                                                  budget 230 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [D] Text                                                                  budget 950 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [D1] Unicode tables                                                       budget 300 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [D2] Normalization                                                        budget 250 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [D3] WordPiece                                                            budget 200 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [D4] Sequences                                                            budget 200 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E] Kernels                                                             budget 2300 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E1] Number formats                                                       budget 110 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E2] Elementary functions                                                 budget 220 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E3] CPU detection                                                        budget 170 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E4] Scalar kernels                                                       budget 320 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E5] AVX2                                                                 budget 320 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E6] AVX-512                                                              budget 400 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E7] AMX                                                                  budget 260 lines
+ * Owns:   nothing yet.
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E8] Kernel rows                                                          budget 110 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E9] Threads                                                              budget 180 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [E10] Matrix products                                                     budget 210 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [F] Network                                                             budget 1300 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [F1] Tensors                                                              budget 180 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [F2] Layers                                                               budget 650 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [F3] BERT forward                                                         budget 240 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [F4] BERT backward                                                        budget 230 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G] Learning and measuring                                              budget 1150 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G1] Adam                                                                 budget 140 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G2] Training loop                                                        budget 220 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G3] Metrics                                                              budget 200 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G4] Quantizer                                                            budget 260 lines
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G5] Accuracy-aware search                                                budget 160 lines
+ * Owns:   nothing yet.
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [G6] Explanations                                                         budget 170 lines
+ * Owns:   nothing yet.
+ * ============================================================================================ */
+
+/* ============================================================================================
+ * [H] Public functions                                                      budget 450 lines
+ * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
+ * Tests:  tests/test_api.c
+ * ============================================================================================ */
+
+DPDEF void dp_clear(void *object, size_t bytes) {
+    memset(object, 0, bytes);
+    memcpy(object, &bytes, sizeof bytes);
+}
+
+DPDEF int32_t dp_version(void) {
+    return DP_VERSION;
+}
+
+DPDEF const char *dp_status_text(dp_status status) {
+#define DP__STATUS_TEXT(name, text) text,
+    static const char *const texts[] = {DP_STATUS_LIST(DP__STATUS_TEXT)};
+#undef DP__STATUS_TEXT
+    return (unsigned)status < (unsigned)DP_STATUS_COUNT ? texts[status] : "unknown status";
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
+
+#endif /* DISEASEPRED_IMPLEMENTATION */
+
+/* ============================================================================================
+ * [Z] Appendix                                                              budget 250 lines
+ * ============================================================================================
+ * ============================================================================================
+ * [Z1] Derivations                                                          budget 130 lines
+ * ============================================================================================
+ * ============================================================================================
+ * [Z2] References                                                            budget 40 lines
+ * ============================================================================================
+ * ============================================================================================
+ * [Z3] Changes                                                               budget 30 lines
+ * ============================================================================================
+ *
+ * 0.1.0  First version.
+ *
+ * ============================================================================================
+ * [Z4] Licence                                                               budget 50 lines
+ * ============================================================================================
+ *
+ * MIT License
+ *
+ * Copyright (c) 2026 The diseasepred authors
+ *
+ * Permission is hereby granted, free of charge, to any person obtaining a copy of this software
+ * and associated documentation files (the "Software"), to deal in the Software without
+ * restriction, including without limitation the rights to use, copy, modify, merge, publish,
+ * distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+ * Software is furnished to do so, subject to the following conditions:
+ *
+ * The above copyright notice and this permission notice shall be included in all copies or
+ * substantial portions of the Software.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING
+ * BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+ * NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+ * DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+ * OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ * ============================================================================================ */
