@@ -212,8 +212,25 @@ extern "C" {
 /* Prepare a structure that begins with struct_size: all fields 0, the size set. */
 #define DP_CLEAR(x) dp_clear(&(x), sizeof(x))
 
+/* dp_clear -- fill an options structure with zeros and set its struct_size.
+ *
+ *   object  out, any structure of this header whose first field is size_t struct_size
+ *   bytes   its size
+ *
+ * Formula: none. DP_CLEAR(x) calls it with &x and sizeof x.
+ * Returns nothing; cannot fail.
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_builds */
 DPDEF void dp_clear(void *object, size_t bytes);
 
+/* dp_version -- the version of the compiled implementation.
+ *
+ * Formula: major * 10000 + minor * 100 + patch; compare with DP_VERSION.
+ * Returns the number; cannot fail.
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_builds */
 DPDEF int32_t dp_version(void);
 
 /* ============================================================================================
@@ -251,6 +268,15 @@ typedef struct dp_error {
     char      text[248];
 } dp_error;
 
+/* dp_status_text -- a status as words, for programs that have no dp_error at hand.
+ *
+ *   status  any value
+ *
+ * Formula: none.
+ * Returns a constant string, "unknown status" for values outside the list.
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_status */
 DPDEF const char *dp_status_text(dp_status status);
 
 /* ============================================================================================
@@ -310,9 +336,50 @@ typedef struct dp_env {
  * [A4] Machine                                                               budget 40 lines
  * ============================================================================================ */
 
+/* dp_isa_best -- the highest level that this CPU, system and build can run.
+ *
+ * Formula: CPUID and XCR0 ([E3]); Intel SDM volume 1, 13.3 and 14.3.
+ * Returns a level, at least DP_ISA_SCALAR; cannot fail.
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_gemm.c: select */
 DPDEF dp_isa dp_isa_best(void);
+
+/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni".
+ *
+ *   isa  any value
+ *
+ * Formula: none.
+ * Returns a constant string; "auto" for DP_ISA_AUTO, "unknown" outside the enumeration.
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_machine */
 DPDEF const char *dp_isa_name(dp_isa isa);
-DPDEF const char *dp_isa_missing(dp_isa isa); /* NULL: it runs here; else why it does not */
+
+/* dp_isa_missing -- why a level cannot run here.
+ *
+ *   isa  a level
+ *
+ * Formula: none.
+ * Returns NULL when it runs; else a constant sentence ("the CPU has no AVX-512F").
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_machine */
+DPDEF const char *dp_isa_missing(dp_isa isa);
+
+/* dp_selftest -- run a small built-in model and give the digest of everything it computed.
+ *
+ *   env     hooks, level and threads to test; NULL: defaults
+ *   digest  out, [65] hexadecimal SHA-256 with its terminator
+ *   err     out, may be NULL
+ *
+ * Formula: SHA-256 over the bits of an FP32 forward pass, an INT8 forward pass and the weights
+ * after two training steps (parts that the build leaves out are left out). The digest of a full
+ * build is the same on every machine, level and number of threads; the README states it.
+ * Returns DP_OK, or what opening, training or predicting returned (digest is then empty).
+ * Memory: below 8 MB through env, all freed.
+ * Threads: reentrant; starts env->threads workers for its duration.
+ * Tests: tests/test_api.c: api_selftest */
 DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err);
 
 /* ============================================================================================
@@ -360,6 +427,22 @@ typedef struct dp_model   dp_model;   /* weights, tokenizer, labels; immutable, 
 typedef struct dp_session dp_session; /* working memory of one thread at a time */
 typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
 
+/* dp_encode -- turn a document into token ids.
+ *
+ *   model    its vocabulary and case rule are used
+ *   text     UTF-8, one or two parts; bad sequences count as U+FFFD; may be empty
+ *   options  NULL: defaults
+ *   out      in: arrays and cap; out: the counts, and the arrays filled up to n
+ *   err      out, may be NULL
+ *
+ * Formula: BERT normalization and WordPiece as Hugging Face tokenizers 0.21.4 does them:
+ * clean, space out CJK, NFD without Mn, lower-case, split, longest match first ([D]).
+ * Returns DP_OK; DP_E_SPACE when cap is too small (out->n is then what is needed, the arrays are
+ * untouched); DP_E_LIMIT when the document exceeds DP_MAX_TEXT_BYTES, or max_tokens under
+ * DP_TRUNCATE_NEVER; DP_E_ARG for max_tokens above the model's positions; DP_E_MEMORY.
+ * Memory: a scratch buffer bounded by max_tokens, freed on return and wiped first.
+ * Threads: any number at once on one model.
+ * Tests: tests/test_text.c: text_*, tests/test_api.c: api_encode */
 DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,
                           const dp_encode_options *options, dp_encoding *out, dp_error *err);
 
@@ -391,13 +474,87 @@ typedef struct dp_json {
     uint64_t     in_object; /* bit d: level d is an object */
 } dp_json;
 
+/* dp_json_begin -- start reading a JSON document.
+ *
+ *   json   out, the reader
+ *   text   [bytes] UTF-8; must stay as it is while the reader is in use
+ *   bytes  its length
+ *
+ * Formula: RFC 8259, strict: valid UTF-8, no byte order mark, nothing behind the value.
+ * Returns nothing; the first dp_json_next reports what is wrong.
+ * Memory: none.
+ * Threads: a reader belongs to one thread at a time.
+ * Tests: tests/test_parse.c: json_* */
 DPDEF void      dp_json_begin(dp_json *json, const char *text, size_t bytes);
+
+/* dp_json_next -- advance to the next token; json->kind says what it is.
+ *
+ *   json  the reader
+ *   err   out, may be NULL; place is the byte offset, rule one of J1 to J6
+ *
+ * Formula: the grammar of RFC 8259 as a state machine with a stack of DP_MAX_JSON_DEPTH bits.
+ * Returns DP_OK (kind is DP_JSON_END behind the last token, also when called again);
+ * DP_E_FORMAT, DP_E_LIMIT. Duplicate keys are the business of whoever keeps the keys.
+ * Memory: none.
+ * Threads: a reader belongs to one thread at a time.
+ * Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_next(dp_json *json, dp_error *err);
+
+/* dp_json_skip -- pass over the value that begins at the present token.
+ *
+ *   json  the reader, on a value or on a key (then the key's value is passed over)
+ *   err   out, may be NULL
+ *
+ * Formula: none.
+ * Returns DP_OK with the reader on the value's last token; else as dp_json_next.
+ * Memory: none.
+ * Threads: a reader belongs to one thread at a time.
+ * Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err);
+
+/* dp_json_string -- the present key or string with its escapes resolved.
+ *
+ *   json   the reader, on a DP_JSON_KEY or DP_JSON_STRING
+ *   to     out, [cap] UTF-8 with a terminating zero; may be NULL when cap is 0
+ *   cap    room, terminator included
+ *   bytes  out, length without the terminator (also when DP_E_SPACE); may be NULL
+ *   err    out, may be NULL
+ *
+ * Formula: RFC 8259, section 7; a lone surrogate escape in a value becomes U+FFFD.
+ * Returns DP_OK; DP_E_SPACE; DP_E_FORMAT for a lone surrogate or U+0000 in a key; DP_E_ARG when
+ * the token is not a string.
+ * Memory: none.
+ * Threads: a reader belongs to one thread at a time.
+ * Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t *bytes,
                                dp_error *err);
+
+/* dp_json_integer -- the present number as an integer within bounds.
+ *
+ *   json      the reader, on a DP_JSON_NUMBER
+ *   min, max  the range allowed, both ends included
+ *   to        out
+ *   err       out, may be NULL
+ *
+ * Formula: decimal digits; a fraction or an exponent is refused even if it vanishes ("2.0").
+ * Returns DP_OK; DP_E_FORMAT (not an integer), DP_E_LIMIT (out of range); *to is then untouched.
+ * Memory: none.
+ * Threads: a reader belongs to one thread at a time.
+ * Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
                                 dp_error *err);
+
+/* dp_json_real -- the present number as the nearest double.
+ *
+ *   json  the reader, on a DP_JSON_NUMBER
+ *   to    out
+ *   err   out, may be NULL
+ *
+ * Formula: correctly rounded (ties to even), without a locale.
+ * Returns DP_OK; DP_E_LIMIT when it overflows; DP_E_ARG when the token is not a number.
+ * Memory: none.
+ * Threads: a reader belongs to one thread at a time.
+ * Tests: tests/test_parse.c: json_*, tests/test_base.c: number_* */
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
 
 /* ============================================================================================
@@ -444,15 +601,120 @@ typedef struct dp_model_spec {
     uint64_t    seed;
 } dp_model_spec;
 
+/* dp_model_open -- load a model directory in Hugging Face layout, FP32 or INT8.
+ *
+ *   env  hooks and machine choices, stored in the model; NULL: defaults
+ *   dir  path: config.json, model.safetensors (or shards with an index), vocab.txt, and, if
+ *        present, tokenizer_config.json
+ *   out  out, the model; NULL on failure
+ *   err  out, may be NULL
+ *
+ * Formula: none; rules S, F, J, V of the banners [C2], [C3], [C5], [D3]. Weights are packed for
+ * the kernel row of this CPU as they are read.
+ * Returns DP_OK; DP_E_NOT_FOUND, DP_E_IO, DP_E_FORMAT, DP_E_LIMIT, DP_E_UNSUPPORTED with file,
+ * place and rule; DP_E_ISA when env asks for a level that is not there; DP_E_ARG; DP_E_MEMORY.
+ * Memory: about 4 bytes a parameter (1 when INT8), held until dp_model_close.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_open */
 DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out, dp_error *err);
+
+/* dp_model_open_with -- dp_model_open with options, as a trainer needs them.
+ *
+ *   env      as in dp_model_open
+ *   dir      as in dp_model_open
+ *   options  new_head: a missing pooler or classifier is initialised N(0, initializer_range);
+ *            letter_case: overrides the model's rule; labels [label_count]: replace the model's,
+ *            and a classifier of another size or order of labels is initialised anew
+ *   out      out, the model; NULL on failure
+ *   err      out, may be NULL
+ *
+ * Formula: none.
+ * Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse.
+ * Memory: as dp_model_open.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_open, api_new_head */
 DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
                                    const dp_open_options *options, dp_model **out, dp_error *err);
+
+/* dp_model_new -- a model with new weights from a configuration and a vocabulary.
+ *
+ *   env   as in dp_model_open
+ *   spec  config.json and vocab.txt as bytes, labels, case, seed; labels win over the config's
+ *   out   out, the model; NULL on failure
+ *   err   out, may be NULL
+ *
+ * Formula: weights N(0, initializer_range), LayerNorm 1 and 0, biases 0, [PAD]'s row 0; a pure
+ * function of spec, equal on every machine.
+ * Returns DP_OK; DP_E_FORMAT, DP_E_LIMIT, DP_E_UNSUPPORTED with place and rule; DP_E_ARG;
+ * DP_E_ISA; DP_E_MEMORY.
+ * Memory: about 4 bytes a parameter.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_new */
 DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_model **out,
                              dp_error *err);
+
+/* dp_model_save -- write a model directory that Hugging Face transformers opens.
+ *
+ *   model  any model
+ *   dir    path; made if missing; files of the same names are replaced
+ *   err    out, may be NULL
+ *
+ * Formula: none. Files: model.safetensors, vocab.txt, tokenizer_config.json,
+ * special_tokens_map.json and, last, config.json; each under a temporary name, then fsync and
+ * rename, so that a directory with a config.json is complete. The same model gives the same
+ * bytes. INT8 models: compressed-tensors, int-quantized.
+ * Returns DP_OK; DP_E_IO with the file; DP_E_MEMORY. What was there before stays until renamed.
+ * Memory: the largest tensor as a row-major copy.
+ * Threads: any number at once on one model, into different directories.
+ * Tests: tests/test_api.c: api_save */
 DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *err);
+
+/* dp_model_close -- free a model.
+ *
+ *   model  may be NULL; no session or trainer made from it may be in use any more
+ *
+ * Formula: none.
+ * Returns nothing; cannot fail.
+ * Memory: all of the model's is freed.
+ * Threads: the last user calls it once.
+ * Tests: tests/test_api.c: api_open */
 DPDEF void dp_model_close(dp_model *model);
+
+/* dp_model_get_info -- geometry and state of a model.
+ *
+ *   model  any model
+ *   info   out, every field
+ *
+ * Formula: none.
+ * Returns nothing; cannot fail.
+ * Memory: none.
+ * Threads: any number at once.
+ * Tests: tests/test_api.c: api_open */
 DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info);
+
+/* dp_model_label -- the name of a class.
+ *
+ *   model  any model
+ *   cls    0 <= cls < classes
+ *
+ * Formula: none.
+ * Returns a UTF-8 string, borrowed until the model is closed; NULL when cls is out of range.
+ * Memory: none.
+ * Threads: any number at once.
+ * Tests: tests/test_api.c: api_labels */
 DPDEF const char *dp_model_label(const dp_model *model, int32_t cls);
+
+/* dp_model_find_label -- the class of a name.
+ *
+ *   model       any model
+ *   name        [name_bytes] compared byte for byte
+ *   name_bytes  its length
+ *
+ * Formula: none.
+ * Returns the class, or -1 when no label has that name.
+ * Memory: none.
+ * Threads: any number at once.
+ * Tests: tests/test_api.c: api_labels */
 DPDEF int32_t dp_model_find_label(const dp_model *model, const char *name, size_t name_bytes);
 
 /* ============================================================================================
@@ -476,17 +738,104 @@ typedef struct dp_prediction {
     size_t  invalid;   /* bad UTF-8 sequences */
 } dp_prediction;
 
+/* dp_session_open -- working memory and worker threads for predictions.
+ *
+ *   model    must outlive the session
+ *   options  NULL: defaults
+ *   out      out, the session; NULL on failure
+ *   err      out, may be NULL
+ *
+ * Formula: none.
+ * Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3), DP_E_LIMIT (the
+ * working memory would exceed memory_limit), DP_E_MEMORY. Threads that cannot be started are
+ * done without.
+ * Memory: grows with the longest sequence seen, at most options->memory_limit; after the first
+ * prediction of a size no call of that size or less allocates.
+ * Threads: a session belongs to one thread at a time; it owns env.threads - 1 workers.
+ * Tests: tests/test_api.c: api_session, api_no_allocation */
 DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
                                 dp_session **out, dp_error *err);
+
+/* dp_predict -- the probabilities of one text.
+ *
+ *   session     from dp_session_open
+ *   text        [text_bytes] UTF-8, may be empty
+ *   text_bytes  its length
+ *   prob        out, [K]: softmax (single label), sigmoid (multi-label) or the value itself
+ *   prob_cap    room in prob, at least K
+ *   info        out, may be NULL
+ *   err         out, may be NULL
+ *
+ * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the
+ * model says gelu; "BERT" (Devlin and others, 2018) and [F].
+ * Returns DP_OK; DP_E_SPACE (prob_cap below K), DP_E_LIMIT (over DP_MAX_TEXT_BYTES),
+ * DP_E_MEMORY; prob is then all zeros.
+ * Memory: the session's.
+ * Threads: as the session.
+ * Tests: tests/test_api.c: api_predict */
 DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
                            size_t prob_cap, dp_prediction *info, dp_error *err);
+
+/* dp_predict_batch -- the probabilities of several documents.
+ *
+ *   session  from dp_session_open
+ *   texts    [n] documents, one or two parts each
+ *   n        rows; 0 is allowed
+ *   prob     out, [n, K], may be NULL
+ *   logits   out, [n, K] raw outputs of the classifier, may be NULL
+ *   infos    out, [n], may be NULL
+ *   err      out, may be NULL
+ *
+ * Formula: as dp_predict. Only real tokens are computed: a row's bits do not depend on n, on its
+ * neighbours or on any padding.
+ * Returns DP_OK; DP_E_LIMIT, DP_E_MEMORY: prob and logits are then all zeros.
+ * Memory: the session's.
+ * Threads: as the session.
+ * Tests: tests/test_api.c: api_batch */
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
                                  float *prob, float *logits, dp_prediction *infos,
                                  dp_error *err);
+
+/* dp_predict_ids -- one sequence of token ids instead of a text.
+ *
+ *   session  from dp_session_open
+ *   ids      [n] 0 <= id < vocabulary; specials included
+ *   types    [n] segment of each token; NULL: all 0
+ *   n        1 <= n <= positions
+ *   prob     out, [K], may be NULL
+ *   logits   out, [K], may be NULL
+ *   pooled   out, [C] output of the pooler, may be NULL
+ *   err      out, may be NULL
+ *
+ * Formula: as dp_predict.
+ * Returns DP_OK; DP_E_ARG for an id, type or length out of range; DP_E_MEMORY.
+ * Memory: the session's.
+ * Threads: as the session.
+ * Tests: tests/test_api.c: api_ids */
 DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
                                size_t n, float *prob, float *logits, float *pooled,
                                dp_error *err);
+
+/* dp_session_memory -- bytes of working memory that a session holds now.
+ *
+ *   session  from dp_session_open
+ *
+ * Formula: none.
+ * Returns the number; cannot fail.
+ * Memory: none.
+ * Threads: as the session.
+ * Tests: tests/test_api.c: api_no_allocation */
 DPDEF uint64_t dp_session_memory(const dp_session *session);
+
+/* dp_session_close -- wipe and free a session, end its workers.
+ *
+ *   session  may be NULL
+ *
+ * Formula: none.
+ * Returns nothing; cannot fail.
+ * Memory: all of the session's; what held text, tokens or activations is overwritten first.
+ * Threads: as the session.
+ * Tests: tests/test_api.c: api_session */
 DPDEF void dp_session_close(dp_session *session);
 
 /* ============================================================================================
@@ -545,18 +894,124 @@ typedef struct dp_train_report {
 } dp_train_report;
 
 #ifndef DP_NO_TRAIN
+/* dp_trainer_open -- a trainer with its own copy of a model's weights.
+ *
+ *   start    FP32 model; may be closed afterwards
+ *   options  NULL: defaults (3 epochs, batches of 30, 64 tokens, Adam, lr 1e-5, norm 10)
+ *   out      out, the trainer; NULL on failure
+ *   err      out, may be NULL
+ *
+ * Formula: none.
+ * Returns DP_OK; DP_E_ARG for an option out of range; DP_E_UNSUPPORTED for an INT8 model;
+ * DP_E_MEMORY.
+ * Memory: 16 bytes a parameter (weight, gradient, two moments), and activations that grow with
+ * the largest batch.
+ * Threads: a trainer belongs to one thread at a time; it owns env.threads - 1 workers.
+ * Tests: tests/test_learn.c: trainer_* */
 DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *options,
                                 dp_trainer **out, dp_error *err);
+
+/* dp_train_step -- one optimizer step over a batch.
+ *
+ *   trainer  from dp_trainer_open
+ *   batch    rows of one step
+ *   loss     out, mean over the rows, before the step; may be NULL
+ *   err      out, may be NULL
+ *
+ * Formula: backward pass [F4], clipping to grad_norm, Adam or AdamW [G1].
+ * Returns DP_OK; DP_E_ARG for no rows or a label out of range; DP_E_DIVERGED when the loss, the
+ * gradient or an updated weight is not finite (the step is then not applied); DP_E_MEMORY.
+ * Memory: the trainer's.
+ * Threads: as the trainer; same bytes of weights for any number of workers.
+ * Tests: tests/test_learn.c: adam_*, trainer_* */
 DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, double *loss,
                               dp_error *err);
+
+/* dp_train -- the training loop: epochs, shuffling, batches, validation, progress.
+ *
+ *   trainer  from dp_trainer_open, or from dp_trainer_load with options.resume
+ *   train    rows to learn from
+ *   valid    rows to measure after each epoch, dropout off; NULL: none
+ *   report   out, may be NULL
+ *   err      out, may be NULL
+ *
+ * Formula: the order of rows is a function of seed and epoch alone; the last batch of an epoch
+ * may be smaller; a resumed run gives byte-equal weights.
+ * Returns DP_OK; DP_E_STOPPED when the callback asked for it (the trainer can be saved and goes
+ * on from there); DP_E_ARG (no rows, a label out of range); DP_E_DIVERGED after three steps in a
+ * row, or one in a hundred, that were not finite; DP_E_MEMORY.
+ * Memory: the trainer's, and 4 bytes a token of all rows, wiped at the end.
+ * Threads: as the trainer.
+ * Tests: tests/test_learn.c: train_*, resume_* */
 DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_dataset *valid,
                          dp_train_report *report, dp_error *err);
+
+/* dp_trainer_save -- write a checkpoint durably.
+ *
+ *   trainer  any
+ *   dir      path of an existing directory
+ *   name     one path component
+ *   err      out, may be NULL
+ *
+ * Formula: none; format [G2], rules K. Temporary name, fsync, rename, fsync of the directory:
+ * whatever happens, the file is the old one or the new one.
+ * Returns DP_OK only when the file is durable; DP_E_DIVERGED when a weight is not finite
+ * (nothing is written); DP_E_IO; DP_E_MEMORY.
+ * Memory: a small buffer.
+ * Threads: as the trainer.
+ * Tests: tests/test_learn.c: checkpoint_* */
 DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err);
+
+/* dp_trainer_load -- go on from a checkpoint.
+ *
+ *   trainer  opened from a model of the same geometry, labels and vocabulary
+ *   dir      path
+ *   name     one path component
+ *   err      out, may be NULL
+ *
+ * Formula: none; format [G2], rules K.
+ * Returns DP_OK; DP_E_FORMAT with rule and byte for a torn or foreign file, or one of another
+ * model or other options (the trainer is then as before); DP_E_NOT_FOUND; DP_E_IO; DP_E_MEMORY.
+ * Memory: as the trainer once more while it reads.
+ * Threads: as the trainer.
+ * Tests: tests/test_learn.c: checkpoint_*, resume_* */
 DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err);
+
+/* dp_trainer_step -- optimizer steps done so far.
+ *
+ *   trainer  any
+ *
+ * Formula: none.
+ * Returns the number; cannot fail.
+ * Memory: none.
+ * Threads: as the trainer.
+ * Tests: tests/test_learn.c: resume_* */
 DPDEF uint64_t  dp_trainer_step(const dp_trainer *trainer);
+
+/* dp_trainer_model -- the present weights as a new model.
+ *
+ *   trainer  any
+ *   out      out, an independent model; NULL on failure
+ *   err      out, may be NULL
+ *
+ * Formula: none.
+ * Returns DP_OK; DP_E_MEMORY.
+ * Memory: as dp_model_open.
+ * Threads: as the trainer.
+ * Tests: tests/test_learn.c: trainer_* */
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err);
+
+/* dp_trainer_close -- wipe and free a trainer, end its workers.
+ *
+ *   trainer  may be NULL
+ *
+ * Formula: none.
+ * Returns nothing; cannot fail.
+ * Memory: all of the trainer's.
+ * Threads: as the trainer.
+ * Tests: tests/test_learn.c: trainer_* */
 DPDEF void dp_trainer_close(dp_trainer *trainer);
 #endif
 
@@ -583,6 +1038,22 @@ typedef struct dp_quant_report {
 } dp_quant_report;
 
 #ifndef DP_NO_QUANTIZE
+/* dp_quantize -- an INT8 copy of a model.
+ *
+ *   model        FP32 model; may be closed afterwards
+ *   calibration  rows for static ranges and for the accuracy criterion; not used by DP_DYNAMIC
+ *   options      NULL: dynamic, full-range weights, embeddings kept
+ *   out          out, the INT8 model; NULL on failure
+ *   report       out, may be NULL
+ *   err          out, may be NULL
+ *
+ * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127; activations
+ * symmetric per token at run time; sums exact in int32 ([G4]). The classifier stays FP32.
+ * Returns DP_OK; DP_E_UNSUPPORTED for an approach or weight form of a later version, or a model
+ * that is INT8 already; DP_E_ARG; DP_E_MEMORY.
+ * Memory: as dp_model_open of an INT8 model.
+ * Threads: reentrant.
+ * Tests: tests/test_api.c: api_quantize */
 DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration,
                             const dp_quant_options *options, dp_model **out,
                             dp_quant_report *report, dp_error *err);
@@ -601,9 +1072,34 @@ typedef struct dp_metrics {
     double ece;      /* expected calibration error, 15 equal bins of confidence */
 } dp_metrics;
 
+/* dp_evaluate -- predict labelled rows and measure.
+ *
+ *   session    from dp_session_open
+ *   data       rows with labels or targets
+ *   out        out, every field
+ *   confusion  out, [K, K] counts, row = label, column = prediction; may be NULL
+ *   err        out, may be NULL
+ *
+ * Formula: ECE = sum over 15 equal bins of |mean confidence - share right| * rows in the bin /
+ * rows; "Obtaining Well Calibrated Probabilities" (Naeini and others, 2015). Others: [G3].
+ * Returns DP_OK; DP_E_ARG for no rows or a label out of range; else as dp_predict_batch.
+ * Memory: the session's, and one row of results at a time.
+ * Threads: as the session.
+ * Tests: tests/test_learn.c: metrics_* */
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
                             uint64_t *confusion, dp_error *err);
 
+/* dp_sha256 -- SHA-256 of bytes, as text; for manifests and model identity.
+ *
+ *   data   [bytes]
+ *   bytes  length
+ *   hex    out, [65] lower-case hexadecimal with its terminator
+ *
+ * Formula: FIPS 180-4.
+ * Returns nothing; cannot fail.
+ * Memory: none.
+ * Threads: reentrant.
+ * Tests: tests/test_base.c: sha256_* */
 DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 
 #ifdef __cplusplus

@@ -267,7 +267,8 @@ int main(int argc, char **argv) {
     uint64_t     rnd = o.seed;
     read_labels(&t, o.data);
     read_sets(&t, o.data);
-    for (int label = 0; label < t.label_count; label++) split_label(&t, label, o.validation, &s, &rnd);
+    for (int label = 0; label < t.label_count; label++)
+        split_label(&t, label, o.validation, &s, &rnd);
     /* Each file has its own stream: --renderings does not change the tests. */
     uint64_t unseen = rnd + 1, known = rnd + 2, valid = rnd + 3, train = rnd + 4;
     write_file(&t, &o, "Testing_unseen.csv", s.unseen, s.unseens, 1, 1, &unseen);
