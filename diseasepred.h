@@ -1572,11 +1572,212 @@ static dp_status dp__no_memory(dp_error *err) {
 
 /* ============================================================================================
  * [E3] CPU detection                                                        budget 170 lines
+ * Owns:   what the processor has and what the system saves; the floating-point state.
+ * Needs:  nothing.        Never: decides what is used; that is the row table of [E8].
+ * Tests:  tests/test_gemm.c: gemm_select, gemm_fp_state
  * ============================================================================================ */
+
+/* Capability bits of the processor. */
+#define DP__CPU_AVX2 1u
+#define DP__CPU_FMA 2u
+#define DP__CPU_AVX512F 4u
+#define DP__CPU_AVX512BW 8u
+#define DP__CPU_AVX512DQ 16u
+#define DP__CPU_AVX512VL 32u
+#define DP__CPU_AVX512VNNI 64u
+/* Register files that the operating system saves. */
+#define DP__OS_YMM 1u
+#define DP__OS_ZMM 2u
+
+#ifdef DP__X86
+static void dp__cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
+    __asm__ __volatile__("cpuid"
+                         : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                         : "a"(leaf), "c"(sub));
+}
+
+/* Intel SDM volume 2, CPUID: leaf 1 ECX and leaf 7 EBX, ECX. */
+static uint32_t dp__cpu_bits(void) {
+    uint32_t r[4], bits = 0;
+    dp__cpuid(0, 0, r);
+    uint32_t last = r[0];
+    dp__cpuid(1, 0, r);
+    if (r[2] >> 12 & 1) bits |= DP__CPU_FMA;
+    if (last < 7) return bits;
+    dp__cpuid(7, 0, r);
+    if (r[1] >> 5 & 1) bits |= DP__CPU_AVX2;
+    if (r[1] >> 16 & 1) bits |= DP__CPU_AVX512F;
+    if (r[1] >> 17 & 1) bits |= DP__CPU_AVX512DQ;
+    if (r[1] >> 30 & 1) bits |= DP__CPU_AVX512BW;
+    if (r[1] >> 31 & 1) bits |= DP__CPU_AVX512VL;
+    if (r[2] >> 11 & 1) bits |= DP__CPU_AVX512VNNI;
+    return bits;
+}
+
+/* XCR0 says which registers survive a context switch (SDM volume 1, 13.3). It may be read only
+ * if OSXSAVE is set. Trap: a CPU can have AVX-512 while the system does not save zmm. */
+static uint32_t dp__os_bits(void) {
+    uint32_t r[4], low, high, bits = 0;
+    dp__cpuid(1, 0, r);
+    if (!(r[2] >> 27 & 1)) return 0;
+    __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low & 0x06) == 0x06) bits |= DP__OS_YMM; /* SSE, AVX */
+    if ((low & 0xE6) == 0xE6) bits |= DP__OS_ZMM; /* also opmask, both halves of zmm */
+    return bits;
+}
+#else
+static uint32_t dp__cpu_bits(void) {
+    return 0;
+}
+
+static uint32_t dp__os_bits(void) {
+    return 0;
+}
+#endif
+
+/* Every public entry and every worker computes with round-to-nearest, denormals kept and
+ * exceptions masked, whatever the host program has set; dp__fp_leave puts its state back. */
+#if defined(__x86_64__) && defined(__GNUC__)
+static uint32_t dp__fp_enter(void) {
+    uint32_t old, ours = 0x1F80; /* MXCSR after reset, SDM volume 1, 10.2.3 */
+    __asm__ __volatile__("stmxcsr %0" : "=m"(old) : : "memory");
+    __asm__ __volatile__("ldmxcsr %0" : : "m"(ours) : "memory");
+    return old;
+}
+
+static void dp__fp_leave(uint32_t old) {
+    __asm__ __volatile__("ldmxcsr %0" : : "m"(old) : "memory");
+}
+#else
+static uint32_t dp__fp_enter(void) {
+    return 0;
+}
+
+static void dp__fp_leave(uint32_t old) {
+    (void)old;
+}
+#endif
 
 /* ============================================================================================
  * [E4] Scalar kernels                                                       budget 320 lines
  * ============================================================================================ */
+
+/* ---- Matrix kernels ---------------------------------------------------------------------
+ * Weights lie in tile images of 1 KB: 16 k-groups x 16 columns x g values (g = 1 for FP32,
+ * 4 for INT8, 2 for its 16-bit pairs), three neighbouring column tiles of a k-block together:
+ *     [n / 48][k / (16 g)][up to 3 tiles][16][16][g]
+ * One such group of 48 columns is a panel. A micro-kernel computes a strip: a few rows of c
+ * over one panel or one tile. */
+
+#define DP__TILE 16u     /* columns of a tile, and k-groups of a tile */
+#define DP__PANEL 48u    /* columns of a panel */
+#define DP__IMAGE 256u   /* FP32 numbers of a tile image */
+#define DP__CHAIN 1024u  /* products of one chain of fused multiply-adds */
+
+/* c[i, j] = chain over k0 <= p < k1 of a(i, p) * b(p, j), for i < rows, j < cols. With first 0
+ * the chain's sum is added to what c holds. bias and residual, if any, are added last. */
+typedef struct dp__strip {
+    const dp_real *a; /* a(i, p) = a[i * a_row + (p - k0) * a_k] */
+    size_t         a_row, a_k;
+    const dp_real *b; /* the first tile at k = 0 */
+    size_t         b_step; /* numbers from one k-block of 16 to the next */
+    size_t         k0, k1;
+    dp_real       *c;
+    size_t         ldc, rows, cols;
+    int            first;
+    const dp_real *bias;     /* [cols] */
+    const dp_real *residual; /* [rows, cols], stride ldr */
+    size_t         ldr;
+    const char    *next; /* the panel that comes after this one, or NULL */
+} dp__strip;
+
+/* c[i, j] = float(sum) * (a_scale[i] * scale[j]) + bias + residual, where
+ * sum = comp[j] + sum_p a[i, p] * w[p, j] over u8 a = s8 + 128 and comp = -128 * sum_p w, which
+ * is exactly the sum over the s8 values. |sum| <= 128 * 127 * 65536 < 2^31; partial sums of the
+ * u8 form may wrap, the last one is exact modulo 2^32. */
+typedef struct dp__strip8 {
+    const void    *a; /* u8 [rows, lda], or s16 (a - 128) where the row takes pairs */
+    size_t         lda;
+    const dp_real *a_scale; /* [rows] */
+    const void    *b;       /* s8 quads, or s16 pairs; the first tile at k = 0 */
+    size_t         b_step;  /* bytes from one k-block to the next */
+    size_t         groups;  /* k-groups of 4 (quads) or 2 (pairs) */
+    const int32_t *comp;    /* [cols]; unused by pairs */
+    const dp_real *scale;   /* [cols] */
+    dp_real       *c;
+    size_t         ldc, rows, cols;
+    const dp_real *bias;
+    const dp_real *residual;
+    size_t         ldr;
+    const char    *next;
+} dp__strip8;
+
+/* a * b + c rounded once. Without the instruction: the product of two floats is exact in
+ * double, the sum is rounded to odd (the error of the addition, by Knuth's TwoSum, says on
+ * which side the exact value lies), and rounding that to float is exact because double has
+ * more than two bits over twice float's (Boldo and Melquiond 2008). NaN and infinity have no
+ * error term that compares, so they pass through. */
+DP__INLINE float dp__fmaf(float a, float b, float c) {
+#ifdef __FP_FAST_FMAF
+    return __builtin_fmaf(a, b, c);
+#else
+    double  p = (double)a * (double)b, d = (double)c, s = p + d, t = s - p;
+    double  e = (p - (s - t)) + (d - t);
+    int64_t u, away = (e > 0) - (e < 0);
+    memcpy(&u, &s, sizeof u);
+    u += (u < 0 ? -away : away) & -(~u & 1);
+    memcpy(&s, &u, sizeof s);
+    return (float)s;
+#endif
+}
+
+/* The double build checks gradients only: there the step need not be fused. */
+DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
+#ifdef DP_REAL_DOUBLE
+    return a * b + c;
+#else
+    return dp__fmaf(a, b, c);
+#endif
+}
+
+/* The specification of the FP32 kernel: up to 4 rows x one tile. */
+static void dp__gemm_f32_scalar(const dp__strip *s) {
+    for (size_t i = 0; i < s->rows; i++) {
+        dp_real        sum[DP__TILE] = {0};
+        dp_real       *c = s->c + i * s->ldc;
+        const dp_real *a = s->a + i * s->a_row;
+        for (size_t p = s->k0; p < s->k1; p++, a += s->a_k) {
+            const dp_real *b = s->b + p / DP__TILE * s->b_step + p % DP__TILE * DP__TILE;
+            for (size_t j = 0; j < DP__TILE; j++) sum[j] = dp__fma(*a, b[j], sum[j]);
+        }
+        for (size_t j = 0; j < s->cols; j++) {
+            dp_real v = s->first ? sum[j] : c[j] + sum[j];
+            if (s->bias != NULL) v += s->bias[j];
+            if (s->residual != NULL) v += s->residual[i * s->ldr + j];
+            c[j] = v;
+        }
+    }
+}
+
+/* The specification of the INT8 kernel: up to 4 rows x one tile of quads. */
+static void dp__gemm_u8s8_scalar(const dp__strip8 *s) {
+    for (size_t i = 0; i < s->rows; i++) {
+        const uint8_t *a = (const uint8_t *)s->a + i * s->lda;
+        int32_t        sum[DP__TILE] = {0};
+        for (size_t q = 0; q < s->groups; q++) {
+            const int8_t *b = (const int8_t *)s->b + q / DP__TILE * s->b_step + q % DP__TILE * 64;
+            for (size_t j = 0; j < DP__TILE; j++)
+                for (size_t e = 0; e < 4; e++)
+                    sum[j] += ((int32_t)a[4 * q + e] - 128) * (int32_t)b[4 * j + e];
+        }
+        for (size_t j = 0; j < s->cols; j++) {
+            dp_real v = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
+            if (s->bias != NULL) v += s->bias[j];
+            if (s->residual != NULL) v += s->residual[i * s->ldr + j];
+            s->c[i * s->ldc + j] = v;
+        }
+    }
+}
 
 /* ============================================================================================
  * [E5] AVX2                                                                 budget 320 lines
@@ -1593,15 +1794,562 @@ static dp_status dp__no_memory(dp_error *err) {
 
 /* ============================================================================================
  * [E8] Kernel rows                                                          budget 110 lines
+ * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E6.
+ * Never:  asks the machine; select() is a pure function that tests feed with invented ones.
+ * Tests:  tests/test_gemm.c: gemm_select
  * ============================================================================================ */
+
+struct dp__vec;
+
+typedef struct dp__row {
+    dp_isa      isa;
+    const char *name;
+    uint32_t    cpu, os; /* bits needed */
+    void (*f32)(const dp__strip *s);
+    size_t rows, tiles; /* of a strip */
+    void (*i8)(const dp__strip8 *s);
+    size_t rows8, tiles8;
+    int    pairs; /* 1: i8 takes s16 pairs, 0: s8 quads */
+    void (*vec)(const struct dp__vec *op, size_t begin, size_t end);
+} dp__row;
+
+static const dp__row dp__rows[] = {
+    {DP_ISA_SCALAR, "scalar", 0, 0, dp__gemm_f32_scalar, 4, 1, dp__gemm_u8s8_scalar, 4, 1, 0, NULL},
+};
+#define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
+
+/* The best row: needs met, level at most cap (AUTO: any), not denied; NULL if none is left. */
+static const dp__row *dp__row_select(uint32_t cpu, uint32_t os, dp_isa cap, uint32_t deny) {
+    const dp__row *best = NULL;
+    for (size_t i = 0; i < DP__ROWS; i++) {
+        const dp__row *row = &dp__rows[i];
+        if ((row->cpu & ~cpu) || (row->os & ~os)) continue;
+        if (cap != DP_ISA_AUTO && row->isa > cap) continue;
+        if (deny >> row->isa & 1) continue;
+        best = row; /* rows stand in order of preference */
+    }
+    return best;
+}
+
+/* Why a level does not run on this machine: the first of its needs that is not met. */
+static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
+    static const struct {
+        uint32_t    bit;
+        const char *text;
+    } needs[] = {
+        {DP__CPU_AVX2, "the CPU has no AVX2"},
+        {DP__CPU_FMA, "the CPU has no FMA"},
+        {DP__CPU_AVX512F, "the CPU has no AVX-512F"},
+        {DP__CPU_AVX512BW, "the CPU has no AVX-512BW"},
+        {DP__CPU_AVX512DQ, "the CPU has no AVX-512DQ"},
+        {DP__CPU_AVX512VL, "the CPU has no AVX-512VL"},
+        {DP__CPU_AVX512VNNI, "the CPU has no AVX512-VNNI"},
+    };
+    const dp__row *row = NULL;
+    if (isa == DP_ISA_AUTO) return NULL;
+    for (size_t i = 0; i < DP__ROWS; i++)
+        if (dp__rows[i].isa == isa) row = &dp__rows[i];
+    if (row == NULL) return "this build does not contain the level";
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
+        if (row->cpu & ~cpu & needs[i].bit) return needs[i].text;
+    if (row->os & ~os & DP__OS_YMM) return "the operating system does not save AVX registers";
+    if (row->os & ~os) return "the operating system does not save AVX-512 registers";
+    return NULL;
+}
 
 /* ============================================================================================
  * [E9] Threads                                                              budget 180 lines
+ * Owns:   the team of workers, and dp__exec: how a session computes.    Needs: B3, E3, E8.
+ * Never:  divides a sum; a task gets (tid, threads) and writes outputs of its own.
+ * Tests:  tests/test_gemm.c: gemm_team_*
  * ============================================================================================ */
+
+typedef void dp__task(void *arg, int32_t tid, int32_t threads);
+
+#ifndef DP_NO_THREADS
+#include <pthread.h>
+#include <signal.h>
+
+#define DP__SPIN 1000                 /* pauses before a waiting thread sleeps: about 40 us */
+#define DP__STACK_BYTES (1u << 20)    /* of a worker. Trap: glibc takes TLS from it */
+
+typedef struct dp__worker {
+    struct dp__team *team;
+    pthread_t        handle;
+    int32_t          tid;
+} dp__worker;
+
+/* generation counts the tasks given out; pending the workers that have not finished. */
+typedef struct dp__team {
+    dp__task       *task;
+    void           *arg;
+    int32_t         threads; /* workers and the caller */
+    int             stop;
+    char            gap1[DP__ALIGN];
+    uint32_t        generation;
+    char            gap2[DP__ALIGN];
+    int32_t         pending;
+    char            gap3[DP__ALIGN];
+    pthread_mutex_t lock;
+    pthread_cond_t  start, done;
+    dp__worker      workers[1]; /* [threads - 1] */
+} dp__team;
+
+static void dp__pause(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __asm__ __volatile__("pause");
+#endif
+}
+
+static void dp__team_wait_start(dp__team *team, uint32_t seen) {
+    for (int i = 0; i < DP__SPIN; i++) {
+        if (__atomic_load_n(&team->generation, __ATOMIC_ACQUIRE) != seen) return;
+        dp__pause();
+    }
+    pthread_mutex_lock(&team->lock);
+    while (__atomic_load_n(&team->generation, __ATOMIC_ACQUIRE) == seen)
+        pthread_cond_wait(&team->start, &team->lock);
+    pthread_mutex_unlock(&team->lock);
+}
+
+static void dp__team_wait_done(dp__team *team) {
+    for (int i = 0; i < DP__SPIN; i++) {
+        if (__atomic_load_n(&team->pending, __ATOMIC_ACQUIRE) == 0) return;
+        dp__pause();
+    }
+    pthread_mutex_lock(&team->lock);
+    while (__atomic_load_n(&team->pending, __ATOMIC_ACQUIRE) != 0)
+        pthread_cond_wait(&team->done, &team->lock);
+    pthread_mutex_unlock(&team->lock);
+}
+
+static void *dp__worker_main(void *arg) {
+    dp__worker *worker = (dp__worker *)arg;
+    dp__team   *team = worker->team;
+    uint32_t    seen = 0;
+    dp__fp_enter();
+    for (;;) {
+        dp__team_wait_start(team, seen++);
+        if (team->stop) return NULL;
+        team->task(team->arg, worker->tid, team->threads);
+        if (__atomic_sub_fetch(&team->pending, 1, __ATOMIC_ACQ_REL) > 0) continue;
+        pthread_mutex_lock(&team->lock);
+        pthread_cond_signal(&team->done);
+        pthread_mutex_unlock(&team->lock);
+    }
+}
+
+/* Lets the workers see a new generation. */
+static void dp__team_wake(dp__team *team) {
+    pthread_mutex_lock(&team->lock);
+    __atomic_add_fetch(&team->generation, 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&team->start);
+    pthread_mutex_unlock(&team->lock);
+}
+
+/* Runs task(arg, tid, threads) once for every tid; returns when all are done. */
+static void dp__team_run(dp__team *team, dp__task *task, void *arg) {
+    if (team == NULL) {
+        task(arg, 0, 1);
+        return;
+    }
+    team->task = task;
+    team->arg = arg;
+    __atomic_store_n(&team->pending, team->threads - 1, __ATOMIC_RELAXED);
+    dp__team_wake(team);
+    task(arg, 0, team->threads);
+    dp__team_wait_done(team);
+}
+
+static size_t dp__team_bytes(int32_t threads) {
+    return sizeof(dp__team) + (size_t)threads * sizeof(dp__worker);
+}
+
+/* created: the number of threads asked for when the team was made, which sized its memory. */
+static void dp__team_close(dp__team *team, const dp_alloc *alloc, int32_t created) {
+    if (team == NULL) return;
+    team->stop = 1;
+    dp__team_wake(team);
+    for (int32_t i = 0; i + 1 < team->threads; i++) pthread_join(team->workers[i].handle, NULL);
+    pthread_cond_destroy(&team->start);
+    pthread_cond_destroy(&team->done);
+    pthread_mutex_destroy(&team->lock);
+    dp__free(alloc, team, dp__team_bytes(created), 1);
+}
+
+/* Starts the workers with all signals blocked: handlers run in the host's own threads. Where
+ * the system refuses a thread, the team has those it gave. */
+static void dp__team_start(dp__team *team, int32_t threads) {
+    pthread_attr_t attr;
+    sigset_t       all, old;
+    team->threads = 1;
+    if (pthread_attr_init(&attr) != 0) return;
+    pthread_attr_setstacksize(&attr, DP__STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (int32_t i = 0; i + 1 < threads; i++) {
+        dp__worker *worker = &team->workers[i];
+        worker->team = team;
+        worker->tid = i + 1;
+        if (pthread_create(&worker->handle, &attr, dp__worker_main, worker) != 0) break;
+        team->threads = i + 2; /* not read by workers before the first task */
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+}
+
+/* A team of threads (2 or more), fewer where the system refuses; NULL without memory. */
+static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
+    dp__team *team = (dp__team *)dp__alloc(alloc, dp__team_bytes(threads), 1);
+    if (team == NULL) return NULL;
+    memset(team, 0, dp__team_bytes(threads));
+    pthread_mutex_init(&team->lock, NULL);
+    pthread_cond_init(&team->start, NULL);
+    pthread_cond_init(&team->done, NULL);
+    dp__team_start(team, threads);
+    return team;
+}
+#else
+typedef struct dp__team {
+    int32_t threads;
+} dp__team;
+
+static void dp__team_run(dp__team *team, dp__task *task, void *arg) {
+    (void)team;
+    task(arg, 0, 1);
+}
+
+static void dp__team_close(dp__team *team, const dp_alloc *alloc, int32_t created) {
+    (void)team;
+    (void)alloc;
+    (void)created;
+}
+
+static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
+    (void)alloc;
+    (void)threads;
+    return NULL;
+}
+#endif
+
+/* Per-thread working memory of a matrix product: packed rows of a and packed panels of b. */
+#define DP__A_ROWS 120u  /* rows of a in one block; a multiple of 4, 6 and 8 */
+#define DP__B_COLS 384u  /* columns of b packed at once; a multiple of DP__PANEL */
+#define DP__SCRATCH ((DP__A_ROWS + DP__B_COLS) * DP__CHAIN) /* numbers */
+
+/* How one session or trainer computes: its kernel row, its team, working memory per thread. */
+typedef struct dp__exec {
+    const dp__row *row;
+    dp__team      *team;    /* NULL: the caller's thread only */
+    int32_t        threads; /* that compute */
+    int32_t        asked;
+    dp_real       *scratch; /* [threads, DP__SCRATCH] */
+    dp_alloc       alloc;
+} dp__exec;
+
+static void dp__exec_close(dp__exec *x) {
+    dp__team_close(x->team, &x->alloc, x->asked);
+    dp__free(&x->alloc, x->scratch, (size_t)x->threads * DP__SCRATCH, sizeof(dp_real));
+    memset(x, 0, sizeof *x);
+}
+
+/* env is complete (defaults filled in). On failure x is closed. */
+static dp_status dp__exec_open(dp__exec *x, const dp_env *env, dp_error *err) {
+    uint32_t    cpu = dp__cpu_bits(), os = dp__os_bits();
+    const char *missing = dp__row_missing(env->isa_cap, cpu, os);
+    memset(x, 0, sizeof *x);
+    if (missing != NULL) return dp__fail(err, DP_E_ISA, missing);
+    x->row = dp__row_select(cpu, os, env->isa_cap, env->isa_deny);
+    if (x->row == NULL) return dp__fail(err, DP_E_ISA, "every instruction set is denied");
+    x->alloc = env->alloc;
+    x->asked = x->threads = env->threads > 0 ? env->threads : 1;
+    if (x->asked > 1) {
+        x->team = dp__team_open(&x->alloc, x->asked);
+        x->threads = x->team != NULL ? x->team->threads : 1;
+    }
+    x->scratch = (dp_real *)dp__alloc(&x->alloc, (size_t)x->threads * DP__SCRATCH, sizeof(dp_real));
+    if (x->scratch != NULL) return DP_OK;
+    dp__exec_close(x);
+    return dp__no_memory(err);
+}
+
+static void dp__exec_run(const dp__exec *x, dp__task *task, void *arg) {
+    dp__team_run(x->team, task, arg);
+}
+
+/* The part [*begin, *end) of count items, in units of step, that thread tid has. */
+static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, size_t *begin,
+                      size_t *end) {
+    size_t units = (count + step - 1) / step, t = (size_t)tid, all = (size_t)threads;
+    size_t first = units / all * t + (t < units % all ? t : units % all);
+    size_t last = first + units / all + (t < units % all ? 1 : 0);
+    *begin = first * step < count ? first * step : count;
+    *end = last * step < count ? last * step : count;
+}
 
 /* ============================================================================================
  * [E10] Matrix products                                                     budget 210 lines
+ * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
+ * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
+ *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
+ * Tests:  tests/test_gemm.c: gemm_*
  * ============================================================================================ */
+
+#define DP__B_PACKED 0 /* tile images of dp__pack_nk or dp__pack_kn */
+#define DP__B_NK 1     /* rows [n, k], a weight as stored */
+#define DP__B_KN 2     /* rows [k, n] */
+
+#define DP__ACT_NONE 0 /* dp__mm.act; else 1 + dp__act */
+
+/* c[m, n] = a[m, k] * b[k, n], or += with accumulate; then bias, activation or residual. */
+typedef struct dp__mm {
+    dp_real       *c;
+    size_t         ldc;
+    const dp_real *a; /* a(i, p) = a[i * a_row + p * a_k] */
+    size_t         a_row, a_k;
+    const dp_real *b;
+    int            b_form;
+    size_t         ldb; /* of raw forms */
+    size_t         m, n, k;
+    int            accumulate;
+    const size_t  *cuts; /* [cut_count] ascending k where chains begin anew, or NULL */
+    size_t         cut_count;
+    const dp_real *bias; /* [n] or NULL */
+    int            act;
+    dp_real       *pre; /* [m, n] stride ldpre: the value before the activation, or NULL */
+    size_t         ldpre;
+    const dp_real *residual; /* [m, n] stride ldr, or NULL; not together with act */
+    size_t         ldr;
+} dp__mm;
+
+/* Where the chain that begins at k0 ends: after 1,024 products, at the next cut, at k. */
+static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_count) {
+    size_t end = k - k0 > DP__CHAIN ? k0 + DP__CHAIN : k;
+    for (size_t i = 0; i < cut_count; i++)
+        if (cuts[i] > k0) return cuts[i] < end ? cuts[i] : end;
+    return end;
+}
+
+static size_t dp__ceil(size_t a, size_t step) {
+    return (a + step - 1) / step * step;
+}
+
+/* Numbers of n columns x k in tile images. Only for sizes that already exist in memory. */
+static size_t dp__pack_size(size_t n, size_t k) {
+    return dp__ceil(n, DP__TILE) * dp__ceil(k, DP__TILE);
+}
+
+/* Packs the numbers b[j * b_col + p * b_k], j < n, p < k, into tile images; the rest is 0. */
+static void dp__pack(dp_real *to, const dp_real *b, size_t b_col, size_t b_k, size_t n, size_t k) {
+    for (size_t g = 0; g < n; g += DP__PANEL) {
+        size_t end = n - g < DP__PANEL ? dp__ceil(n, DP__TILE) : g + DP__PANEL;
+        for (size_t p0 = 0; p0 < k; p0 += DP__TILE) {
+            for (size_t j0 = g; j0 < end; j0 += DP__TILE, to += DP__IMAGE) {
+                for (size_t i = 0; i < DP__IMAGE; i++) {
+                    size_t p = p0 + i / DP__TILE, j = j0 + i % DP__TILE;
+                    to[i] = p < k && j < n ? b[j * b_col + p * b_k] : 0;
+                }
+            }
+        }
+    }
+}
+
+static void dp__pack_nk(dp_real *to, const dp_real *b, size_t ldb, size_t n, size_t k) {
+    dp__pack(to, b, ldb, 1, n, k);
+}
+
+static void dp__pack_kn(dp_real *to, const dp_real *b, size_t ldb, size_t n, size_t k) {
+    dp__pack(to, b, 1, ldb, n, k);
+}
+
+/* The number (j, p) of a packed matrix of n columns x k. */
+static const dp_real *dp__packed_at(const dp_real *b, size_t n, size_t k, size_t j, size_t p) {
+    size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
+    size_t width = left < DP__PANEL ? left : DP__PANEL;
+    return b + group * dp__ceil(k, DP__TILE) + p / DP__TILE * DP__TILE * width +
+           (j - group) / DP__TILE * DP__IMAGE + p % DP__TILE * DP__TILE + j % DP__TILE;
+}
+
+/* The inverse of dp__pack_nk: rows [n, k]. */
+static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size_t k) {
+    for (size_t j = 0; j < n; j++)
+        for (size_t p = 0; p < k; p++) to[j * ldb + p] = *dp__packed_at(b, n, k, j, p);
+}
+
+/* Rows of a that are not contiguous in k, as [rows / unit][k][unit]. */
+static void dp__pack_rows(dp_real *to, const dp_real *a, size_t a_row, size_t a_k, size_t rows,
+                          size_t k, size_t unit) {
+    for (size_t i0 = 0; i0 < rows; i0 += unit) {
+        size_t height = rows - i0 < unit ? rows - i0 : unit;
+        for (size_t p = 0; p < k; p++, to += unit)
+            for (size_t i = 0; i < height; i++) to[i] = a[(i0 + i) * a_row + p * a_k];
+    }
+}
+
+/* The part of a product that is computed at once: rows [i0, i1), columns [j0, j1) and products
+ * [k0, k1); b points to its first panel in tile images whose k counts from b_k0. */
+typedef struct dp__part {
+    size_t         i0, i1, j0, j1, k0, k1;
+    const dp_real *a; /* rows from i0 at k0, packed in units of row->rows, or NULL: mm->a */
+    const dp_real *b;
+    size_t         b_k0, b_k; /* first k and padded k of the images */
+} dp__part;
+
+/* One strip through all its chains. */
+static void dp__mm_strip(const dp__row *row, const dp__mm *mm, const dp__part *part,
+                         dp__strip *s, size_t i, size_t j) {
+    s->c = mm->pre != NULL ? mm->pre + i * mm->ldpre + j : mm->c + i * mm->ldc + j;
+    s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
+    s->ldr = mm->ldr;
+    size_t k0 = part->k0;
+    do {
+        size_t k1 = dp__chain_end(k0, part->k1, mm->cuts, mm->cut_count);
+        int    last = k1 == mm->k;
+        if (part->a != NULL) {
+            s->a = part->a + (i - part->i0) * (part->k1 - part->k0) + (k0 - part->k0) * row->rows;
+            s->a_row = 1;
+            s->a_k = row->rows;
+        } else {
+            s->a = mm->a + i * mm->a_row + k0 * mm->a_k;
+            s->a_row = mm->a_row;
+            s->a_k = mm->a_k;
+        }
+        s->k0 = k0 - part->b_k0;
+        s->k1 = k1 - part->b_k0;
+        s->first = k0 == 0 && !mm->accumulate;
+        s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
+        s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
+        row->f32(s);
+        k0 = k1;
+    } while (k0 < part->k1);
+}
+
+static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *part) {
+    dp__strip s;
+    memset(&s, 0, sizeof s);
+    for (size_t g = part->j0; g < part->j1; g += DP__PANEL) {
+        size_t end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
+        s.b_step = dp__ceil(end - g, DP__TILE) * DP__TILE;
+        for (size_t j = g; j < end; j += row->tiles * DP__TILE) {
+            s.b = part->b + (g - part->j0) * part->b_k + (j - g) * DP__TILE;
+            s.cols = end - j < row->tiles * DP__TILE ? end - j : row->tiles * DP__TILE;
+            for (size_t i = part->i0; i < part->i1; i += row->rows) {
+                s.rows = part->i1 - i < row->rows ? part->i1 - i : row->rows;
+                dp__mm_strip(row, mm, part, &s, i, j);
+            }
+        }
+    }
+}
+
+/* Columns [j0, j1) of the product, for all k from k0 to k1. */
+static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
+                           dp_real *scratch) {
+    for (size_t i = 0; i < mm->m; i += DP__A_ROWS) {
+        part->i0 = i;
+        part->i1 = mm->m - i < DP__A_ROWS ? mm->m : i + DP__A_ROWS;
+        part->a = NULL;
+        if (mm->a_k != 1) {
+            dp__pack_rows(scratch, mm->a + i * mm->a_row + part->k0 * mm->a_k, mm->a_row, mm->a_k,
+                          part->i1 - i, part->k1 - part->k0, row->rows);
+            part->a = scratch;
+        }
+        dp__mm_part(row, mm, part);
+    }
+}
+
+/* The whole product on the caller's thread. scratch [DP__SCRATCH]. */
+static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scratch) {
+    dp__part part;
+    int      raw = mm->b_form != DP__B_PACKED;
+    size_t   step = raw ? DP__B_COLS : mm->n;
+    if (mm->m == 0 || mm->n == 0) return;
+    memset(&part, 0, sizeof part);
+    do { /* whatever is packed is packed one chain at a time */
+        part.k1 = raw || mm->a_k != 1
+                      ? dp__chain_end(part.k0, mm->k, mm->cuts, mm->cut_count) : mm->k;
+        for (size_t j = 0; j < mm->n; j += step) {
+            part.j0 = j;
+            part.j1 = mm->n - j < step ? mm->n : j + step;
+            part.b = mm->b;
+            part.b_k = dp__ceil(mm->k, DP__TILE);
+            if (raw) {
+                size_t col = mm->b_form == DP__B_NK ? mm->ldb : 1;
+                size_t each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
+                dp_real *panels = scratch + DP__A_ROWS * DP__CHAIN;
+                dp__pack(panels, mm->b + j * col + part.k0 * each, col, each, part.j1 - j,
+                         part.k1 - part.k0);
+                part.b = panels;
+                part.b_k0 = part.k0;
+                part.b_k = dp__ceil(part.k1 - part.k0, DP__TILE);
+            }
+            dp__mm_columns(row, mm, &part, scratch);
+        }
+        part.k0 = part.k1;
+    } while (part.k0 < mm->k);
+}
+
+/* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own; j0 is a multiple of
+ * DP__PANEL. */
+static dp__mm dp__mm_cut(const dp__mm *mm, size_t i0, size_t i1, size_t j0, size_t j1) {
+    dp__mm part = *mm;
+    part.c += i0 * mm->ldc + j0;
+    part.a += i0 * mm->a_row;
+    part.b += mm->b_form == DP__B_PACKED ? j0 * dp__ceil(mm->k, DP__TILE)
+                                         : mm->b_form == DP__B_NK ? j0 * mm->ldb : j0;
+    if (mm->bias != NULL) part.bias += j0;
+    if (mm->pre != NULL) part.pre += i0 * mm->ldpre + j0;
+    if (mm->residual != NULL) part.residual += i0 * mm->ldr + j0;
+    part.m = i1 - i0;
+    part.n = j1 - j0;
+    return part;
+}
+
+/* How many parts along n the threads make; the others lie along m. The longest part counts,
+ * then what is read: rows of a and columns of b, the latter more if they must be packed. */
+static int32_t dp__mm_split(const dp__mm *mm, size_t unit, int32_t threads) {
+    int32_t best = threads;
+    double  least = 0;
+    for (int32_t across = threads; across >= 1; across--) {
+        if (threads % across != 0) continue;
+        size_t tn = (size_t)across, tm = (size_t)threads / tn;
+        double rows = (double)(((mm->m + unit - 1) / unit + tm - 1) / tm * unit);
+        double cols = (double)((dp__ceil(mm->n, DP__PANEL) / DP__PANEL + tn - 1) / tn * DP__PANEL);
+        double cost = rows * cols + 2 * rows + (mm->b_form == DP__B_PACKED ? 2 : 16) * cols;
+        if (across != threads && cost >= least) continue;
+        least = cost;
+        best = across;
+    }
+    return best;
+}
+
+typedef struct dp__mm_job {
+    const dp__exec *x;
+    const dp__mm   *mm;
+} dp__mm_job;
+
+static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
+    const dp__mm_job *job = (const dp__mm_job *)arg;
+    const dp__mm     *mm = job->mm;
+    size_t  unit = job->x->row->rows, i0, i1, j0, j1;
+    int32_t across = dp__mm_split(mm, unit, threads);
+    dp__share(mm->m, unit, tid / across, threads / across, &i0, &i1);
+    dp__share(mm->n, DP__PANEL, tid % across, across, &j0, &j1);
+    if (i0 == i1 || j0 == j1) return;
+    dp__mm part = dp__mm_cut(mm, i0, i1, j0, j1);
+    dp__matmul_serial(job->x->row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
+}
+
+#define DP__MM_ALONE 100000.0 /* products below which waking the team costs more than it saves */
+
+/* The product over the team. */
+static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
+    dp__mm_job job = {x, mm};
+    if ((double)mm->m * (double)mm->n * (double)mm->k < DP__MM_ALONE) {
+        dp__mm_task(&job, 0, 1);
+    } else {
+        dp__exec_run(x, dp__mm_task, &job);
+    }
+}
 
 /* ============================================================================================
  * [F] Network                                                             budget 1300 lines
