@@ -1,12 +1,156 @@
-# diseasepred: see README.md. `make help` lists the targets.
-CC ?= cc
+# diseasepred: see README.md. POSIX make syntax; `make help` lists the targets.
+# Your CC and CFLAGS are honoured: make CC=clang CFLAGS="-O3 -g". Nothing depends on the machine
+# that builds: the header chooses its kernels when it runs.
+
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
        -Wundef -Wvla -Wcast-qual
-FLAGS = -std=c99 -O2 $(WARN) $(CFLAGS)
+FLAGS = -std=c99 -O2 $(WARN) $(WERROR) $(CFLAGS)
+TEST_FLAGS = $(FLAGS) -Wno-unused-function
+LIBS = $(LDFLAGS) -lm -lpthread
+PREFIX = /usr/local
+CLANG = clang
+CHECKED = -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all
+TEST_SOURCES = diseasepred.h tests/*.h tests/*.c
+SIMDE_PROBE = printf '\043include <simde/x86/avx512.h>\n' | $(CC) -E -xc - >/dev/null 2>&1
+TORCH = torch==2.8.0 transformers==4.55.4 tokenizers==0.21.4 safetensors numpy
 
-build/test: diseasepred.h tests/*.c tests/*.h
+all: build/train build/predict build/quantize ## the three programs (default)
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+# ---- programs and tools --------------------------------------------------------------------
+
+build/train: examples/train.c
+build/predict: examples/predict.c
+build/quantize: examples/quantize.c
+build/train build/predict build/quantize: diseasepred.h examples/common.h
+	@sh tools/setup.sh stb
 	@mkdir -p build
-	$(CC) $(FLAGS) -Wno-unused-function tests/test_main.c -o $@ -lm -lpthread
+	$(CC) $(FLAGS) examples/$$(basename $@).c -o $@ $(LIBS)
 
-test: build/test ## run the everyday tests
-	build/test
+build/make_data: tools/make_data.c
+build/naive_bayes: tools/naive_bayes.c
+build/bench: tools/bench.c diseasepred.h
+build/selftest: tools/selftest.c diseasepred.h
+build/tokenize: tools/tokenize.c diseasepred.h
+build/make_data build/naive_bayes build/bench build/selftest build/tokenize:
+	@mkdir -p build
+	$(CC) $(FLAGS) tools/$$(basename $@).c -o $@ $(LIBS)
+
+# ---- tests ---------------------------------------------------------------------------------
+
+build/test: $(TEST_SOURCES)
+	@mkdir -p build
+	$(CC) $(TEST_FLAGS) tests/test_main.c -o $@ $(LIBS)
+
+build/test_double: $(TEST_SOURCES)
+	@mkdir -p build
+	$(CC) $(TEST_FLAGS) -DDP_REAL_DOUBLE tests/test_double.c -o $@ $(LIBS)
+
+build/test_readers: $(TEST_SOURCES) examples/common.h
+	@sh tools/setup.sh stb
+	@mkdir -p build
+	$(CC) $(TEST_FLAGS) tests/test_readers.c -o $@ $(LIBS)
+
+# The AVX-512 kernels in software vectors. Without libsimde-dev a script that says SKIP.
+build/test_simde: $(TEST_SOURCES)
+	@mkdir -p build
+	@rm -f $@
+	if $(SIMDE_PROBE); then $(CC) $(TEST_FLAGS) tests/test_simde.c -o $@ $(LIBS); \
+	else sh tools/setup.sh skip $@ "libsimde-dev is not installed (make setup-dev)"; fi
+
+SUITES = build/test build/test_double build/test_simde build/test_readers
+
+test: all $(SUITES) build/make_data build/naive_bayes ## the everyday tests (under 10 minutes)
+	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
+
+test-all: all $(SUITES) build/make_data build/naive_bayes ## test, long variants and all that follows
+	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) programs fuzz-replay lint-full
+	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
+
+hygiene: ## the header in every language version, two units, static, pragmas (gcc and clang)
+	CC="$(CC)" sh tests/run.sh hygiene-full
+
+no-features: ## each DP_NO_ macro, with nm as proof
+	CC="$(CC)" sh tests/run.sh features-full
+
+asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
+	@mkdir -p build
+	$(CC) $(TEST_FLAGS) $(CHECKED) -fsanitize=address,undefined tests/test_main.c \
+	    -o build/test_asan $(LIBS)
+	$(CC) $(TEST_FLAGS) $(CHECKED) -fsanitize=address,undefined tests/test_readers.c \
+	    -o build/readers_asan $(LIBS)
+	DP_TEST_LIGHT=1 sh tests/run.sh build/test_asan build/readers_asan
+
+ubsan: ## tests under clang's stricter undefined-behaviour checks
+	@sh tools/setup.sh have $(CLANG)
+	$(CLANG) $(TEST_FLAGS) $(CHECKED) tests/test_main.c -o build/test_ubsan $(LIBS) \
+	    -fsanitize=undefined,implicit-conversion,nullability,local-bounds
+	DP_TEST_LIGHT=1 sh tests/run.sh build/test_ubsan
+
+msan: ## tests under MemorySanitizer (clang): no branch on a byte that nobody wrote
+	@sh tools/setup.sh have $(CLANG)
+	$(CLANG) $(TEST_FLAGS) $(CHECKED) -fsanitize=memory -mllvm -msan-eager-checks=1 \
+	    tests/test_main.c -o build/test_msan $(LIBS)
+	DP_TEST_LIGHT=1 sh tests/run.sh build/test_msan
+
+tsan: ## tests under ThreadSanitizer
+	$(CC) $(TEST_FLAGS) $(CHECKED) -fsanitize=thread tests/test_main.c -o build/test_tsan $(LIBS)
+	DP_TEST_LIGHT=1 sh tests/run.sh build/test_tsan
+
+valgrind: ## tests under valgrind's memcheck
+	@sh tools/setup.sh have valgrind
+	$(CC) $(TEST_FLAGS) -g -O1 tests/test_main.c -o build/test_valgrind $(LIBS)
+	DP_TEST_LIGHT=1 sh tests/run.sh valgrind
+
+mutants: ## plants known mistakes one by one; each must make a test fail
+	CC="$(CC)" sh tests/run.sh mutants
+
+fuzz: ## every tests/fuzz/fuzz_*.c for FUZZ_SECONDS (60) each, from its seeds
+	@sh tools/setup.sh have $(CLANG)
+	CLANG="$(CLANG)" sh tests/fuzz/run.sh live $${FUZZ_SECONDS:-60}
+
+lint: ## contents, budgets, documentation, names, forbidden calls
+	CC="$(CC)" python3 tools/lint.py
+
+toc: ## the sections with lines used and budget
+	@python3 tools/lint.py --toc
+
+# ---- data, demonstration, measurement ------------------------------------------------------
+
+demo: all build/make_data build/naive_bayes ## train, evaluate, quantize, ask (QUICK=1: one minute)
+	QUICK="$(QUICK)" sh tools/demo.sh
+
+demo-minilm: all build/make_data build/naive_bayes ## the same with a real pretrained BERT
+	QUICK="$(QUICK)" sh tools/demo_minilm.sh
+
+accuracy: all build/make_data build/naive_bayes ## the demo on five data seeds: mean and minimum
+	sh tools/accuracy.sh
+
+bench: build/bench ## speed against the peak of this machine
+	build/bench
+
+vectors: ## test vectors from PyTorch, in a virtual environment outside the tree (some GB)
+	venv=$${VENV:-$$HOME/.cache/diseasepred-venv}; \
+	test -x $$venv/bin/python || python3 -m venv $$venv; \
+	$$venv/bin/python -m pip install --quiet $(TORCH) && \
+	$$venv/bin/python tools/gen_vectors.py
+
+setup: ## what test and demo need (apt, as root)
+	sh tools/setup.sh stb
+
+setup-dev: ## what test-all and fuzz need (apt, as root)
+	sh tools/setup.sh dev
+
+install: all ## header and programs to $(DESTDIR)$(PREFIX)
+	mkdir -p $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin
+	cp diseasepred.h $(DESTDIR)$(PREFIX)/include/
+	for p in train predict quantize; do \
+	    cp build/$$p $(DESTDIR)$(PREFIX)/bin/diseasepred-$$p || exit 1; done
+
+clean: ## removes build/
+	rm -rf build
+
+.PHONY: all help test test-all hygiene no-features asan ubsan msan tsan valgrind mutants fuzz \
+        lint toc demo demo-minilm accuracy bench vectors setup setup-dev install clean

@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <sys/mman.h>
+#include <time.h>
 
 typedef struct test {
     const char *name; /* "group_what_is_shown" */
@@ -20,10 +21,12 @@ typedef struct test {
 static int         test_failures; /* of the running test */
 static uint64_t    test_seed = 1;
 static const char *test_isa; /* --isa=NAME, or NULL */
+static int         test_skips; /* parts of tests that this machine cannot run */
 
 /* Notes a failure with its place; the test goes on. */
 #define CHECK(x) ((x) ? (void)0 : test_fail(__FILE__, __LINE__, #x))
 #define CHECK_INT(a, b) test_equal(__FILE__, __LINE__, #a " == " #b, (long long)(a), (long long)(b))
+#define CHECK_TEXT(a, b) test_equal_text(__FILE__, __LINE__, #a " == " #b, a, b)
 
 static void test_fail(const char *file, int line, const char *what) {
     test_failures++;
@@ -35,6 +38,46 @@ static void test_equal(const char *file, int line, const char *what, long long a
     if (a == b) return;
     test_fail(file, line, what);
     if (test_failures <= 10) printf("        %lld against %lld\n", a, b);
+}
+
+static void test_equal_text(const char *file, int line, const char *what, const char *a,
+                            const char *b) {
+    if (a != NULL && b != NULL && strcmp(a, b) == 0) return;
+    test_fail(file, line, what);
+    if (test_failures > 10) return;
+    printf("        \"%s\" against \"%s\"\n", a ? a : "(null)", b ? b : "(null)");
+}
+
+/* Says what cannot be shown here and why; counted, so that no skip goes unseen. */
+static void test_skip(const char *what, const char *why) {
+    test_skips++;
+    printf("SKIP %s: %s\n", what, why);
+}
+
+/* 1: make test-all asks for the long variants (all 2^32 floats, every allocation, ...). */
+static int test_long(void) {
+    const char *s = getenv("DP_TEST_LONG");
+    return s != NULL && *s != 0 && *s != '0';
+}
+
+/* 1: a checker slows this run down 3 to 50 times; take fewer cases of the same kinds. */
+static int test_light(void) {
+    const char *s = getenv("DP_TEST_LIGHT");
+    return s != NULL && *s != 0 && *s != '0';
+}
+
+static double test_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* FNV-1a over bytes: a digest to compare runs by; begin with 0. */
+static uint64_t test_digest(uint64_t digest, const void *data, size_t bytes) {
+    const unsigned char *p = (const unsigned char *)data;
+    if (digest == 0) digest = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < bytes; i++) digest = (digest ^ p[i]) * 0x100000001B3u;
+    return digest;
 }
 
 /* SplitMix64: one number from a state; tests own their states. */

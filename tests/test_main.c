@@ -1,4 +1,4 @@
-/* test_main.c -- the one test binary: --list, --filter=TEXT, --seed=N, --isa=NAME. */
+/* test_main.c -- the one test binary. A filter that matches nothing is a failure. */
 #include "test.h"
 
 #include "test_base.c"
@@ -19,28 +19,61 @@ static const struct {
     GROUP(tests_gemm),    GROUP(tests_network), GROUP(tests_learn), GROUP(tests_api),
 };
 
+/* 1 if name contains one of the texts in a list separated by commas. */
+static int listed(const char *list, const char *name) {
+    while (*list != 0) {
+        size_t n = strcspn(list, ",");
+        for (const char *at = name; n > 0 && strlen(at) >= n; at++)
+            if (memcmp(at, list, n) == 0) return 1;
+        list += n + (list[n] == ',');
+    }
+    return 0;
+}
+
+/* Runs one test: 1 if it passed. Seconds are shown where they matter. */
+static int run(const test *t) {
+    double start = test_seconds();
+    test_failures = 0;
+    t->run();
+    double seconds = test_seconds() - start;
+    printf("%s %s", test_failures ? "FAIL" : "ok  ", t->name);
+    if (seconds >= 0.5) printf("  (%.1f s)", seconds);
+    printf("\n");
+    fflush(stdout);
+    return test_failures == 0;
+}
+
+static int usage(const char *program) {
+    fprintf(stderr,
+            "usage: %s [--list] [--filter=TEXT,...] [--skip=TEXT,...] [--seed=N] [--isa=NAME]\n"
+            "DP_TEST_LONG=1: long variants; DP_TEST_LIGHT=1: fewer cases, for checkers\n",
+            program);
+    return 2;
+}
+
 int main(int argc, char **argv) {
-    const char *filter = "";
+    const char *filter = "", *skip = "";
     int         list = 0, passed = 0, failed = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--list") == 0) list = 1;
         else if (strncmp(argv[i], "--filter=", 9) == 0) filter = argv[i] + 9;
+        else if (strncmp(argv[i], "--skip=", 7) == 0) skip = argv[i] + 7;
         else if (strncmp(argv[i], "--seed=", 7) == 0) test_seed = strtoull(argv[i] + 7, NULL, 10);
         else if (strncmp(argv[i], "--isa=", 6) == 0) test_isa = argv[i] + 6;
-        else return fprintf(stderr, "usage: %s [--list] [--filter=] [--seed=] [--isa=]\n", argv[0]), 2;
+        else return usage(argv[0]);
     }
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         for (size_t i = 0; i < groups[g].count; i++) {
             const test *t = &groups[g].tests[i];
-            if (strstr(t->name, filter) == NULL) continue;
-            if (list) { printf("%s\n", t->name); continue; }
-            test_failures = 0;
-            t->run();
-            printf("%s %s\n", test_failures ? "FAIL" : "ok  ", t->name);
-            fflush(stdout);
-            if (test_failures) failed++; else passed++;
+            if ((*filter != 0 && !listed(filter, t->name)) || listed(skip, t->name)) continue;
+            if (list) printf("%s\n", t->name);
+            else if (run(t)) passed++;
+            else failed++;
         }
     }
-    if (!list) printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    if (list) return 0;
+    printf("seed %llu%s%s%s%s\n", (unsigned long long)test_seed, test_isa ? ", isa " : "",
+           test_isa ? test_isa : "", test_long() ? ", long" : "", test_light() ? ", light" : "");
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, test_skips);
+    return failed != 0 || passed == 0;
 }

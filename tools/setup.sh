@@ -1,0 +1,51 @@
+#!/bin/sh
+# setup.sh -- what has to be installed, installed or named.
+#
+#     setup.sh stb            libstb-dev (the programs' option and CSV code uses it)
+#     setup.sh dev            everything that test-all, fuzz and the portability runs use
+#     setup.sh have PROGRAM   stop with a sentence when a program is missing
+#     setup.sh skip FILE WHY  write a test program that only says why it was skipped
+set -eu
+
+dev="clang libclang-rt-14-dev llvm valgrind libsimde-dev libstb-dev python3-venv g++"
+
+install() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing: $*" >&2
+        DEBIAN_FRONTEND=noninteractive
+        export DEBIAN_FRONTEND
+        { apt-get install -y --no-install-recommends "$@" ||
+            { apt-get update && apt-get install -y --no-install-recommends "$@"; }; } >&2
+    else
+        echo "please install first: $*" >&2
+        echo "  Debian, Ubuntu:  sudo apt-get install $*" >&2
+        exit 1
+    fi
+}
+
+case "$1" in
+stb)
+    for dir in /usr/include/stb /usr/local/include/stb; do
+        [ -e "$dir/stb_ds.h" ] && exit 0
+    done
+    install libstb-dev
+    ;;
+dev)
+    # shellcheck disable=SC2086  # a list of words
+    install $dev
+    ;;
+have)
+    command -v "$2" >/dev/null && exit 0
+    echo "$2 is not installed: make setup-dev (as root), or see tools/setup.sh" >&2
+    exit 1
+    ;;
+skip)
+    printf '#!/bin/sh\necho "SKIP %s: %s"\necho "0 passed, 0 failed, 1 skipped"\n' \
+        "$(basename "$2")" "$3" >"$2"
+    chmod +x "$2"
+    ;;
+*)
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
