@@ -1405,7 +1405,7 @@ static void dp__buffer_free(dp__buffer *b) {
 }
 
 /* ============================================================================================
- * [B4] Text output and numbers                                              budget 170 lines
+ * [B4] Text output and numbers                                             budget 390 lines
  * Owns:   sentences of errors; numbers as text, without a locale.    Needs: B2 sizes.
  * Never:  writes past a buffer; lets a control byte of a file reach a message.
  * Tests:  tests/test_base.c: text_*, number_*
@@ -1505,13 +1505,1010 @@ static dp_status dp__no_memory(dp_error *err) {
     return dp__fail(err, DP_E_MEMORY, "out of memory");
 }
 
-/* ============================================================================================
- * [B5] Files                                                                 budget 70 lines
- * ============================================================================================ */
+/* ---- integers and real numbers as text ---------------------------------------------------- */
+
+/* An unsigned decimal: digits only, no leading zero, no overflow. 1, or 0 and *to untouched. */
+static int dp__read_u64(const char *p, size_t n, uint64_t *to) {
+    uint64_t v = 0;
+    if (n == 0 || (p[0] == '0' && n > 1)) return 0;
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] < '0' || p[i] > '9') return 0;
+        if (!dp__mul_u64(v, 10, &v) || !dp__add_u64(v, (uint64_t)(p[i] - '0'), &v)) return 0;
+    }
+    *to = v;
+    return 1;
+}
+
+#ifndef DP_MAX_JSON_NUMBER
+#define DP_MAX_JSON_NUMBER 64 /* characters */
+#endif
+
+/* An exact integer. The largest one needed is 10^(325 + digits), the divisor of the smallest
+ * number that has that many digits; a decimal digit has less than 10/3 bits. */
+#define DP__BIG_WORDS ((DP_MAX_JSON_NUMBER + 330) * 10 / 3 / 32 + 4)
+typedef struct dp__big {
+    uint32_t w[DP__BIG_WORDS]; /* lowest first */
+    int32_t  n;                /* words used; the highest is not 0 */
+} dp__big;
+
+/* b = b * factor + more */
+static void dp__big_mul(dp__big *b, uint32_t factor, uint32_t more) {
+    uint64_t carry = more;
+    for (int32_t i = 0; i < b->n; i++) {
+        carry += (uint64_t)b->w[i] * factor;
+        b->w[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+    if (carry == 0) return;
+    DP_ASSERT(b->n < DP__BIG_WORDS);
+    b->w[b->n++] = (uint32_t)carry;
+}
+
+static void dp__big_mul_pow10(dp__big *b, int32_t power) {
+    for (; power >= 9; power -= 9) dp__big_mul(b, 1000000000u, 0);
+    for (; power > 0; power--) dp__big_mul(b, 10, 0);
+}
+
+static void dp__big_shift(dp__big *b, int32_t bits) {
+    int32_t words = bits / 32;
+    if (words > 0 && b->n > 0) {
+        DP_ASSERT(b->n + words <= DP__BIG_WORDS);
+        memmove(b->w + words, b->w, (size_t)b->n * sizeof b->w[0]);
+        memset(b->w, 0, (size_t)words * sizeof b->w[0]);
+        b->n += words;
+    }
+    if (bits % 32 != 0) dp__big_mul(b, (uint32_t)1 << (bits % 32), 0);
+}
+
+static void dp__big_set(dp__big *b, uint64_t v) {
+    b->w[0] = (uint32_t)v;
+    b->w[1] = (uint32_t)(v >> 32);
+    b->n = b->w[1] != 0 ? 2 : b->w[0] != 0;
+}
+
+static int32_t dp__big_bits(const dp__big *b) {
+    int32_t bits = b->n * 32;
+    if (bits == 0) return 0;
+    for (uint32_t top = b->w[b->n - 1]; (top >> 31) == 0; top <<= 1) bits--;
+    return bits;
+}
+
+static int dp__big_less(const dp__big *a, const dp__big *b) {
+    if (a->n != b->n) return a->n < b->n;
+    for (int32_t i = a->n; i-- > 0;) {
+        if (a->w[i] != b->w[i]) return a->w[i] < b->w[i];
+    }
+    return 0;
+}
+
+/* a -= b, where a >= b */
+static void dp__big_sub(dp__big *a, const dp__big *b) {
+    uint64_t borrow = 0;
+    for (int32_t i = 0; i < a->n; i++) {
+        uint64_t less = borrow + (i < b->n ? b->w[i] : 0);
+        borrow = a->w[i] < less;
+        a->w[i] = (uint32_t)((borrow << 32) + a->w[i] - less);
+    }
+    while (a->n > 0 && a->w[a->n - 1] == 0) a->n--;
+}
+
+/* The double nearest to n / m, ties to even; both positive. 64 quotient bits by long division,
+ * what is left of n tells whether the rest is zero. Returns infinity when it is too large. */
+static double dp__big_divide(dp__big *n, dp__big *m) {
+    int32_t x = dp__big_bits(n) - dp__big_bits(m); /* 2^(x-1) < n / m < 2^(x+1) */
+    if (x > 0) dp__big_shift(m, x);
+    else dp__big_shift(n, -x);
+    if (dp__big_less(n, m)) {
+        dp__big_mul(n, 2, 0);
+        x--;
+    }
+    uint64_t q = 0;
+    for (int32_t i = 0; i < 64; i++) {
+        int bit = !dp__big_less(n, m);
+        if (bit) dp__big_sub(n, m);
+        q = q << 1 | (uint64_t)bit;
+        dp__big_mul(n, 2, 0);
+    }
+    int32_t  drop = x < -1022 ? 11 + (-1022 - x) : 11; /* subnormal numbers keep fewer bits */
+    uint64_t bits = 0;
+    double   v;
+    if (drop <= 64 && x <= 1023) {
+        uint64_t rest = q << (64 - drop), half = (uint64_t)1 << 63;
+        if (drop < 64) bits = q >> drop;
+        bits += rest > half || (rest == half && (n->n > 0 || (bits & 1)));
+        if (x >= -1022) bits += (uint64_t)(x + 1022) << 52; /* the leading bit adds the last 1 */
+    } else if (x > 1023) {
+        bits = (uint64_t)0x7FF << 52;
+    }
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* A number in the grammar of JSON, taken apart. */
+typedef struct dp__decimal {
+    int      negative, integral; /* integral: neither fraction nor exponent */
+    char     digits[DP_MAX_JSON_NUMBER];
+    int32_t  n;     /* digits; leading zeros are left out, so 0 has none */
+    int32_t  power; /* value = digits * 10^power */
+    size_t   bytes; /* characters read */
+} dp__decimal;
+
+/* Digits at p[*at]; those in front of the first other than 0 are not kept. */
+static int32_t dp__decimal_digits(dp__decimal *d, const char *p, size_t n, size_t *at) {
+    size_t first = *at;
+    for (; *at < n && p[*at] >= '0' && p[*at] <= '9'; ++*at) {
+        if (d->n > 0 || p[*at] != '0') d->digits[d->n++] = p[*at];
+    }
+    return (int32_t)(*at - first);
+}
+
+/* Reads as much of p[0..n) as is a number. 1; or 0 when the grammar breaks (d->bytes tells
+ * where). n <= DP_MAX_JSON_NUMBER. Trap: the exponent itself overflows in "0.1e-999999999". */
+static int dp__decimal_read(dp__decimal *d, const char *p, size_t n) {
+    size_t at = 0;
+    memset(d, 0, sizeof *d);
+    d->negative = n > 0 && p[0] == '-';
+    at = (size_t)d->negative;
+    d->integral = 1;
+    d->bytes = at;
+    if (at < n && p[at] == '0') at++;
+    else if (dp__decimal_digits(d, p, n, &at) == 0) return 0;
+    d->bytes = at;
+    if (at < n && p[at] == '.') {
+        d->integral = 0;
+        d->bytes = ++at;
+        d->power = -dp__decimal_digits(d, p, n, &at);
+        if (d->power == 0) return 0;
+        d->bytes = at;
+    }
+    if (at < n && (p[at] == 'e' || p[at] == 'E')) {
+        int32_t e = 0;
+        d->integral = 0;
+        at++;
+        int minus = at < n && p[at] == '-';
+        if (at < n && (p[at] == '-' || p[at] == '+')) at++;
+        d->bytes = at;
+        for (; at < n && p[at] >= '0' && p[at] <= '9'; at++) {
+            if (e < 100000) e = e * 10 + (p[at] - '0');
+        }
+        if (at == d->bytes) return 0;
+        d->bytes = at;
+        d->power += minus ? -e : e;
+    }
+    return 1;
+}
+
+/* The double nearest to the decimal; infinity when it is too large. */
+static double dp__decimal_double(const dp__decimal *d) {
+    /* 10^22 is the largest power of ten that a double holds exactly: one rounding is left. */
+    static const double pow10[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    double  v = 0;
+    dp__big n, m;
+    if (d->n == 0 || d->n + d->power < -330) return d->negative ? -v : v;
+    if (FLT_EVAL_METHOD == 0 && d->n <= 15 && d->power >= -22 && d->power <= 22) {
+        for (int32_t i = 0; i < d->n; i++) v = v * 10 + (d->digits[i] - '0');
+        v = d->power < 0 ? v / pow10[-d->power] : v * pow10[d->power];
+        return d->negative ? -v : v;
+    }
+    n.n = 0;
+    for (int32_t i = 0; i < d->n; i++) dp__big_mul(&n, 10, (uint32_t)(d->digits[i] - '0'));
+    if (d->n + d->power > 310) dp__big_shift(&n, 1025);
+    else if (d->power > 0) dp__big_mul_pow10(&n, d->power);
+    dp__big_set(&m, 1);
+    if (d->power < 0) dp__big_mul_pow10(&m, -d->power);
+    v = dp__big_divide(&n, &m);
+    return d->negative ? -v : v;
+}
+
+/* The whole of p[0..n) as a correctly rounded finite double. 1, or 0 and *to untouched. */
+static int dp__read_double(const char *p, size_t n, double *to) {
+    dp__decimal d;
+    if (n > DP_MAX_JSON_NUMBER || !dp__decimal_read(&d, p, n) || d.bytes != n) return 0;
+    double v = dp__decimal_double(&d);
+    if (v > DBL_MAX || v < -DBL_MAX) return 0;
+    *to = v;
+    return 1;
+}
+
+/* The first count digits of v > 0, correctly rounded; returns e of d.ddd * 10^e. */
+static int32_t dp__print_digits(double v, int32_t count, char *digits) {
+    uint64_t bits, one = (uint64_t)1 << 52;
+    dp__big  n, m;
+    memcpy(&bits, &v, sizeof bits);
+    int32_t e = (int32_t)(bits >> 52), i = count;
+    bits = e == 0 ? bits : (bits & (one - 1)) | one;
+    e = e == 0 ? -1074 : e - 1075; /* v = bits * 2^e */
+    dp__big_set(&n, bits);
+    dp__big_set(&m, 1);
+    int32_t k = (int32_t)floor((dp__big_bits(&n) - 1 + e) * 0.30102999566398120); /* log10(2) */
+    if (e > 0) dp__big_shift(&n, e);
+    else dp__big_shift(&m, -e);
+    dp__big_mul_pow10(k < 0 ? &n : &m, k < 0 ? -k : k);
+    dp__big ten = m;
+    dp__big_mul(&ten, 10, 0);
+    if (!dp__big_less(&n, &ten)) { /* the estimate of k is at most one too small */
+        m = ten;
+        k++;
+    }
+    for (int32_t j = 0; j < count; j++) {
+        digits[j] = '0';
+        for (; !dp__big_less(&n, &m); dp__big_sub(&n, &m)) digits[j]++;
+        dp__big_mul(&n, j + 1 < count ? 10 : 2, 0);
+    }
+    int up = dp__big_less(&m, &n) || (!dp__big_less(&n, &m) && (digits[count - 1] & 1));
+    while (up && i > 0 && digits[i - 1] == '9') digits[--i] = '0';
+    if (up && i > 0) digits[i - 1]++;
+    if (up && i == 0) digits[0] = '1';
+    return up && i == 0 ? k + 1 : k;
+}
+
+/* d.ddd * 10^e as text that JSON reads as a real number: 0.02, 30522.0, 1e-12. */
+static void dp__text_decimal(dp__text *t, const char *digits, int32_t n, int32_t e) {
+    int plain = e >= -5 && e < 16;
+    int32_t point = plain ? e + 1 : 1; /* digits in front of the point */
+    while (n > 1 && digits[n - 1] == '0') n--;
+    if (point <= 0) dp__text_add(t, "0.");
+    for (int32_t i = point; i < 0; i++) dp__text_char(t, '0');
+    for (int32_t i = 0; i < n || i < point; i++) {
+        if (i == point && i > 0) dp__text_char(t, '.');
+        dp__text_char(t, i < n ? digits[i] : '0');
+    }
+    if (plain && n <= point) dp__text_add(t, ".0");
+    if (plain) return;
+    dp__text_add(t, e < 0 ? "e-" : "e+");
+    if (e > -10 && e < 10) dp__text_char(t, '0');
+    dp__text_u64(t, (uint64_t)(e < 0 ? -e : e));
+}
+
+/* The shortest text that reads back as v. A decimal of up to 15 digits survives the way through
+ * a double (6 through a float), so a shorter form shows as zeros at the end of that many. */
+static void dp__text_real(dp__text *t, double v, int32_t least, int32_t most, int single) {
+    char digits[18];
+    if (v < 0 || (v == 0 && 1 / v < 0)) dp__text_char(t, '-');
+    if (!(v <= DBL_MAX && v >= -DBL_MAX)) {
+        dp__text_add(t, v != v ? "nan" : "inf");
+        return;
+    }
+    if (v == 0) {
+        dp__text_add(t, "0.0");
+        return;
+    }
+    double      a = fabs(v), back;
+    dp__decimal d;
+    memset(&d, 0, sizeof d);
+    for (d.n = least;; d.n++) {
+        int32_t e = dp__print_digits(a, d.n, digits);
+        memcpy(d.digits, digits, (size_t)d.n);
+        d.power = e - d.n + 1;
+        back = dp__decimal_double(&d);
+        if (d.n == most || (single ? (float)back == (float)a : back == a)) {
+            dp__text_decimal(t, digits, d.n, e);
+            return;
+        }
+    }
+}
+
+static void dp__text_f64(dp__text *t, double v) {
+    dp__text_real(t, v, 15, 17, 0);
+}
+
+static void dp__text_f32(dp__text *t, float v) {
+    dp__text_real(t, (double)v, 6, 9, 1);
+}
 
 /* ============================================================================================
- * [B6] Random and hash                                                      budget 100 lines
+ * [B5] Files                                                                budget 420 lines
+ * Owns:   default file hooks (POSIX, or C99 stdio), dp_env with its defaults, whole files.
+ * Needs:  B2 sizes, B3 memory, B4 errors.
+ * Never:  opens a name with a separator, a link that was not asked for, or anything that is
+ *         not a regular file; leaves a half-written file under its final name.
+ * Rules:  F1 names, F2 no links, F3 regular files, F5 exact sizes, F7 creation.
+ * Tests:  tests/test_base.c: file_*, env_*
+ *
+ * A file under creation is called NAME.tmp-XXXXXXXX. A killed program may leave one behind.
+ * What the hooks return: DP_E_NOT_FOUND, DP_E_IO, DP_E_MEMORY, DP_E_LIMIT (size of this
+ * build's offsets), DP_E_ARG (name), DP_E_UNSUPPORTED (a link), DP_E_FORMAT (not regular).
  * ============================================================================================ */
+
+#ifndef DP_MAX_THREADS
+#define DP_MAX_THREADS 1024
+#endif
+
+#define DP__NAME_BYTES 200 /* of a file: room for the suffix below NAME_MAX = 255 */
+
+/* F1: one plain component of a path, also for Windows. */
+static int dp__file_name_ok(const char *name) {
+    static const char *const devices[] = {"con", "prn", "aux", "nul", "com", "lpt"};
+    size_t n = strlen(name), stem = strcspn(name, ".");
+    if (n == 0 || n > DP__NAME_BYTES) return 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)name[i];
+        if (c < 32 || c == 127 || c == '/' || c == '\\' || c == ':') return 0;
+    }
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return 0;
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++) {
+        size_t same = 0, digit = d < 4 ? 0 : 1; /* com and lpt carry a digit */
+        while (same < 3 && ((unsigned char)name[same] | 32) == devices[d][same]) same++;
+        if (same == 3 && stem == 3 + digit && (!digit || (name[3] >= '0' && name[3] <= '9')))
+            return 0;
+    }
+    return 1;
+}
+
+#if !defined(DP_NO_STDIO) && !defined(DP_NO_POSIX)
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* Every call of the default files to the system. The tests put their faults here. */
+typedef struct dp__sys {
+    int (*open)(const char *path, int flags);
+    int (*openat)(int dir, const char *name, int flags, mode_t mode);
+    int (*mkdir)(const char *path, mode_t mode);
+    int (*fstat)(int fd, struct stat *to);
+    ssize_t (*pread)(int fd, void *to, size_t bytes, off_t offset);
+    ssize_t (*write)(int fd, const void *data, size_t bytes);
+    int (*fsync)(int fd);
+    int (*close)(int fd);
+    int (*renameat)(int from_dir, const char *from, int to_dir, const char *to);
+    int (*unlinkat)(int dir, const char *name, int flags);
+    int (*fstatvfs)(int fd, struct statvfs *to);
+    void *(*take)(size_t bytes);
+    void (*give)(void *p);
+    int follow_links; /* O_NOFOLLOW is left out */
+} dp__sys;
+
+static int dp__sys_open(const char *path, int flags) {
+    return open(path, flags);
+}
+
+static int dp__sys_openat(int dir, const char *name, int flags, mode_t mode) {
+    return openat(dir, name, flags, mode);
+}
+
+static void *dp__sys_take(size_t bytes) {
+    return DP_MALLOC(bytes);
+}
+
+static void dp__sys_give(void *p) {
+    DP_FREE(p);
+}
+
+#define DP__SYS(follow)                                                                          \
+    {dp__sys_open, dp__sys_openat, mkdir, fstat, pread, write, fsync, close, renameat,           \
+     unlinkat, fstatvfs, dp__sys_take, dp__sys_give, follow}
+static const dp__sys dp__sys_plain = DP__SYS(0);
+static const dp__sys dp__sys_follow = DP__SYS(1);
+#undef DP__SYS
+
+/* A handle: a directory, a file that is read, or a file under creation. */
+typedef struct dp__file {
+    int      fd, dir;
+    uint64_t bytes;
+    char     name[DP__NAME_BYTES + 1], temp[DP__NAME_BYTES + 16];
+} dp__file;
+
+static dp_status dp__posix_status(int code) {
+    if (code == ENOENT) return DP_E_NOT_FOUND;
+    if (code == ELOOP) return DP_E_UNSUPPORTED;
+    return code == ENOMEM ? DP_E_MEMORY : DP_E_IO;
+}
+
+/* A handle for fd; takes fd over, also when there is no memory. */
+static dp_status dp__posix_handle(const dp__sys *sys, int fd, int dir, void **out) {
+    if (fd < 0) return dp__posix_status(errno);
+    dp__file *f = (dp__file *)sys->take(sizeof *f);
+    if (f == NULL) {
+        sys->close(fd);
+        return DP_E_MEMORY;
+    }
+    memset(f, 0, sizeof *f);
+    f->fd = fd;
+    f->dir = dir;
+    *out = f;
+    return DP_OK;
+}
+
+static void dp__posix_close(void *ctx, void *handle) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    sys->close(((dp__file *)handle)->fd);
+    sys->give(handle);
+}
+
+static dp_status dp__posix_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    if (make && sys->mkdir(path, 0700) != 0 && errno != EEXIST) return dp__posix_status(errno);
+    int fd = sys->open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return dp__posix_handle(sys, fd, -1, dir);
+}
+
+/* F2, F3. Trap: without O_NONBLOCK opening a FIFO waits for a writer for ever. */
+static dp_status dp__posix_open(void *ctx, void *dir, const char *name, void **file,
+                                uint64_t *bytes) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    struct stat st;
+    void *handle = NULL;
+    int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    if (!dp__file_name_ok(name)) return DP_E_ARG;
+    if (!sys->follow_links) flags |= O_NOFOLLOW;
+    int fd = sys->openat(((dp__file *)dir)->fd, name, flags, 0);
+    dp_status status = dp__posix_handle(sys, fd, -1, &handle);
+    if (status != DP_OK) return status;
+    if (sys->fstat(fd, &st) != 0) status = dp__posix_status(errno);
+    else if (!S_ISREG(st.st_mode) || st.st_size < 0) status = DP_E_FORMAT;
+    if (status != DP_OK) {
+        dp__posix_close(ctx, handle);
+        return status;
+    }
+    ((dp__file *)handle)->bytes = *bytes = (uint64_t)st.st_size;
+    *file = handle;
+    return DP_OK;
+}
+
+/* F5: exactly these bytes of a file that has kept its size. */
+static dp_status dp__posix_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    const dp__file *f = (const dp__file *)file;
+    struct stat st;
+    char *p = (char *)to;
+    if (offset > f->bytes || bytes > f->bytes - offset) return DP_E_ARG;
+    uint64_t end = offset + bytes; /* at most f->bytes */
+    off_t    last = (off_t)end;
+    if (last < 0 || (uint64_t)last != end) return DP_E_LIMIT;
+    if (sys->fstat(f->fd, &st) != 0 || (uint64_t)st.st_size != f->bytes) return DP_E_IO;
+    while (bytes > 0) {
+        ssize_t got = sys->pread(f->fd, p, bytes < 0x40000000 ? bytes : 0x40000000, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return DP_E_IO;
+        p += got;
+        offset += (uint64_t)got;
+        bytes -= (size_t)got;
+    }
+    return DP_OK;
+}
+
+/* "model.safetensors" gives "model.safetensors.tmp-0f3a91c2"; O_EXCL decides who owns it. */
+static void dp__posix_temp(dp__file *f, uint32_t salt) {
+    static const char hex[] = "0123456789abcdef";
+    size_t n = strlen(f->name);
+    memcpy(f->temp, f->name, n);
+    memcpy(f->temp + n, ".tmp-", 5);
+    for (int i = 0; i < 8; i++) f->temp[n + 5 + (size_t)i] = hex[salt >> (28 - 4 * i) & 15];
+    f->temp[n + 13] = 0;
+}
+
+/* F7: a new file of our own, mode 0600. */
+static dp_status dp__posix_create(void *ctx, void *dir, const char *name, void **file) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    dp__file f;
+    if (!dp__file_name_ok(name)) return DP_E_ARG;
+    memset(&f, 0, sizeof f);
+    f.dir = ((dp__file *)dir)->fd;
+    f.fd = -1;
+    memcpy(f.name, name, strlen(name) + 1);
+    uint32_t salt = (uint32_t)getpid() * 0x9E3779B1u;
+    for (int tries = 0; tries < 100 && f.fd < 0; tries++, salt += 0x85EBCA77u) {
+        dp__posix_temp(&f, salt);
+        f.fd = sys->openat(f.dir, f.temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                           0600);
+        if (f.fd < 0 && errno != EEXIST && errno != EINTR) break;
+    }
+    dp_status status = dp__posix_handle(sys, f.fd, f.dir, file);
+    if (status == DP_OK) memcpy(*file, &f, sizeof f);
+    else if (f.fd >= 0) sys->unlinkat(f.dir, f.temp, 0);
+    return status;
+}
+
+static dp_status dp__posix_append(void *ctx, void *file, const void *data, size_t bytes) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    const char *p = (const char *)data;
+    while (bytes > 0) {
+        size_t  part = bytes < 0x40000000 ? bytes : 0x40000000;
+        ssize_t put = sys->write(((dp__file *)file)->fd, p, part);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return DP_E_IO;
+        p += put;
+        bytes -= (size_t)put;
+    }
+    return DP_OK;
+}
+
+/* Trap: fsync that failed is never repeated: the kernel may have dropped the pages, and a second
+ * call would report success. A new file is the only way on. */
+static dp_status dp__posix_commit(void *ctx, void *file) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    dp__file *f = (dp__file *)file;
+    int ok = sys->fsync(f->fd) == 0;
+    ok = sys->close(f->fd) == 0 && ok;
+    ok = ok && sys->renameat(f->dir, f->temp, f->dir, f->name) == 0;
+    if (!ok) sys->unlinkat(f->dir, f->temp, 0);
+    else ok = sys->fsync(f->dir) == 0; /* else the new name is there, but may not survive */
+    sys->give(f);
+    return ok ? DP_OK : DP_E_IO;
+}
+
+static void dp__posix_abort(void *ctx, void *file) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    dp__file *f = (dp__file *)file;
+    sys->close(f->fd);
+    sys->unlinkat(f->dir, f->temp, 0);
+    sys->give(f);
+}
+
+static dp_status dp__posix_remove(void *ctx, void *dir, const char *name) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    int fd = ((dp__file *)dir)->fd;
+    if (!dp__file_name_ok(name)) return DP_E_ARG;
+    if (sys->unlinkat(fd, name, 0) != 0) return dp__posix_status(errno);
+    return sys->fsync(fd) == 0 ? DP_OK : DP_E_IO;
+}
+
+static dp_status dp__posix_free_space(void *ctx, void *dir, uint64_t *bytes) {
+    const dp__sys *sys = (const dp__sys *)ctx;
+    struct statvfs vfs;
+    if (sys->fstatvfs(((dp__file *)dir)->fd, &vfs) != 0) return dp__posix_status(errno);
+    return dp__mul_u64(vfs.f_bavail, vfs.f_frsize, bytes) ? DP_OK : DP_E_LIMIT;
+}
+
+static void dp__posix_io(dp_io *io, const dp__sys *sys) {
+    io->open_dir = dp__posix_open_dir;
+    io->close_dir = dp__posix_close;
+    io->open = dp__posix_open;
+    io->pread = dp__posix_pread;
+    io->close = dp__posix_close;
+    io->create = dp__posix_create;
+    io->append = dp__posix_append;
+    io->commit = dp__posix_commit;
+    io->abort = dp__posix_abort;
+    io->remove = dp__posix_remove;
+    io->free_space = dp__posix_free_space;
+    memcpy(&io->ctx, &sys, sizeof sys); /* the hooks read it as const again */
+}
+
+static void dp__default_io(dp_io *io, int32_t follow_links) {
+    dp__posix_io(io, follow_links ? &dp__sys_follow : &dp__sys_plain);
+}
+
+#elif !defined(DP_NO_STDIO)
+
+#include <stdio.h>
+
+/* C99 files: links and special files cannot be told apart, nothing is promised about a power
+ * cut, and a directory must exist. A handle of a directory is its path and one '/'. */
+typedef struct dp__file {
+    FILE    *stream;
+    uint64_t bytes;
+    char    *name, *temp; /* final and temporary path, in the same block */
+} dp__file;
+
+static dp_status dp__stdio_handle(const char *dir, const char *name, const char *suffix,
+                                  void **out) {
+    size_t a = strlen(dir), b = strlen(name), c = strlen(suffix), n = a + b + c + 1;
+    dp__file *f = (dp__file *)DP_MALLOC(sizeof *f + 2 * n);
+    if (f == NULL) return DP_E_MEMORY;
+    memset(f, 0, sizeof *f + 2 * n);
+    f->name = (char *)(f + 1);
+    f->temp = f->name + n;
+    memcpy(f->name, dir, a);
+    memcpy(f->name + a, name, b);
+    memcpy(f->temp, f->name, a + b);
+    memcpy(f->temp + a + b, suffix, c);
+    *out = f;
+    return DP_OK;
+}
+
+static void dp__stdio_close(void *ctx, void *handle) {
+    dp__file *f = (dp__file *)handle;
+    (void)ctx;
+    if (f->stream != NULL) fclose(f->stream);
+    DP_FREE(f);
+}
+
+static dp_status dp__stdio_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
+    (void)ctx;
+    (void)make;
+    return dp__stdio_handle(path, "/", "", dir);
+}
+
+static dp_status dp__stdio_start(void *dir, const char *name, const char *suffix,
+                                 const char *mode, dp__file **out) {
+    void *handle;
+    if (!dp__file_name_ok(name)) return DP_E_ARG;
+    dp_status status = dp__stdio_handle(((dp__file *)dir)->name, name, suffix, &handle);
+    if (status != DP_OK) return status;
+    *out = (dp__file *)handle;
+    (*out)->stream = fopen((*out)->temp, mode);
+    if ((*out)->stream != NULL) return DP_OK;
+    DP_FREE(handle);
+    return mode[0] == 'r' ? DP_E_NOT_FOUND : DP_E_IO;
+}
+
+static dp_status dp__stdio_open(void *ctx, void *dir, const char *name, void **file,
+                                uint64_t *bytes) {
+    dp__file *f;
+    long end = -1;
+    dp_status status = dp__stdio_start(dir, name, "", "rb", &f);
+    if (status != DP_OK) return status;
+    if (fseek(f->stream, 0, SEEK_END) == 0) end = ftell(f->stream);
+    if (end < 0 || end == LONG_MAX) { /* a directory, a pipe, or too large for long */
+        dp__stdio_close(ctx, f);
+        return DP_E_FORMAT;
+    }
+    f->bytes = *bytes = (uint64_t)end;
+    *file = f;
+    return DP_OK;
+}
+
+static dp_status dp__stdio_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
+    dp__file *f = (dp__file *)file;
+    (void)ctx;
+    if (offset > f->bytes || bytes > f->bytes - offset) return DP_E_ARG;
+    if (fseek(f->stream, (long)offset, SEEK_SET) != 0) return DP_E_IO;
+    return fread(to, 1, bytes, f->stream) == bytes ? DP_OK : DP_E_IO;
+}
+
+static dp_status dp__stdio_create(void *ctx, void *dir, const char *name, void **file) {
+    dp__file *f;
+    (void)ctx;
+    dp_status status = dp__stdio_start(dir, name, ".tmp-00000000", "wb", &f);
+    if (status == DP_OK) *file = f;
+    return status;
+}
+
+static dp_status dp__stdio_append(void *ctx, void *file, const void *data, size_t bytes) {
+    (void)ctx;
+    return fwrite(data, 1, bytes, ((dp__file *)file)->stream) == bytes ? DP_OK : DP_E_IO;
+}
+
+/* Where rename does not replace a file (Windows), the old one is removed first. */
+static dp_status dp__stdio_commit(void *ctx, void *file) {
+    dp__file *f = (dp__file *)file;
+    (void)ctx;
+    int ok = fclose(f->stream) == 0;
+    if (ok && rename(f->temp, f->name) != 0) {
+        remove(f->name);
+        ok = rename(f->temp, f->name) == 0;
+    }
+    if (!ok) remove(f->temp);
+    DP_FREE(f);
+    return ok ? DP_OK : DP_E_IO;
+}
+
+static void dp__stdio_abort(void *ctx, void *file) {
+    dp__file *f = (dp__file *)file;
+    (void)ctx;
+    fclose(f->stream);
+    remove(f->temp);
+    DP_FREE(f);
+}
+
+static dp_status dp__stdio_remove(void *ctx, void *dir, const char *name) {
+    void *handle;
+    (void)ctx;
+    if (!dp__file_name_ok(name)) return DP_E_ARG;
+    dp_status status = dp__stdio_handle(((dp__file *)dir)->name, name, "", &handle);
+    if (status != DP_OK) return status;
+    status = remove(((dp__file *)handle)->name) == 0 ? DP_OK : DP_E_NOT_FOUND;
+    DP_FREE(handle);
+    return status;
+}
+
+static dp_status dp__stdio_free_space(void *ctx, void *dir, uint64_t *bytes) {
+    (void)ctx;
+    (void)dir;
+    *bytes = 0;
+    return DP_E_UNSUPPORTED;
+}
+
+static void dp__default_io(dp_io *io, int32_t follow_links) {
+    (void)follow_links;
+    io->open_dir = dp__stdio_open_dir;
+    io->close_dir = dp__stdio_close;
+    io->open = dp__stdio_open;
+    io->pread = dp__stdio_pread;
+    io->close = dp__stdio_close;
+    io->create = dp__stdio_create;
+    io->append = dp__stdio_append;
+    io->commit = dp__stdio_commit;
+    io->abort = dp__stdio_abort;
+    io->remove = dp__stdio_remove;
+    io->free_space = dp__stdio_free_space;
+    io->ctx = NULL;
+}
+
+#else
+
+static void dp__default_io(dp_io *io, int32_t follow_links) {
+    (void)follow_links;
+    memset(io, 0, sizeof *io);
+}
+
+#endif
+
+/* A caller's structure that begins with struct_size, widened to this version's: what an older
+ * caller does not know is 0. from NULL: all defaults. */
+static dp_status dp__options_copy(void *to, size_t to_bytes, const void *from, dp_error *err) {
+    size_t bytes = sizeof(size_t);
+    memset(to, 0, to_bytes);
+    if (from != NULL) memcpy(&bytes, from, sizeof bytes);
+    if (bytes < sizeof(size_t) || bytes > to_bytes)
+        return dp__fail(err, DP_E_ARG, "struct_size is wrong (prepare the structure by DP_CLEAR)");
+    if (from != NULL) memcpy(to, from, bytes);
+    memcpy(to, &to_bytes, sizeof to_bytes);
+    return DP_OK;
+}
+
+static int dp__io_hooks(const dp_io *io) {
+    return (io->open_dir != NULL) + (io->close_dir != NULL) + (io->open != NULL) +
+           (io->pread != NULL) + (io->close != NULL) + (io->create != NULL) +
+           (io->append != NULL) + (io->commit != NULL) + (io->abort != NULL) +
+           (io->remove != NULL) + (io->free_space != NULL);
+}
+
+/* The environment of an object: the caller's, checked, with the defaults filled in. */
+static dp_status dp__env_init(const dp_env *in, dp_env *out, dp_error *err) {
+    dp_status status = dp__options_copy(out, sizeof *out, in, err);
+    if (status != DP_OK) return status;
+    if ((out->alloc.alloc == NULL) != (out->alloc.free == NULL))
+        return dp__fail(err, DP_E_ARG, "dp_env.alloc: both functions or none");
+    if (dp__io_hooks(&out->io) != 0 && dp__io_hooks(&out->io) != 11)
+        return dp__fail(err, DP_E_ARG, "dp_env.io: all functions or none");
+    if (out->threads < 0 || out->threads > DP_MAX_THREADS)
+        return dp__fail(err, DP_E_LIMIT, "dp_env.threads is out of range");
+    if ((unsigned)out->isa_cap >= (unsigned)DP_ISA_COUNT)
+        return dp__fail(err, DP_E_ARG, "dp_env.isa_cap is no instruction set");
+    if (out->threads == 0) out->threads = 1;
+    if (out->alloc.alloc == NULL) {
+        out->alloc.alloc = dp__default_alloc;
+        out->alloc.free = dp__default_free;
+    }
+    if (dp__io_hooks(&out->io) == 0) dp__default_io(&out->io, out->follow_links);
+    return DP_OK;
+}
+
+/* The sentence for a status that a file hook returned; name: file or directory. */
+static dp_status dp__io_fail(dp_error *err, dp_status status, const char *name) {
+    dp__where where = {name, DP_NO_PLACE, NULL, 0};
+    const char *rule = "", *text = "cannot be read or written";
+    if (status == DP_E_MEMORY) text = "out of memory";
+    if (status == DP_E_NOT_FOUND) text = "does not exist";
+    if (status == DP_E_LIMIT) text = "is too large for the offsets of this build";
+    if (status == DP_E_ARG) {
+        rule = "F1";
+        text = "is not a plain file name";
+        status = DP_E_FORMAT;
+    } else if (status == DP_E_UNSUPPORTED) {
+        rule = "F2";
+        text = "is a link; --follow-links (dp_env.follow_links) permits it";
+    } else if (status == DP_E_FORMAT) {
+        rule = "F3";
+        text = "is not a regular file";
+    }
+    return dp__fail_at(err, status, rule, &where, text);
+}
+
+static dp_status dp__dir_open(const dp_env *env, const char *path, int32_t make, void **dir,
+                              dp_error *err) {
+    if (path == NULL) return dp__fail(err, DP_E_ARG, "no directory is named");
+    if (env->io.open_dir == NULL)
+        return dp__fail(err, DP_E_UNSUPPORTED, "this build has no files; set dp_env.io");
+    dp_status status = env->io.open_dir(env->io.ctx, path, make, dir);
+    return status == DP_OK ? DP_OK : dp__io_fail(err, status, path);
+}
+
+static dp_status dp__file_open(const dp_env *env, void *dir, const char *name, void **file,
+                               uint64_t *bytes, dp_error *err) {
+    dp_status status = env->io.open(env->io.ctx, dir, name, file, bytes);
+    return status == DP_OK ? DP_OK : dp__io_fail(err, status, name);
+}
+
+/* The whole of a file of at most max bytes, with a 0 behind it, in memory of the arena. */
+static dp_status dp__file_read(const dp_env *env, void *dir, const char *name, uint64_t max,
+                               dp__arena *arena, char **text, size_t *bytes, dp_error *err) {
+    void    *file;
+    uint64_t size;
+    dp_status status = dp__file_open(env, dir, name, &file, &size, err);
+    if (status != DP_OK) return status;
+    dp__where where = {name, max, NULL, 0};
+    if (size > max || size > SIZE_MAX - 1) {
+        status = dp__fail_at(err, DP_E_LIMIT, "", &where, "the file is too large");
+    } else {
+        char *p = (char *)dp__arena_get(arena, (size_t)size + 1, 1);
+        status = p == NULL ? DP_E_MEMORY : env->io.pread(env->io.ctx, file, 0, p, (size_t)size);
+        if (status != DP_OK) dp__io_fail(err, status, name);
+        *text = p;
+        *bytes = (size_t)size;
+    }
+    env->io.close(env->io.ctx, file);
+    return status;
+}
+
+/* A whole small file, written so that name holds either all of the new bytes or the old ones. */
+static dp_status dp__file_write(const dp_env *env, void *dir, const char *name, const void *data,
+                                size_t bytes, dp_error *err) {
+    void *file;
+    dp_status status = env->io.create(env->io.ctx, dir, name, &file);
+    if (status != DP_OK) return dp__io_fail(err, status, name);
+    status = env->io.append(env->io.ctx, file, data, bytes);
+    if (status != DP_OK) env->io.abort(env->io.ctx, file);
+    else status = env->io.commit(env->io.ctx, file);
+    return status == DP_OK ? DP_OK : dp__io_fail(err, status, name);
+}
+
+/* ============================================================================================
+ * [B6] Random and hash                                                      budget 150 lines
+ * Owns:   SplitMix64, the shuffle, sorting, SHA-256.                 Needs: nothing.
+ * Never:  uses a clock, an address or another source that differs between two runs.
+ * Tests:  tests/test_base.c: rng_*, sort_*, sha_*
+ * ============================================================================================ */
+
+/* Sums that wrap on purpose; nothing else in this file may. */
+#if defined(__clang__)
+#define DP__WRAPS __attribute__((no_sanitize("unsigned-integer-overflow", "unsigned-shift-base")))
+#else
+#define DP__WRAPS
+#endif
+
+/* The finalizer of SplitMix64 ("Fast Splittable Pseudorandom Number Generators", 2014). */
+DP__WRAPS static uint64_t dp__mix64(uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+typedef struct dp__rng {
+    uint64_t s;
+} dp__rng;
+
+DP__WRAPS static uint64_t dp__rng_next(dp__rng *rng) {
+    rng->s += 0x9E3779B97F4A7C15u; /* 2^64 / golden ratio, odd */
+    return dp__mix64(rng->s);
+}
+
+/* Uniform in [0, n), n > 0: draws from the incomplete last range are thrown away. */
+DP__WRAPS static uint64_t dp__rng_below(dp__rng *rng, uint64_t n) {
+    uint64_t least = (0 - n) % n, x; /* 2^64 mod n */
+    do x = dp__rng_next(rng);
+    while (x < least);
+    return x % n;
+}
+
+/* Uniform in (0, 1): the middles of 2^52 equal intervals, exact; never 0 and never 1. */
+static double dp__rng_uniform(dp__rng *rng) {
+    return ((double)(dp__rng_next(rng) >> 12) + 0.5) * (1.0 / 4503599627370496.0); /* 2^-52 */
+}
+
+/* Fisher-Yates: every order is equally likely. */
+static void dp__shuffle(uint32_t *order, size_t n, dp__rng *rng) {
+    for (size_t i = n; i > 1; i--) {
+        size_t   j = (size_t)dp__rng_below(rng, i);
+        uint32_t swap = order[i - 1];
+        order[i - 1] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* Heap sort: in place, no recursion, n log n for every input. Equal items may change places. */
+typedef int dp__compare(const void *a, const void *b);
+
+static void dp__sort_swap(char *a, char *b, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        char swap = a[i];
+        a[i] = b[i];
+        b[i] = swap;
+    }
+}
+
+static void dp__sort(void *items, size_t n, size_t size, dp__compare *compare) {
+    char *p = (char *)items;
+    for (size_t start = n / 2, end = n; end > 1;) {
+        if (start > 0) start--;                                  /* build the heap, then */
+        else dp__sort_swap(p, p + --end * size, size);           /* move its top to the end */
+        for (size_t root = start, child; (child = 2 * root + 1) < end; root = child) {
+            if (child + 1 < end && compare(p + child * size, p + (child + 1) * size) < 0) child++;
+            if (compare(p + root * size, p + child * size) >= 0) break;
+            dp__sort_swap(p + root * size, p + child * size, size);
+        }
+    }
+}
+
+/* SHA-256 (FIPS 180-4). */
+typedef struct dp__sha256 {
+    uint32_t h[8];
+    uint64_t bytes;
+    uint8_t  block[64];
+} dp__sha256;
+
+static void dp__sha256_init(dp__sha256 *s) {
+    static const uint32_t h[8] = {/* square roots of the first 8 primes, FIPS 180-4, 5.3.3 */
+        0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    memcpy(s->h, h, sizeof h);
+    s->bytes = 0;
+}
+
+DP__INLINE uint32_t dp__rotr(uint32_t x, int n) {
+    return x >> n | x << (32 - n);
+}
+
+DP__WRAPS static void dp__sha256_block(dp__sha256 *s, const uint8_t *p) {
+    static const uint32_t k[64] = {/* cube roots of the first 64 primes, FIPS 180-4, 4.2.2 */
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
+        0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
+        0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f,
+        0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7,
+        0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc,
+        0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+        0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116,
+        0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
+        0xc67178f2};
+    uint32_t w[64], v[8];
+    for (int i = 0; i < 16; i++) {
+        const uint8_t *q = p + 4 * i;
+        w[i] = (uint32_t)q[0] << 24 | (uint32_t)q[1] << 16 | (uint32_t)q[2] << 8 | q[3];
+    }
+    for (int i = 16; i < 64; i++) {
+        uint32_t a = w[i - 15], b = w[i - 2];
+        w[i] = w[i - 16] + w[i - 7] + (dp__rotr(a, 7) ^ dp__rotr(a, 18) ^ a >> 3) +
+               (dp__rotr(b, 17) ^ dp__rotr(b, 19) ^ b >> 10);
+    }
+    memcpy(v, s->h, sizeof v);
+    for (int i = 0; i < 64; i++) {
+        uint32_t a = v[0], e = v[4];
+        uint32_t t1 = v[7] + (dp__rotr(e, 6) ^ dp__rotr(e, 11) ^ dp__rotr(e, 25)) +
+                      ((e & v[5]) ^ (~e & v[6])) + k[i] + w[i];
+        uint32_t t2 = (dp__rotr(a, 2) ^ dp__rotr(a, 13) ^ dp__rotr(a, 22)) +
+                      ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
+        memmove(v + 1, v, 7 * sizeof v[0]);
+        v[0] = t1 + t2;
+        v[4] += t1;
+    }
+    for (int i = 0; i < 8; i++) s->h[i] += v[i];
+}
+
+static void dp__sha256_add(dp__sha256 *s, const void *data, size_t bytes) {
+    const uint8_t *p = (const uint8_t *)data;
+    while (bytes > 0) {
+        size_t used = (size_t)(s->bytes % 64), take = 64 - used < bytes ? 64 - used : bytes;
+        if (take == 64) {
+            dp__sha256_block(s, p);
+        } else {
+            memcpy(s->block + used, p, take);
+            if (used + take == 64) dp__sha256_block(s, s->block);
+        }
+        s->bytes += take;
+        p += take;
+        bytes -= take;
+    }
+}
+
+static void dp__sha256_end(dp__sha256 *s, uint8_t out[32]) {
+    static const uint8_t one[1] = {0x80}, zero[1] = {0};
+    uint64_t bits = s->bytes * 8;
+    uint8_t  length[8];
+    for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
+    dp__sha256_add(s, one, 1);
+    while (s->bytes % 64 != 56) dp__sha256_add(s, zero, 1);
+    dp__sha256_add(s, length, 8);
+    for (int i = 0; i < 32; i++) out[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
+    static const char hex[] = "0123456789abcdef";
+    for (size_t i = 0; i < n; i++) {
+        to[2 * i] = hex[bytes[i] >> 4];
+        to[2 * i + 1] = hex[bytes[i] & 15];
+    }
+    to[2 * n] = 0;
+}
 
 /* ============================================================================================
  * [C] Bytes from outside                                                  budget 1350 lines
@@ -1519,11 +2516,508 @@ static dp_status dp__no_memory(dp_error *err) {
 
 /* ============================================================================================
  * [C1] Cursor                                                                budget 80 lines
+ * Owns:   bounded reading of binary files; UTF-8; byte order.   Needs: B2 sizes, B4 errors.
+ * Never:  looks at p[n] or behind it; compares sums, only remainders (trust rule G2).
+ * Tests:  tests/test_parse.c: cursor_*, utf8_*
  * ============================================================================================ */
 
+typedef struct dp__cursor {
+    const uint8_t *p;
+    size_t         n, at; /* at <= n */
+    const char    *file;
+    dp_error      *err;
+} dp__cursor;
+
+static dp_status dp__cursor_fail(const dp__cursor *c, dp_status code, const char *rule,
+                                 const char *sentence) {
+    dp__where where = {c->file, c->at, NULL, 0};
+    return dp__fail_at(c->err, code, rule, &where, sentence);
+}
+
+/* The next bytes, or NULL when there are fewer. */
+static const uint8_t *dp__cursor_take(dp__cursor *c, size_t bytes) {
+    if (bytes > c->n - c->at) return NULL;
+    const uint8_t *p = c->p + c->at;
+    c->at += bytes;
+    return p;
+}
+
+static uint64_t dp__load_le(const uint8_t *p, size_t bytes) {
+    uint64_t v = 0;
+    for (size_t i = bytes; i-- > 0;) v = v << 8 | p[i];
+    return v;
+}
+
+static void dp__store_le(uint8_t *p, size_t bytes, uint64_t v) {
+    for (size_t i = 0; i < bytes; i++, v >>= 8) p[i] = (uint8_t)v;
+}
+
+/* A little-endian number of 1 to 8 bytes. 1, or 0 at the end of the bytes. */
+static int dp__cursor_u(dp__cursor *c, size_t bytes, uint64_t *to) {
+    const uint8_t *p = dp__cursor_take(c, bytes);
+    if (p == NULL) return 0;
+    *to = dp__load_le(p, bytes);
+    return 1;
+}
+
+/* Little-endian items of a file into this machine's order, or back; nothing on most machines. */
+static void dp__swap_le(void *items, size_t count, size_t size) {
+    const uint16_t one = 1;
+    char low, *p = (char *)items;
+    memcpy(&low, &one, 1);
+    if (low == 1 || size == 1) return;
+    for (size_t i = 0; i < count; i++, p += size) {
+        for (size_t a = 0, b = size - 1; a < b; a++, b--) {
+            char swap = p[a];
+            p[a] = p[b];
+            p[b] = swap;
+        }
+    }
+}
+
+/* Bytes of the UTF-8 character at p, 1 to 4, or 0: overlong, surrogate, above U+10FFFF, cut off
+ * or no lead byte. n > 0. */
+static size_t dp__utf8_bytes(const char *text, size_t n) {
+    const uint8_t *p = (const uint8_t *)text;
+    size_t need = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    if (need <= 1) return need;
+    if (p[0] > 0xF4 || need > n) return 0;
+    uint8_t least = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;
+    uint8_t most = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
+    if (p[1] < least || p[1] > most) return 0;
+    for (size_t i = 2; i < need; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    }
+    return need;
+}
+
+/* Writes a scalar value as UTF-8; returns the bytes, at most 4. */
+static size_t dp__utf8_put(char *to, uint32_t c) {
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    static const uint8_t lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    for (size_t i = n; i-- > 1; c >>= 6) to[i] = (char)(0x80 | (c & 0x3F));
+    to[0] = (char)(lead[n] | c);
+    return n;
+}
+
 /* ============================================================================================
- * [C2] JSON                                                                 budget 300 lines
+ * [C2] JSON                                                                 budget 420 lines
+ * Owns:   the pull parser, duplicate keys, text of strings, the writer.
+ * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
+ * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
+ * Rules:  J1 grammar and UTF-8, J2 duplicate keys, J3 lone surrogate or NUL in a name, J4 depth,
+ *         members and length of strings, J5 something behind the value, J6 numbers.
+ * Memory: dp__json_unique takes 32 bytes a member while it runs.
+ * Tests:  tests/test_parse.c: json_*     Fuzz: tests/fuzz/fuzz_json.c
  * ============================================================================================ */
+
+#ifndef DP_MAX_JSON_DEPTH
+#define DP_MAX_JSON_DEPTH 64
+#endif
+#ifndef DP_MAX_JSON_MEMBERS
+#define DP_MAX_JSON_MEMBERS 4194304
+#endif
+#ifndef DP_MAX_JSON_STRING
+#define DP_MAX_JSON_STRING 16777216
+#endif
+#if DP_MAX_JSON_DEPTH > 64
+#error "diseasepred.h: DP_MAX_JSON_DEPTH is at most 64 (dp_json.in_object has a bit a level)"
+#endif
+
+/* What may stand at the next byte. */
+enum { DP__J_VALUE, DP__J_FIRST_VALUE, DP__J_FIRST_KEY, DP__J_KEY, DP__J_AFTER, DP__J_DONE };
+
+static void dp__json_begin(dp_json *json, const char *text, size_t bytes) {
+    memset(json, 0, sizeof *json);
+    json->text = text;
+    json->bytes = bytes;
+}
+
+static dp_status dp__json_fail(dp_error *err, const char *file, dp_status code, const char *rule,
+                               size_t place, const char *sentence) {
+    dp__where where = {file, place, NULL, 0};
+    return dp__fail_at(err, code, rule, &where, sentence);
+}
+
+static int32_t dp__hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    c = (char)(c | 32);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The character at p[*at] of a string, escapes undone; *at moves behind it. Lone surrogates come
+ * back as such. -1: not a character of a string. n bytes are readable; the quote is none. */
+static int32_t dp__json_char(const char *p, size_t n, size_t *at) {
+    static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+    size_t i = *at;
+    if (i >= n || (unsigned char)p[i] < 32) return -1;
+    if (p[i] != '\\') {
+        size_t   bytes = dp__utf8_bytes(p + i, n - i);
+        uint32_t c = (unsigned char)p[i];
+        if (bytes == 0) return -1;
+        if (bytes > 1) c &= 0x7Fu >> bytes;
+        for (size_t k = 1; k < bytes; k++) c = c << 6 | ((unsigned char)p[i + k] & 0x3Fu);
+        *at = i + bytes;
+        return (int32_t)c;
+    }
+    if (++i >= n) return -1;
+    if (p[i] != 'u') {
+        const char *found = p[i] ? strchr(plain, p[i]) : NULL;
+        *at = i + 1;
+        return found != NULL ? meant[found - plain] : -1;
+    }
+    int32_t c = 0;
+    for (size_t k = 1; k <= 4; k++) {
+        int32_t digit = i + k < n ? dp__hex_digit(p[i + k]) : -1;
+        if (digit < 0) return -1;
+        c = c << 4 | digit;
+    }
+    *at = i + 5;
+    return c;
+}
+
+/* The same, with pairs of surrogates put together; 0xD800..0xDFFF: a lone one. */
+static int32_t dp__json_rune(const char *p, size_t n, size_t *at) {
+    int32_t c = dp__json_char(p, n, at);
+    size_t  next = *at;
+    if (c < 0xD800 || c > 0xDBFF || next >= n || p[next] != '\\') return c;
+    int32_t low = dp__json_char(p, n, &next);
+    if (low < 0xDC00 || low > 0xDFFF) return c;
+    *at = next;
+    return 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
+}
+
+/* Reads the string whose opening quote stands at text[at]; a key is a name (J3). */
+static dp_status dp__json_scan_string(dp_json *json, int key, const char *file, dp_error *err) {
+    size_t start = json->at + 1, at = start;
+    for (;;) {
+        size_t  here = at;
+        if (at < json->bytes && json->text[at] == '"') break;
+        if (at - start >= DP_MAX_JSON_STRING)
+            return dp__json_fail(err, file, DP_E_LIMIT, "J4", start, "a string is too long");
+        int32_t c = dp__json_rune(json->text, json->bytes, &at);
+        if (c < 0)
+            return dp__json_fail(err, file, DP_E_FORMAT, "J1", here,
+                                 "a string breaks off, or holds a raw control character, a bad "
+                                 "escape or invalid UTF-8");
+        if (key && (c == 0 || (c >= 0xD800 && c <= 0xDFFF)))
+            return dp__json_fail(err, file, DP_E_FORMAT, "J3", here,
+                                 "a name holds NUL or a lone surrogate");
+    }
+    if (at - start > DP_MAX_JSON_STRING)
+        return dp__json_fail(err, file, DP_E_LIMIT, "J4", start, "a string is too long");
+    json->kind = key ? DP_JSON_KEY : DP_JSON_STRING;
+    json->token = start;
+    json->length = at - start;
+    json->at = at + 1;
+    return DP_OK;
+}
+
+static dp_status dp__json_scan_number(dp_json *json, const char *file, dp_error *err) {
+    dp__decimal d;
+    const char *p = json->text + json->at;
+    size_t left = json->bytes - json->at, n = 0;
+    while (n < left && n <= DP_MAX_JSON_NUMBER && p[n] != 0 && strchr("+-.0123456789eE", p[n])) n++;
+    if (n > DP_MAX_JSON_NUMBER)
+        return dp__json_fail(err, file, DP_E_LIMIT, "J6", json->at, "a number is too long");
+    if (!dp__decimal_read(&d, p, n))
+        return dp__json_fail(err, file, DP_E_FORMAT, "J6", json->at + d.bytes,
+                             "a number breaks off or lacks digits");
+    json->kind = DP_JSON_NUMBER;
+    json->token = json->at;
+    json->length = d.bytes;
+    json->at += d.bytes;
+    return DP_OK;
+}
+
+static dp_status dp__json_scan_word(dp_json *json, const char *word, dp_json_kind kind,
+                                    const char *file, dp_error *err) {
+    size_t n = 0;
+    while (word[n] != 0 && json->at + n < json->bytes && json->text[json->at + n] == word[n]) n++;
+    if (word[n] != 0)
+        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at + n, "no JSON value");
+    json->kind = kind;
+    json->token = json->at;
+    json->length = n;
+    json->at += n;
+    return DP_OK;
+}
+
+static dp_status dp__json_open(dp_json *json, int object, const char *file, dp_error *err) {
+    if (json->depth >= DP_MAX_JSON_DEPTH)
+        return dp__json_fail(err, file, DP_E_LIMIT, "J4", json->at, "values are nested too deep");
+    uint64_t bit = (uint64_t)1 << json->depth;
+    json->in_object = object ? json->in_object | bit : json->in_object & ~bit;
+    json->depth++;
+    json->kind = object ? DP_JSON_OBJECT : DP_JSON_ARRAY;
+    json->state = object ? DP__J_FIRST_KEY : DP__J_FIRST_VALUE;
+    json->token = json->at++;
+    json->length = 1;
+    return DP_OK;
+}
+
+static int dp__json_inside_object(const dp_json *json) {
+    return json->depth > 0 && (json->in_object >> (json->depth - 1) & 1);
+}
+
+static dp_status dp__json_close(dp_json *json) {
+    json->kind = dp__json_inside_object(json) ? DP_JSON_OBJECT_END : DP_JSON_ARRAY_END;
+    json->depth--;
+    json->state = json->depth > 0 ? DP__J_AFTER : DP__J_DONE;
+    json->token = json->at++;
+    json->length = 1;
+    return DP_OK;
+}
+
+static void dp__json_blank(dp_json *json) {
+    while (json->at < json->bytes) {
+        char c = json->text[json->at];
+        if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return;
+        json->at++;
+    }
+}
+
+static dp_status dp__json_value(dp_json *json, const char *file, dp_error *err) {
+    char      c = json->text[json->at];
+    dp_status status;
+    if (json->depth > 0 && json->members >= DP_MAX_JSON_MEMBERS)
+        return dp__json_fail(err, file, DP_E_LIMIT, "J4", json->at, "too many members");
+    if (c == '{' || c == '[') {
+        status = dp__json_open(json, c == '{', file, err);
+        if (status == DP_OK && json->depth > 1) json->members++;
+        return status;
+    }
+    if (c == '"') status = dp__json_scan_string(json, 0, file, err);
+    else if (c == '-' || (c >= '0' && c <= '9')) status = dp__json_scan_number(json, file, err);
+    else if (c == 't') status = dp__json_scan_word(json, "true", DP_JSON_TRUE, file, err);
+    else if (c == 'f') status = dp__json_scan_word(json, "false", DP_JSON_FALSE, file, err);
+    else status = dp__json_scan_word(json, "null", DP_JSON_NULL, file, err);
+    if (status != DP_OK) return status;
+    if (json->depth > 0) json->members++;
+    json->state = json->depth > 0 ? DP__J_AFTER : DP__J_DONE;
+    return DP_OK;
+}
+
+/* A key and its colon. */
+static dp_status dp__json_key(dp_json *json, const char *file, dp_error *err) {
+    if (json->text[json->at] != '"')
+        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "a name in quotes is missing");
+    dp_status status = dp__json_scan_string(json, 1, file, err);
+    if (status != DP_OK) return status;
+    dp__json_blank(json);
+    if (json->at >= json->bytes || json->text[json->at] != ':')
+        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "a colon is missing");
+    json->at++;
+    json->state = DP__J_VALUE;
+    return DP_OK;
+}
+
+/* The next token. After an error the document is over: the parser must not be asked again. */
+static dp_status dp__json_next(dp_json *json, const char *file, dp_error *err) {
+    dp__json_blank(json);
+    if (json->state == DP__J_DONE) {
+        if (json->at < json->bytes)
+            return dp__json_fail(err, file, DP_E_FORMAT, "J5", json->at, "something follows");
+        json->kind = DP_JSON_END;
+        return DP_OK;
+    }
+    if (json->at >= json->bytes)
+        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "the text ends too early");
+    char c = json->text[json->at];
+    int object = dp__json_inside_object(json);
+    if (json->state == DP__J_AFTER) {
+        if (c == (object ? '}' : ']')) return dp__json_close(json);
+        if (c != ',')
+            return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "a comma is missing");
+        json->at++;
+        json->state = object ? DP__J_KEY : DP__J_VALUE;
+        dp__json_blank(json);
+        if (json->at >= json->bytes)
+            return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "the text ends too early");
+    } else if (json->state == DP__J_FIRST_KEY && c == '}') {
+        return dp__json_close(json);
+    } else if (json->state == DP__J_FIRST_VALUE && c == ']') {
+        return dp__json_close(json);
+    }
+    if (json->state == DP__J_KEY || json->state == DP__J_FIRST_KEY)
+        return dp__json_key(json, file, err);
+    return dp__json_value(json, file, err);
+}
+
+/* Over the value that begins with, or belongs to, the present token. */
+static dp_status dp__json_skip(dp_json *json, const char *file, dp_error *err) {
+    dp_status status = DP_OK;
+    if (json->kind == DP_JSON_KEY) status = dp__json_next(json, file, err);
+    if (status != DP_OK || (json->kind != DP_JSON_OBJECT && json->kind != DP_JSON_ARRAY))
+        return status;
+    for (int32_t outside = json->depth - 1; status == DP_OK && json->depth > outside;)
+        status = dp__json_next(json, file, err);
+    return status;
+}
+
+/* Text of the present string or key as UTF-8: returns the bytes, and writes them when they and a
+ * 0 behind them fit. Never more than json->length. Lone surrogates become U+FFFD. */
+static size_t dp__json_text(const dp_json *json, char *to, size_t cap) {
+    const char *p = json->text + json->token;
+    size_t      n = 0;
+    char        utf8[4];
+    for (size_t at = 0; at < json->length;) {
+        int32_t c = dp__json_rune(p, json->length, &at);
+        if (c < 0) break; /* cannot happen: the scan has seen it */
+        size_t bytes = dp__utf8_put(utf8, c >= 0xD800 && c <= 0xDFFF ? 0xFFFDu : (uint32_t)c);
+        if (n < cap && bytes <= cap - n) memcpy(to + n, utf8, bytes);
+        n += bytes;
+    }
+    if (n < cap) to[n] = 0;
+    return n;
+}
+
+/* Is the present string or key this ASCII text? */
+static int dp__json_is(const dp_json *json, const char *text) {
+    size_t at = 0;
+    while (at < json->length && *text != 0) {
+        if (dp__json_rune(json->text + json->token, json->length, &at) != *text++) return 0;
+    }
+    return at == json->length && *text == 0;
+}
+
+/* 1, or 0: not an integer in [min, max], or written with a fraction or an exponent, or -0. */
+static int dp__json_int(const dp_json *json, int64_t min, int64_t max, int64_t *to) {
+    const char *p = json->text + json->token;
+    size_t   minus = json->length > 0 && p[0] == '-';
+    uint64_t v;
+    if (json->kind != DP_JSON_NUMBER) return 0;
+    if (!dp__read_u64(p + minus, json->length - minus, &v)) return 0;
+    if (v > (uint64_t)INT64_MAX || (minus && v == 0)) return 0;
+    int64_t value = minus ? -(int64_t)v : (int64_t)v;
+    if (value < min || value > max) return 0;
+    *to = value;
+    return 1;
+}
+
+static int dp__json_double(const dp_json *json, double *to) {
+    return json->kind == DP_JSON_NUMBER &&
+           dp__read_double(json->text + json->token, json->length, to);
+}
+
+/* A name in the document, for the search for duplicates. */
+typedef struct dp__json_name {
+    const char *p; /* escapes as written */
+    size_t      length, object, place; /* number of its object */
+} dp__json_name;
+
+static int dp__json_name_compare(const void *pa, const void *pb) {
+    const dp__json_name *a = (const dp__json_name *)pa, *b = (const dp__json_name *)pb;
+    size_t i = 0, j = 0;
+    if (a->object != b->object) return a->object < b->object ? -1 : 1;
+    while (i < a->length && j < b->length) {
+        int32_t x = dp__json_rune(a->p, a->length, &i), y = dp__json_rune(b->p, b->length, &j);
+        if (x != y) return x < y ? -1 : 1;
+    }
+    return (i < a->length) - (j < b->length);
+}
+
+/* Notes every name with the number of its object. names NULL: only counts. */
+static dp_status dp__json_names(const char *text, size_t bytes, const char *file,
+                                dp__json_name *names, size_t *count, dp_error *err) {
+    size_t  object[DP_MAX_JSON_DEPTH + 1], objects = 0;
+    dp_json json;
+    dp__json_begin(&json, text, bytes);
+    *count = 0;
+    do {
+        dp_status status = dp__json_next(&json, file, err);
+        if (status != DP_OK) return status;
+        if (json.kind == DP_JSON_OBJECT) object[json.depth] = objects++;
+        if (json.kind != DP_JSON_KEY) continue;
+        if (names != NULL) {
+            dp__json_name name = {text + json.token, json.length, object[json.depth], json.token};
+            names[*count] = name;
+        }
+        ++*count;
+    } while (json.kind != DP_JSON_END);
+    return DP_OK;
+}
+
+/* Checks a whole document: J1 to J6. What is read from it later has no errors of grammar. */
+static dp_status dp__json_unique(const char *text, size_t bytes, const dp_alloc *alloc,
+                                 const char *file, dp_error *err) {
+    size_t    count, cap;
+    dp_status status = dp__json_names(text, bytes, file, NULL, &count, err);
+    if (status != DP_OK || count == 0) return status;
+    cap = count;
+    dp__json_name *names = (dp__json_name *)dp__alloc(alloc, cap, sizeof *names);
+    if (names == NULL) return dp__no_memory(err);
+    dp__json_names(text, bytes, file, names, &count, err);
+    dp__sort(names, count, sizeof *names, dp__json_name_compare);
+    for (size_t i = 1; i < count && status == DP_OK; i++) {
+        const dp__json_name *a = names + i - 1, *b = names + i;
+        if (dp__json_name_compare(a, b) != 0) continue;
+        dp__where where = {file, a->place > b->place ? a->place : b->place, b->p, b->length};
+        status = dp__fail_at(err, DP_E_FORMAT, "J2", &where, "a name stands twice in one object");
+    }
+    dp__free(alloc, names, cap, sizeof *names);
+    return status;
+}
+
+/* ---- writer ------------------------------------------------------------------------------- */
+
+/* Appends to a buffer; the first failure sticks in ok. */
+typedef struct dp__put {
+    dp__buffer *to;
+    int         ok;
+} dp__put;
+
+static void dp__put_bytes(dp__put *put, const char *p, size_t n) {
+    if (put->ok) put->ok = dp__buffer_add(put->to, p, n);
+}
+
+static void dp__put_text(dp__put *put, const char *text) {
+    dp__put_bytes(put, text, strlen(text));
+}
+
+static void dp__put_u64(dp__put *put, uint64_t v) {
+    char      digits[24];
+    dp__text t = {digits, sizeof digits, 0};
+    dp__text_u64(&t, v);
+    dp__put_bytes(put, digits, t.n);
+}
+
+static void dp__put_i64(dp__put *put, int64_t v) {
+    if (v < 0) dp__put_text(put, "-");
+    dp__put_u64(put, v < 0 ? (uint64_t)-(v + 1) + 1 : (uint64_t)v);
+}
+
+/* A finite number; JSON has no others: null. */
+static void dp__put_real(dp__put *put, double v, int single) {
+    char      digits[40];
+    dp__text t = {digits, sizeof digits, 0};
+    if (!(v <= DBL_MAX && v >= -DBL_MAX)) {
+        dp__put_text(put, "null");
+        return;
+    }
+    if (single) dp__text_f32(&t, (float)v);
+    else dp__text_f64(&t, v);
+    dp__put_bytes(put, digits, t.n);
+}
+
+/* A string in quotes: controls, DEL, U+2028 and U+2029 escaped, invalid bytes as U+FFFD. */
+static void dp__put_string(dp__put *put, const char *p, size_t n) {
+    static const char hex[] = "0123456789abcdef";
+    dp__put_text(put, "\"");
+    for (size_t i = 0; i < n;) {
+        size_t        bytes = dp__utf8_bytes(p + i, n - i);
+        unsigned char c = (unsigned char)p[i];
+        char escape[7] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15], 0};
+        if (bytes == 0) dp__put_text(put, "\xEF\xBF\xBD");
+        else if (c == '"' || c == '\\') dp__put_bytes(put, c == '"' ? "\\\"" : "\\\\", 2);
+        else if (c < 32 || c == 127) dp__put_text(put, escape);
+        else if (bytes == 3 && memcmp(p + i, "\xE2\x80\xA8", 3) == 0) dp__put_text(put, "\\u2028");
+        else if (bytes == 3 && memcmp(p + i, "\xE2\x80\xA9", 3) == 0) dp__put_text(put, "\\u2029");
+        else dp__put_bytes(put, p + i, bytes);
+        i += bytes == 0 ? 1 : bytes;
+    }
+    dp__put_text(put, "\"");
+}
 
 /* ============================================================================================
  * [C3] safetensors                                                          budget 320 lines
@@ -2421,6 +3915,54 @@ DPDEF const char *dp_status_text(dp_status status) {
     static const char *const texts[] = {DP_STATUS_LIST(DP__STATUS_TEXT)};
 #undef DP__STATUS_TEXT
     return (unsigned)status < (unsigned)DP_STATUS_COUNT ? texts[status] : "unknown status";
+}
+
+/* ---- JSON --------------------------------------------------------------------------------- */
+
+DPDEF void dp_json_begin(dp_json *json, const char *text, size_t bytes) {
+    dp__json_begin(json, text, bytes);
+}
+
+DPDEF dp_status dp_json_next(dp_json *json, dp_error *err) {
+    return dp__json_next(json, NULL, err);
+}
+
+DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err) {
+    return dp__json_skip(json, NULL, err);
+}
+
+/* *bytes is the length in any case; DP_E_SPACE unless it and a closing 0 fit into cap. */
+DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t *bytes,
+                               dp_error *err) {
+    *bytes = 0;
+    if (json->kind != DP_JSON_STRING && json->kind != DP_JSON_KEY)
+        return dp__json_fail(err, NULL, DP_E_FORMAT, "", json->token, "a string is expected");
+    *bytes = dp__json_text(json, to, cap);
+    return *bytes < cap ? DP_OK : dp__fail(err, DP_E_SPACE, "the array is too small");
+}
+
+DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
+                                dp_error *err) {
+    if (dp__json_int(json, min, max, to)) return DP_OK;
+    return dp__json_fail(err, NULL, DP_E_FORMAT, "J6", json->token,
+                         "an integer in its range is expected");
+}
+
+DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err) {
+    if (dp__json_double(json, to)) return DP_OK;
+    return dp__json_fail(err, NULL, DP_E_FORMAT, "J6", json->token,
+                         "a number in its range is expected");
+}
+
+/* ---- SHA-256 ------------------------------------------------------------------------------ */
+
+DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]) {
+    dp__sha256 s;
+    uint8_t    digest[32];
+    dp__sha256_init(&s);
+    dp__sha256_add(&s, data, bytes);
+    dp__sha256_end(&s, digest);
+    dp__hex(digest, sizeof digest, hex);
 }
 
 #ifdef __cplusplus
