@@ -34,11 +34,6 @@ static void test_size_triples(void) {
 
 /* ---- numbers ------------------------------------------------------------------------------ */
 
-static int test_long(void) {
-    const char *s = getenv("DP_TEST_LONG");
-    return s != NULL && s[0] == '1';
-}
-
 static int test_same_double(double a, double b) {
     return memcmp(&a, &b, sizeof a) == 0;
 }
@@ -103,10 +98,8 @@ static void test_number_round_trip(void) {
             bad += !test_same_double(strtod(text, NULL), v);
             bad += !dp__read_double(text, t.n, &got) || !test_same_double(got, v);
             snprintf(text, sizeof text, "%.*e", (int)(r % 21), v);
-            bad += !dp__read_double(text, strlen(text), &got) &&
-                   strtod(text, NULL) <= DBL_MAX && strtod(text, NULL) >= -DBL_MAX;
-            bad += !test_same_double(got, strtod(text, NULL)) && got <= DBL_MAX && got >= -DBL_MAX &&
-                   strtod(text, NULL) <= DBL_MAX && strtod(text, NULL) >= -DBL_MAX;
+            if (!dp__read_double(text, strlen(text), &got)) got = v < 0 ? -HUGE_VAL : HUGE_VAL;
+            bad += !test_same_double(got, strtod(text, NULL));
         }
         if (f <= FLT_MAX && f >= -FLT_MAX) {
             dp__text t = {text, sizeof text, 0};
@@ -215,8 +208,8 @@ static void test_sha_vectors(void) {
         {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
         {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
          "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
-        {"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlm"
-         "nopqrsmnopqrstnopqrstu",
+        {"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnop"
+         "qrlmnopqrsmnopqrstnopqrstu",
          "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1"},
         {"\xd3", "28969cdfa74a12c82f3bad960b0b000aca2ac329deea5c2328ebc6f2ba9802c1"},
         {"\x11\xaf", "5ca7133fa735326081558ac312c620eeca9970d1e70a4b95533d956f072d1f98"},
