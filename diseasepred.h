@@ -3032,6 +3032,14 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
  * [C5] Model configuration                                                  budget 230 lines
  * ============================================================================================ */
 
+typedef struct dp__tokenizer_config {
+    int32_t     lower_case;
+    int32_t     strip_accents; /* -1: follows lower_case */
+    int32_t     chinese_chars;
+    int32_t     explicit_case;
+    const char *unk, *cls, *sep, *pad, *mask;
+} dp__tokenizer_config;
+
 /* ============================================================================================
  * [D] Text                                                                  budget 950 lines
  * ============================================================================================ */
@@ -3299,15 +3307,880 @@ static const uint32_t dp__uc_multi[][4] = {
 
 /* ============================================================================================
  * [D2] Normalization                                                        budget 250 lines
- * ============================================================================================ */
+ * Owns:   UTF-8 decoding; what one character becomes; the word under construction.
+ *         Needs: B3 arena, D1.
+ * Never:  holds more of a document than one word of DP__WORD_CHARS characters.
+ * Tests:  tests/test_text.c: text_*      Fuzz: tests/fuzz/fuzz_encode.c
+ * ============================================================================================
+ *
+ * The steps are those of BertNormalizer and BertPreTokenizer in Hugging Face tokenizers 0.21.4:
+ * remove control characters and U+FFFD; white space to blanks; CJK characters become words; then,
+ * where accents are stripped, canonical decomposition without nonspacing marks; then lower case,
+ * character by character; then punctuation splits. All of this is a function of one character,
+ * but for the canonical order of the few combining characters that are not dropped. So the
+ * tables of [D1] are composed, for one setting of the options, into one: dp__fold. */
+
+/* Entry of a character: (what it becomes) * 16 + kind; 0 in the upper part: itself. */
+typedef struct dp__fold {
+    uint16_t  page[0x110000 / 128]; /* below DP__KINDS: all 128 characters are of that kind */
+    uint32_t *entry;                /* [pages, 128] */
+    uint32_t  pages;
+    uint8_t   ascii[256];           /* what a plain ASCII character becomes, or: */
+} dp__fold;
+
+enum { DP__ASCII_OTHER, DP__ASCII_BLANK, DP__ASCII_PUNCT, DP__ASCII_PLAIN };
+
+#define DP__FOLD_PAGES 192u /* lower-cased and stripped needs 172 */
+
+DP__INLINE uint32_t dp__fold_get(const dp__fold *f, uint32_t c) {
+    return f->entry[(uint32_t)f->page[c >> 7] * 128 + (c & 127)];
+}
+
+/* The entry of c for writing: a page of one kind is copied first. */
+static uint32_t *dp__fold_at(dp__fold *f, uint32_t c) {
+    uint32_t page = f->page[c >> 7];
+    if (page < DP__KINDS) {
+        DP_ASSERT(f->pages < DP__FOLD_PAGES);
+        memcpy(f->entry + f->pages * 128, f->entry + page * 128, 128 * sizeof(uint32_t));
+        page = f->pages++;
+        f->page[c >> 7] = (uint16_t)page;
+    }
+    return f->entry + page * 128 + (c & 127);
+}
+
+static void dp__fold_run(dp__fold *f, uint32_t first, uint32_t count, uint32_t kind) {
+    while (count > 0) {
+        uint32_t step = (first & 127) == 0 && count >= 128 ? 128 : 1;
+        if (step == 128) f->page[first >> 7] = (uint16_t)kind;
+        else *dp__fold_at(f, first) = kind;
+        first += step;
+        count -= step;
+    }
+}
+
+/* c becomes what `to` becomes, and is of its kind; but CJK characters were spaced out before. */
+static void dp__fold_map(dp__fold *f, uint32_t c, uint32_t to) {
+    uint32_t  target = dp__fold_get(f, to), *entry = dp__fold_at(f, c);
+    uint32_t  kind = (*entry & 15) == DP__CJK ? (uint32_t)DP__CJK : target & 15;
+    *entry = (target >> 4 ? target & ~15u : to << 4) | kind;
+}
+
+static void dp__fold_rules(dp__fold *f, const dp__uc_rule *rule, size_t n) {
+    for (; n > 0; n--, rule++)
+        for (uint32_t i = 0; i < rule->count; i++)
+            dp__fold_map(f, rule->first + i * (rule->move >> 3u),
+                         rule->to + i * (rule->move & 7u));
+}
+
+/* Decompositions; they come behind lower case, so that their targets are lower-cased already. */
+static void dp__fold_strip(dp__fold *f) {
+    dp__fold_rules(f, dp__uc_base, sizeof dp__uc_base / sizeof *dp__uc_base);
+    for (const uint32_t *p = dp__uc_compat; *p != 0; p += 2 + p[1])
+        for (uint32_t i = 0; i < p[1]; i++) dp__fold_map(f, p[0] + i, p[2 + i]);
+    for (uint32_t i = 0; i + 1 < sizeof dp__uc_multi / sizeof *dp__uc_multi; i++)
+        *dp__fold_at(f, dp__uc_multi[i][0]) = i << 4 | DP__MULTI;
+    dp__fold_run(f, 0xAC00, 11172, DP__HANGUL);
+}
+
+/* 1, or 0 when there is no memory. */
+static int dp__fold_build(dp__fold *f, dp__arena *arena, int lower, int strip, int cjk) {
+    uint32_t first = 0, last = sizeof dp__uc_multi / sizeof *dp__uc_multi - 1;
+    f->entry = (uint32_t *)dp__arena_get(arena, DP__FOLD_PAGES * 128, sizeof(uint32_t));
+    if (f->entry == NULL) return 0;
+    for (uint32_t i = 0; i < DP__KINDS * 128; i++) f->entry[i] = i / 128;
+    f->pages = DP__KINDS;
+    for (size_t i = 0; i < sizeof dp__uc_runs / sizeof *dp__uc_runs; i++) {
+        uint32_t kind = dp__uc_runs[i] & 15, count = dp__uc_runs[i] >> 4;
+        if ((!strip && kind >= DP__MARK) || (!cjk && kind == DP__CJK)) kind = DP__PLAIN;
+        dp__fold_run(f, first, count, kind);
+        first += count;
+    }
+    if (lower) {
+        dp__fold_rules(f, dp__uc_lower, sizeof dp__uc_lower / sizeof *dp__uc_lower);
+        if (!strip) *dp__fold_at(f, dp__uc_multi[last][0]) = last << 4 | DP__MULTI;
+    }
+    if (strip) dp__fold_strip(f);
+    for (uint32_t c = 0; c < 128; c++) {
+        uint32_t e = dp__fold_get(f, c), kind = e & 15;
+        f->ascii[c] = kind == DP__PLAIN ? (uint8_t)(e >> 4 ? e >> 4 : c)
+                      : kind == DP__BLANK ? (uint8_t)DP__ASCII_BLANK
+                      : kind == DP__PUNCT ? (uint8_t)DP__ASCII_PUNCT : (uint8_t)DP__ASCII_OTHER;
+    }
+    return 1;
+}
+
+#define DP__BAD 0xFFFDu /* stands for a maximal bad sequence */
+
+/* Decodes at p[0..n), n > 0: bytes consumed; *c is a scalar value, or DP__BAD with *bad raised.
+ * "Maximal" as in the Unicode standard, section 3.9: the bytes that could have begun a character
+ * count as one bad sequence. */
+static size_t dp__utf8_get(const uint8_t *p, size_t n, uint32_t *c, size_t *bad) {
+    uint32_t lead = p[0];
+    *c = lead;
+    if (lead < 0x80) return 1;
+    size_t   more = lead < 0xC2 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : 0;
+    uint32_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80; /* no overlong form */
+    uint32_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF; /* no surrogate, <= 10FFFF */
+    uint32_t value = lead & (0x3Fu >> more);
+    size_t   i = 1;
+    for (; i <= more && i < n && p[i] >= low && p[i] <= high; i++) {
+        value = value << 6 | (p[i] & 0x3Fu);
+        low = 0x80;
+        high = 0xBF;
+    }
+    if (more > 0 && i > more) {
+        *c = value;
+        return i;
+    }
+    *c = DP__BAD;
+    (*bad)++;
+    return i;
+}
+
+static size_t dp__utf8_put(uint32_t c, uint8_t *p) {
+    if (c < 0x80) return p[0] = (uint8_t)c, 1;
+    size_t more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    p[0] = (uint8_t)((0xF00u >> more & 0xF0u) | c >> (6 * more));
+    for (size_t i = 1; i <= more; i++) p[i] = (uint8_t)(0x80u | (c >> (6 * (more - i)) & 0x3Fu));
+    return more + 1;
+}
+
+#define DP__WORD_CHARS 100 /* a longer word is one [UNK], whatever it holds */
+
+/* A word under construction: characters after normalization and the bytes they came from. The
+ * count goes on beyond the limit, the contents do not: so no run of combining characters can
+ * make the sort below long, and no document can make a word big. */
+typedef struct dp__word {
+    size_t   chars;
+    size_t   run;                   /* first character that the next may pass */
+    size_t   first, last;           /* source bytes of the whole word */
+    uint32_t c[DP__WORD_CHARS];
+    uint32_t kind[DP__WORD_CHARS];
+    size_t   from[DP__WORD_CHARS], to[DP__WORD_CHARS]; /* source of a character */
+    size_t   bytes;
+    uint8_t  text[DP__WORD_CHARS * 4]; /* UTF-8 */
+    uint8_t  at[DP__WORD_CHARS * 4];   /* character of a byte */
+} dp__word;
+
+/* Appends a character; combining ones move in front of those of a higher class (canonical order,
+ * stable). The sources stay where they are: a token's bytes then are one stretch. */
+static void dp__word_push(dp__word *w, uint32_t c, uint32_t kind, size_t from, size_t to) {
+    if (w->chars == 0) w->first = from;
+    w->last = to;
+    size_t i = w->chars++;
+    if (i >= DP__WORD_CHARS) return;
+    w->from[i] = from;
+    w->to[i] = to;
+    if (kind < DP__COMB) w->run = i + 1;
+    for (; i > w->run && kind < w->kind[i - 1]; i--) {
+        w->c[i] = w->c[i - 1];
+        w->kind[i] = w->kind[i - 1];
+    }
+    w->c[i] = c;
+    w->kind[i] = kind;
+}
+
+/* One of the characters that a single one became: lower-cased where that is asked for. */
+static void dp__word_push_part(const dp__fold *f, dp__word *w, uint32_t c, size_t from,
+                               size_t to) {
+    uint32_t e = dp__fold_get(f, c);
+    dp__word_push(w, e >> 4 ? e >> 4 : c, e & 15, from, to);
+}
+
+/* Appends what source character c, with fold entry e, becomes; 0 if it ends the word. */
+static int dp__word_add(const dp__fold *f, dp__word *w, uint32_t c, uint32_t e, size_t from,
+                        size_t to) {
+    switch (e & 15) {
+    case DP__BLANK: case DP__CJK: case DP__PUNCT: return 0;
+    case DP__REMOVE: case DP__MARK: break;
+    case DP__MARK0:
+        w->run = w->chars;
+        break;
+    case DP__HANGUL: /* Unicode standard, section 3.12 */
+        c -= 0xAC00;
+        dp__word_push_part(f, w, 0x1100 + c / 588, from, to);
+        dp__word_push_part(f, w, 0x1161 + c % 588 / 28, from, to);
+        if (c % 28 != 0) dp__word_push_part(f, w, 0x11A7 + c % 28, from, to);
+        break;
+    case DP__MULTI:
+        for (int i = 1; i < 4 && dp__uc_multi[e >> 4][i] != 0; i++)
+            dp__word_push_part(f, w, dp__uc_multi[e >> 4][i], from, to);
+        break;
+    default: dp__word_push(w, e >> 4 ? e >> 4 : c, e & 15, from, to);
+    }
+    return 1;
+}
+
+static void dp__word_finish(dp__word *w) {
+    w->bytes = 0;
+    for (size_t i = 0; i < w->chars && i < DP__WORD_CHARS; i++) {
+        size_t n = dp__utf8_put(w->c[i], w->text + w->bytes);
+        memset(w->at + w->bytes, (int)i, n);
+        w->bytes += n;
+    }
+}
 
 /* ============================================================================================
  * [D3] WordPiece                                                            budget 200 lines
- * ============================================================================================ */
+ * Owns:   vocab.txt (rules V1 below) and the longest-match search in it.
+ *         Needs: B2 sizes, B3 memory, B4 errors, C5 tokenizer config, D2 UTF-8.
+ * Never:  hashes: a trie has no bad case that the author of a vocabulary could aim at.
+ * Tests:  tests/test_text.c: text_vocab_*      Fuzz: tests/fuzz/fuzz_vocab.c
+ * ============================================================================================
+ *
+ * V1: line i is the entry with id i. A CR before the end of a line is not part of it; a CR
+ * elsewhere, U+0000, a byte order mark and bad UTF-8 are refused. Empty lines keep their id and
+ * match nothing. Of equal entries the last wins; they are counted. [UNK], [CLS], [SEP], [PAD] (or
+ * the names of tokenizer_config.json) must be there and be four different entries.
+ *
+ * The trie is a double array: node u goes on byte c to t = base[u] ^ c if check[t] says that t
+ * belongs to u. One load a byte. Continuations ("##ing") hang below the node of "##". */
+
+#ifndef DP_MAX_VOCAB
+#define DP_MAX_VOCAB 4194304
+#endif
+#ifndef DP_MAX_VOCAB_ENTRY
+#define DP_MAX_VOCAB_ENTRY 1024
+#endif
+
+#define DP__UNIT_FREE UINT32_MAX
+
+typedef struct dp__unit {
+    uint32_t base;
+    uint32_t check; /* parent * 2, + 1 if an entry ends here; DP__UNIT_FREE */
+} dp__unit;
+
+typedef struct dp__vocab {
+    int32_t   count;      /* lines */
+    int32_t   duplicates; /* lines whose entry comes again later */
+    int32_t   cased;      /* entries with a capital ASCII letter, [NAMES] left out */
+    int32_t   unk, cls, sep, pad, mask; /* mask: -1 if there is none */
+    char     *text;       /* the entries, each with LF behind: what a saved vocab.txt holds */
+    size_t    text_bytes;
+    uint32_t *start;      /* [count + 1] of an entry in text */
+    dp__unit *unit;       /* [units] */
+    int32_t  *id;         /* [units] */
+    uint32_t  units;
+    uint32_t  more;       /* node of "##"; 0 when no entry begins so */
+} dp__vocab;
+
+/* The trie while it grows: children of a node are a list. Node 0 is the root. */
+typedef struct dp__grow {
+    uint32_t *child, *sibling, *at; /* [cap]; at: its unit later on */
+    int32_t  *id;
+    uint8_t  *byte;
+    uint32_t  n;
+} dp__grow;
+
+static const char *dp__vocab_entry(const dp__vocab *v, int32_t id, size_t *bytes) {
+    *bytes = v->start[id + 1] - v->start[id] - 1;
+    return v->text + v->start[id];
+}
+
+static dp_status dp__vocab_fail(dp_error *err, dp_status code, const char *file, size_t place,
+                                const char *sentence) {
+    dp__where where = {file, place, NULL, 0};
+    return dp__fail_at(err, code, "V1", &where, sentence);
+}
+
+/* Checks the bytes, counts the lines. */
+static dp_status dp__vocab_check(const uint8_t *p, size_t n, size_t *lines, const char *file,
+                                 dp_error *err) {
+    size_t begin = 0, bad = 0;
+    *lines = 0;
+    if (n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0)
+        return dp__vocab_fail(err, DP_E_FORMAT, file, 0, "begins with a byte order mark");
+    if (n > UINT32_MAX / 4)
+        return dp__vocab_fail(err, DP_E_LIMIT, file, 0, "the file is too big");
+    for (size_t at = 0; at < n;) {
+        uint32_t c;
+        size_t   step = dp__utf8_get(p + at, n - at, &c, &bad);
+        if (bad) return dp__vocab_fail(err, DP_E_FORMAT, file, at, "is not UTF-8");
+        if (c == 0) return dp__vocab_fail(err, DP_E_FORMAT, file, at, "holds U+0000");
+        if (c == '\r' && at + 1 < n && p[at + 1] != '\n')
+            return dp__vocab_fail(err, DP_E_FORMAT, file, at, "CR inside a line");
+        at += step;
+        if (c != '\r' && c != '\n' && at - begin > DP_MAX_VOCAB_ENTRY)
+            return dp__vocab_fail(err, DP_E_LIMIT, file, begin, "an entry is too long");
+        if (c == '\n' || at == n) {
+            begin = at;
+            if (++*lines > DP_MAX_VOCAB)
+                return dp__vocab_fail(err, DP_E_LIMIT, file, at - step, "too many entries");
+        }
+    }
+    return DP_OK;
+}
+
+/* Copies the lines into v->text and notes where each begins. */
+static void dp__vocab_split(dp__vocab *v, const char *p, size_t n) {
+    size_t to = 0;
+    for (size_t at = 0; at < n; v->count++) {
+        v->start[v->count] = (uint32_t)to;
+        int capital = 0, name = p[at] == '[';
+        for (; at < n && p[at] != '\n'; at++) {
+            if (p[at] == '\r') continue;
+            capital |= p[at] >= 'A' && p[at] <= 'Z';
+            v->text[to++] = p[at];
+        }
+        at++;
+        v->text[to++] = '\n';
+        v->cased += capital && !name;
+    }
+    v->start[v->count] = (uint32_t)to;
+    v->text_bytes = to;
+}
+
+/* The child of node u by byte c, made if need be. At most 256 steps. */
+static uint32_t dp__grow_child(dp__grow *g, uint32_t u, uint8_t c) {
+    uint32_t t = g->child[u];
+    while (t != 0 && g->byte[t] != c) t = g->sibling[t];
+    if (t != 0) return t;
+    t = g->n++;
+    g->byte[t] = c;
+    g->id[t] = -1;
+    g->sibling[t] = g->child[u];
+    g->child[u] = t;
+    return t;
+}
+
+static int dp__grow_init(dp__grow *g, dp__arena *arena, size_t cap) {
+    g->child = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
+    g->sibling = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
+    g->at = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
+    g->id = (int32_t *)dp__arena_get(arena, cap, sizeof(int32_t));
+    g->byte = (uint8_t *)dp__arena_get(arena, cap, 1);
+    if (!g->child || !g->sibling || !g->at || !g->id || !g->byte) return 0;
+    g->id[0] = -1;
+    g->n = 1;
+    return 1;
+}
+
+static void dp__grow_fill(dp__grow *g, dp__vocab *v) {
+    for (int32_t i = 0; i < v->count; i++) {
+        size_t      bytes;
+        const char *entry = dp__vocab_entry(v, i, &bytes);
+        uint32_t    u = 0;
+        if (bytes == 0) continue;
+        for (size_t k = 0; k < bytes; k++) u = dp__grow_child(g, u, (uint8_t)entry[k]);
+        v->duplicates += g->id[u] >= 0;
+        g->id[u] = i;
+    }
+}
+
+#define DP__OPEN_BLOCKS 8u /* blocks of 256 units in which room is looked for */
+
+typedef struct dp__place {
+    dp__buffer units; /* dp__unit, 256 a block */
+    dp__buffer room;  /* uint64_t[4] a block: bit set, unit free */
+    uint32_t   blocks, open;
+} dp__place;
+
+/* x with bit i moved to bit i ^ k, k < 64. */
+static uint64_t dp__bits_xor(uint64_t x, uint32_t k) {
+    if (k & 1) x = (x & 0x5555555555555555u) << 1 | (x >> 1 & 0x5555555555555555u);
+    if (k & 2) x = (x & 0x3333333333333333u) << 2 | (x >> 2 & 0x3333333333333333u);
+    if (k & 4) x = (x & 0x0F0F0F0F0F0F0F0Fu) << 4 | (x >> 4 & 0x0F0F0F0F0F0F0F0Fu);
+    if (k & 8) x = (x & 0x00FF00FF00FF00FFu) << 8 | (x >> 8 & 0x00FF00FF00FF00FFu);
+    if (k & 16) x = (x & 0x0000FFFF0000FFFFu) << 16 | (x >> 16 & 0x0000FFFF0000FFFFu);
+    if (k & 32) x = x << 32 | x >> 32;
+    return x;
+}
+
+/* A b below 256 such that the units b ^ c[i] of the block are free, or 256. Bit b of the product
+ * of the shifted sets says so: a fixed number of steps for each child, whatever the bytes. */
+static uint32_t dp__place_fit(const uint64_t *room, const uint8_t *c, size_t n) {
+    uint64_t fit[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < 4; k++)
+            fit[k] &= dp__bits_xor(room[k ^ (c[i] >> 6u)], c[i] & 63u);
+    for (uint32_t b = 0; b < 256; b++) {
+        if (fit[b >> 6] == 0) b |= 63;
+        else if (fit[b >> 6] >> (b & 63) & 1) return b;
+    }
+    return 256;
+}
+
+static int dp__place_block(dp__place *p) {
+    dp__unit unit = {0, DP__UNIT_FREE};
+    uint64_t room = UINT64_MAX;
+    if (!dp__buffer_reserve(&p->units, 256 * sizeof unit) ||
+        !dp__buffer_reserve(&p->room, 4 * sizeof room)) return 0;
+    for (int i = 0; i < 256; i++) dp__buffer_add(&p->units, &unit, sizeof unit);
+    for (int i = 0; i < 4; i++) dp__buffer_add(&p->room, &room, sizeof room);
+    p->blocks++;
+    if (p->blocks - p->open > DP__OPEN_BLOCKS) p->open++;
+    return 1;
+}
+
+/* Gives the children of node u their units; 0 when there is no memory. */
+static int dp__place_children(dp__place *p, dp__grow *g, uint32_t u) {
+    uint8_t  c[256];
+    uint32_t node[256], b = 256, block = p->open;
+    size_t   n = 0;
+    for (uint32_t t = g->child[u]; t != 0; t = g->sibling[t], n++) {
+        node[n] = t;
+        c[n] = g->byte[t];
+    }
+    if (n == 0) return 1;
+    for (; block < p->blocks; block++) {
+        b = dp__place_fit((uint64_t *)(void *)p->room.p + 4 * (size_t)block, c, n);
+        if (b < 256) break;
+    }
+    if (b == 256) {
+        if (!dp__place_block(p)) return 0;
+        b = dp__place_fit((uint64_t *)(void *)p->room.p + 4 * (size_t)block, c, n);
+    }
+    dp__unit *unit = (dp__unit *)(void *)p->units.p;
+    uint64_t *room = (uint64_t *)(void *)p->room.p + 4 * (size_t)block;
+    unit[g->at[u]].base = block * 256 + b;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t t = b ^ c[i];
+        room[t >> 6] &= ~((uint64_t)1 << (t & 63));
+        g->at[node[i]] = block * 256 + t;
+        unit[block * 256 + t].check = g->at[u] * 2 + (g->id[node[i]] >= 0);
+    }
+    return 1;
+}
+
+/* The root takes unit 0; parents come before their children in g. */
+static int dp__place_all(dp__place *p, dp__grow *g) {
+    if (!dp__place_block(p)) return 0;
+    ((dp__unit *)(void *)p->units.p)[0].check = DP__UNIT_FREE - 1;
+    *(uint64_t *)(void *)p->room.p &= ~(uint64_t)1;
+    for (uint32_t u = 0; u < g->n; u++)
+        if (!dp__place_children(p, g, u)) return 0;
+    return 1;
+}
+
+static int dp__vocab_index_in(dp__vocab *v, dp__arena *arena, dp__arena *scratch, dp__place *p) {
+    dp__grow g;
+    if (!dp__grow_init(&g, scratch, v->text_bytes + 1)) return 0;
+    dp__grow_fill(&g, v);
+    if (!dp__place_all(p, &g)) return 0;
+    v->units = p->blocks * 256;
+    v->unit = (dp__unit *)dp__arena_get(arena, v->units, sizeof(dp__unit));
+    v->id = (int32_t *)dp__arena_get(arena, v->units, sizeof(int32_t));
+    if (v->unit == NULL || v->id == NULL) return 0;
+    memcpy(v->unit, p->units.p, v->units * sizeof(dp__unit));
+    for (uint32_t u = 0; u < g.n; u++) v->id[g.at[u]] = g.id[u];
+    return 1;
+}
+
+static int dp__vocab_index(dp__vocab *v, dp__arena *arena) {
+    dp__arena scratch;
+    dp__place p;
+    memset(&p, 0, sizeof p);
+    dp__arena_init(&scratch, &arena->alloc);
+    dp__buffer_init(&p.units, &arena->alloc);
+    dp__buffer_init(&p.room, &arena->alloc);
+    int done = dp__vocab_index_in(v, arena, &scratch, &p);
+    dp__buffer_free(&p.units);
+    dp__buffer_free(&p.room);
+    dp__arena_free(&scratch);
+    return done;
+}
+
+/* Walks from node u over w[at..n): the end of the longest entry, its id in *id; or at. */
+DP__INLINE size_t dp__vocab_match(const dp__vocab *v, uint32_t u, const uint8_t *w, size_t at,
+                                  size_t n, int32_t *id) {
+    size_t   end = at;
+    uint32_t hit = 0;
+    while (at < n) {
+        uint32_t t = v->unit[u].base ^ w[at++], check = v->unit[t].check;
+        if (check >> 1 != u) break;
+        u = t;
+        if (check & 1) {
+            end = at;
+            hit = t;
+        }
+    }
+    *id = v->id[hit];
+    return end;
+}
+
+/* Id of an entry, or -1. */
+static int32_t dp__vocab_find(const dp__vocab *v, const char *entry, size_t bytes) {
+    int32_t id;
+    size_t  end = dp__vocab_match(v, 0, (const uint8_t *)entry, 0, bytes, &id);
+    return bytes > 0 && end == bytes ? id : -1;
+}
+
+/* The node of "##": what comes behind it are the continuations. */
+static uint32_t dp__vocab_node(const dp__vocab *v, const char *prefix) {
+    uint32_t u = 0;
+    for (; *prefix != 0; prefix++) {
+        uint32_t t = v->unit[u].base ^ (uint8_t)*prefix;
+        if (v->unit[t].check >> 1 != u) return 0;
+        u = t;
+    }
+    return u;
+}
+
+static dp_status dp__vocab_specials(dp__vocab *v, const dp__tokenizer_config *config,
+                                    const char *file, dp_error *err) {
+    const char *name[5] = {config->unk, config->cls, config->sep, config->pad, config->mask};
+    int32_t    *id[5] = {&v->unk, &v->cls, &v->sep, &v->pad, &v->mask};
+    for (int i = 0; i < 5; i++) {
+        size_t    bytes = name[i] != NULL ? strlen(name[i]) : 0;
+        dp__where where = {file, DP_NO_PLACE, name[i], bytes};
+        *id[i] = dp__vocab_find(v, name[i], bytes);
+        if (*id[i] < 0 && i < 4)
+            return dp__fail_at(err, DP_E_FORMAT, "V1", &where, "a special token is missing");
+        for (int k = 0; k < i && i < 4; k++)
+            if (*id[k] == *id[i])
+                return dp__fail_at(err, DP_E_FORMAT, "V1", &where,
+                                   "two special tokens are one entry");
+    }
+    return DP_OK;
+}
+
+/* Reads vocab.txt. All memory is the arena's; on failure *v is of no use. */
+static dp_status dp__vocab_parse(dp__vocab *v, const char *text, size_t bytes, dp__arena *arena,
+                                 const char *file, const dp__tokenizer_config *config,
+                                 dp_error *err) {
+    size_t    lines;
+    dp_status status = dp__vocab_check((const uint8_t *)text, bytes, &lines, file, err);
+    memset(v, 0, sizeof *v);
+    if (status != DP_OK) return status;
+    v->start = (uint32_t *)dp__arena_get(arena, lines + 1, sizeof(uint32_t));
+    v->text = (char *)dp__arena_get(arena, bytes + 1, 1);
+    if (v->start == NULL || v->text == NULL) return dp__no_memory(err);
+    dp__vocab_split(v, text, bytes);
+    if (!dp__vocab_index(v, arena)) return dp__no_memory(err);
+    v->more = dp__vocab_node(v, "##");
+    return dp__vocab_specials(v, config, file, err);
+}
+
+typedef struct dp__piece {
+    int32_t id;
+    size_t  begin, end; /* bytes of the normalized word */
+} dp__piece;
+
+/* Longest match first; the number of pieces, or 0: the word is unknown. */
+static size_t dp__pieces(const dp__vocab *v, const uint8_t *w, size_t n, dp__piece *piece) {
+    size_t at = 0, count = 0;
+    while (at < n) {
+        dp__piece *p = &piece[count++];
+        if (at > 0 && v->more == 0) return 0;
+        p->begin = at;
+        p->end = at = dp__vocab_match(v, at > 0 ? v->more : 0, w, at, n, &p->id);
+        if (p->end == p->begin) return 0;
+    }
+    return count;
+}
 
 /* ============================================================================================
  * [D4] Sequences                                                            budget 200 lines
- * ============================================================================================ */
+ * Owns:   words to tokens, truncation, special tokens, the encoding.
+ *         Needs: B, D1 to D3.
+ * Never:  needs memory that grows with the document; writes beyond the caller's arrays.
+ * Tests:  tests/test_text.c: text_*      Fuzz: tests/fuzz/fuzz_encode.c
+ * ============================================================================================
+ *
+ * A document is read once, from front to back. Of each part at most as many tokens are kept as
+ * the sequence has room for: the first, or (truncate_left) the last, in a ring. The rest are
+ * counted. */
+
+#ifndef DP_MAX_TEXT_BYTES
+#define DP_MAX_TEXT_BYTES 67108864
+#endif
+
+typedef struct dp__tokenizer {
+    dp__vocab vocab;
+    dp__fold  fold[2];    /* [letters lower-cased] */
+    int32_t   lower_case; /* what the model asks for */
+    int32_t   strip_accents;
+    int32_t   positions;  /* of the model: no sequence is longer */
+    int32_t   special[5]; /* ids of unk, cls, sep, pad, mask (or -1) */
+} dp__tokenizer;
+
+typedef struct dp__token {
+    int32_t  id;
+    uint64_t begin, end;
+} dp__token;
+
+/* The tokens of one part. */
+typedef struct dp__part {
+    dp__token *kept;        /* [cap], room of them in use */
+    size_t     room, cap;
+    size_t     total, next; /* tokens seen; where the next is kept */
+    int32_t    left;        /* 1: the last tokens are wanted, kept is a ring */
+} dp__part;
+
+/* Working memory of one caller, kept from call to call; it holds text: wiped when freed. */
+typedef struct dp__scratch {
+    dp_alloc  alloc;
+    dp__part  part[2];
+    dp__word  word;
+    dp__piece piece[DP__WORD_CHARS];
+    size_t    bad;
+} dp__scratch;
+
+static void dp__scratch_init(dp__scratch *s, const dp_alloc *alloc) {
+    memset(s, 0, sizeof *s);
+    s->alloc = *alloc;
+}
+
+static void dp__scratch_free(dp__scratch *s) {
+    for (int i = 0; i < 2; i++) {
+        dp__part *k = &s->part[i];
+        if (k->kept != NULL) dp__wipe(k->kept, k->cap * sizeof *k->kept);
+        dp__free(&s->alloc, k->kept, k->cap, sizeof *k->kept);
+    }
+    dp__wipe(s, sizeof *s);
+}
+
+/* An empty part with room for the tokens that count; 0 when there is no memory. */
+static int dp__part_begin(dp__part *k, const dp_alloc *alloc, size_t room, int32_t left) {
+    k->total = k->next = 0;
+    k->left = left;
+    k->room = room;
+    if (room <= k->cap) return 1;
+    if (k->kept != NULL) dp__wipe(k->kept, k->cap * sizeof *k->kept);
+    dp__free(alloc, k->kept, k->cap, sizeof *k->kept);
+    k->kept = (dp__token *)dp__alloc(alloc, room, sizeof *k->kept);
+    k->cap = k->kept != NULL ? room : 0;
+    return k->kept != NULL;
+}
+
+DP__INLINE void dp__part_keep(dp__part *k, int32_t id, uint64_t begin, uint64_t end) {
+    k->total++;
+    if (k->next == k->room) {
+        if (!k->left || k->room == 0) return;
+        k->next = 0;
+    }
+    dp__token *token = &k->kept[k->next++];
+    token->id = id;
+    token->begin = begin;
+    token->end = end;
+}
+
+/* What reads one part of a document. */
+typedef struct dp__reader {
+    const dp__tokenizer *t;
+    const dp__fold      *fold;
+    dp__scratch         *s;
+    dp__part            *part;
+    const uint8_t       *p;
+} dp__reader;
+
+/* The word of plain ASCII characters in text[0..n), n <= DP__WORD_CHARS, from byte first on. */
+DP__INLINE void dp__emit_plain(dp__reader *r, const uint8_t *text, size_t n, size_t first) {
+    const dp__vocab *v = &r->t->vocab;
+    int32_t id;
+    if (dp__vocab_match(v, 0, text, 0, n, &id) == n) {
+        dp__part_keep(r->part, id, first, first + n);
+        return;
+    }
+    dp__piece *piece = r->s->piece;
+    size_t     count = dp__pieces(v, text, n, piece);
+    for (size_t i = 0; i < count; i++)
+        dp__part_keep(r->part, piece[i].id, first + piece[i].begin, first + piece[i].end);
+    if (count == 0) dp__part_keep(r->part, v->unk, first, first + n);
+}
+
+/* Any other word. */
+static void dp__emit_word(dp__reader *r) {
+    dp__word  *w = &r->s->word;
+    dp__piece *piece = r->s->piece;
+    size_t     count = 0;
+    if (w->chars == 0) return;
+    if (w->chars <= DP__WORD_CHARS) {
+        dp__word_finish(w);
+        count = dp__pieces(&r->t->vocab, w->text, w->bytes, piece);
+    }
+    for (size_t i = 0; i < count; i++)
+        dp__part_keep(r->part, piece[i].id, w->from[w->at[piece[i].begin]],
+                      w->to[w->at[piece[i].end - 1]]);
+    if (count == 0) dp__part_keep(r->part, r->t->vocab.unk, w->first, w->last);
+    w->chars = w->run = 0;
+}
+
+/* One word from byte at on and the character that ends it; returns the byte behind. */
+static size_t dp__read_word(dp__reader *r, size_t at, size_t n) {
+    dp__word *w = &r->s->word;
+    while (at < n) {
+        uint32_t c;
+        size_t   from = at;
+        at += dp__utf8_get(r->p + at, n - at, &c, &r->s->bad);
+        uint32_t e = dp__fold_get(r->fold, c);
+        if (dp__word_add(r->fold, w, c, e, from, at)) continue;
+        dp__emit_word(r);
+        if ((e & 15) != DP__BLANK) {
+            dp__word_push(w, e >> 4 ? e >> 4 : c, e & 15, from, at);
+            dp__emit_word(r);
+        }
+        return at;
+    }
+    dp__emit_word(r);
+    return at;
+}
+
+/* Bytes [at, n): plain ASCII words in the loop, whatever else through dp__read_word. */
+static void dp__read_text(dp__reader *r, size_t at, size_t n) {
+    const uint8_t *p = r->p, *ascii = r->fold->ascii;
+    uint8_t       *text = r->s->word.text;
+    while (at < n) {
+        size_t  first = at, chars = 0, most = n - at < DP__WORD_CHARS ? n - at : DP__WORD_CHARS;
+        uint8_t c = 0;
+        while (chars < most && (c = ascii[p[first + chars]]) >= DP__ASCII_PLAIN) text[chars++] = c;
+        at = first + chars;
+        if (at < n && c != DP__ASCII_BLANK && c != DP__ASCII_PUNCT) {
+            at = dp__read_word(r, first, n);
+            continue;
+        }
+        if (chars > 0) dp__emit_plain(r, text, chars, first);
+        if (at < n && c == DP__ASCII_PUNCT) dp__emit_plain(r, p + at, 1, at);
+        at++;
+    }
+}
+
+/* The first special token in bytes [at, n), the longest there: its place (n: none), its number. */
+static size_t dp__find_special(const dp__tokenizer *t, const uint8_t *p, size_t at, size_t n,
+                               int *which) {
+    for (; at < n; at++) {
+        size_t best = 0;
+        for (int i = 0; i < 5; i++) {
+            size_t      bytes;
+            if (t->special[i] < 0) continue;
+            const char *name = dp__vocab_entry(&t->vocab, t->special[i], &bytes);
+            if (bytes <= best || bytes > n - at || memcmp(p + at, name, bytes) != 0) continue;
+            best = bytes;
+            *which = i;
+        }
+        if (best > 0) return at;
+    }
+    return n;
+}
+
+static void dp__read_part(dp__reader *r, size_t n, int parse_special) {
+    size_t at = 0;
+    while (parse_special && at < n) {
+        int    which = 0;
+        size_t next = dp__find_special(r->t, r->p, at, n, &which);
+        dp__read_text(r, at, next);
+        if (next == n) return;
+        dp__vocab_entry(&r->t->vocab, r->t->special[which], &at);
+        at += next;
+        dp__part_keep(r->part, r->t->special[which], next, at);
+    }
+    dp__read_text(r, at, n);
+}
+
+/* Lengths n[0], n[1] of the parts within room, as Hugging Face's truncate_encodings chooses them;
+ * 0 if the option does not allow a cut that is long enough. */
+static int dp__truncate(dp_truncation how, size_t room, int pair, size_t n[2]) {
+    size_t cut = n[0] + n[1] > room ? n[0] + n[1] - room : 0;
+    if (cut == 0) return 1;
+    if (how == DP_TRUNCATE_NEVER) return 0;
+    if (room == 0) return n[0] = n[1] = 0, 1;
+    if (how != DP_TRUNCATE_LONGEST_FIRST) {
+        int i = how == DP_TRUNCATE_SECOND;
+        if (n[i] <= cut) return 0;
+        return n[i] -= cut, 1;
+    }
+    int    big = n[0] <= n[1]; /* the longer part; on a tie the second */
+    size_t small = pair && n[!big] < room / 2 ? n[!big] : pair ? room / 2 : 0;
+    n[!big] = small;
+    n[big] = room - small;
+    return 1;
+}
+
+/* Writes part i, n of its tokens, from out position at on; returns the position behind. */
+static size_t dp__write_part(const dp__part *k, size_t n, int32_t type, int32_t unk,
+                             dp_encoding *out, size_t at) {
+    size_t from = k->left ? k->total - n : 0;
+    for (size_t i = 0; i < n; i++, at++) {
+        const dp__token *token = &k->kept[(from + i) % k->room];
+        out->ids[at] = token->id;
+        if (out->types != NULL) out->types[at] = type;
+        if (out->begin != NULL) out->begin[at] = token->begin;
+        if (out->end != NULL) out->end[at] = token->end;
+        out->unknown += token->id == unk;
+    }
+    return at;
+}
+
+static size_t dp__write_special(int32_t id, int32_t type, dp_encoding *out, size_t at) {
+    out->ids[at] = id;
+    if (out->types != NULL) out->types[at] = type;
+    if (out->begin != NULL) out->begin[at] = 0;
+    if (out->end != NULL) out->end[at] = 0;
+    return at + 1;
+}
+
+/* max_tokens as it counts, checked with the other options; 0: an argument is wrong. */
+static size_t dp__encode_limit(const dp__tokenizer *t, const dp_encode_options *o, int pair) {
+    int32_t most = o->max_tokens;
+    if (most == 0) most = t->positions < 512 ? t->positions : 512;
+    if (most > t->positions || most < (pair ? 3 : 2)) return 0;
+    if ((unsigned)o->truncation > (unsigned)DP_TRUNCATE_NEVER) return 0;
+    if ((unsigned)o->letter_case > (unsigned)DP_CASE_KEEP) return 0;
+    return (size_t)most;
+}
+
+/* dp_encode without the model: see there. */
+static dp_status dp__encode(const dp__tokenizer *t, dp__scratch *s, const dp_text *text,
+                            const dp_encode_options *options, dp_encoding *out, dp_error *err) {
+    static const dp_encode_options defaults = {0, 0, DP_TRUNCATE_LONGEST_FIRST, 0, 0,
+                                               DP_CASE_MODEL};
+    const dp_encode_options *o = options != NULL ? options : &defaults;
+    int           pair = text->b != NULL;
+    size_t        specials = pair ? 3 : 2, bytes = 0, kept[2], at = 0;
+    size_t        most = dp__encode_limit(t, o, pair);
+    const char   *from[2] = {text->a, text->b};
+    size_t        size[2] = {text->a_bytes, pair ? text->b_bytes : 0};
+    int           lower = o->letter_case == DP_CASE_MODEL ? t->lower_case
+                                                          : o->letter_case == DP_CASE_LOWER;
+    out->n = out->total = out->unknown = out->invalid = s->bad = 0;
+    if (most == 0 || (from[0] == NULL && size[0] > 0))
+        return dp__fail(err, DP_E_ARG, "max_tokens, another option or the text is not allowed");
+    if (!dp__add_size(size[0], size[1], &bytes) || bytes > DP_MAX_TEXT_BYTES)
+        return dp__fail(err, DP_E_LIMIT, "the document is longer than DP_MAX_TEXT_BYTES");
+    for (int i = 0; i < 2; i++) {
+        size_t     room = most - specials < size[i] ? most - specials : size[i];
+        dp__reader reader = {t, &t->fold[lower != 0], s, &s->part[i], (const uint8_t *)from[i]};
+        if (!dp__part_begin(reader.part, &s->alloc, room, o->truncate_left))
+            return dp__no_memory(err);
+        dp__read_part(&reader, size[i], o->parse_special);
+        kept[i] = reader.part->total;
+        out->total += kept[i];
+    }
+    out->total += specials;
+    out->invalid = s->bad;
+    if (!dp__truncate(o->truncation, most - specials, pair, kept))
+        return dp__fail(err, DP_E_LIMIT, "the sequence is longer than max_tokens");
+    out->n = kept[0] + kept[1] + specials;
+    if (out->n > out->cap) return dp__fail(err, DP_E_SPACE, "the arrays are too small");
+    at = dp__write_special(t->vocab.cls, 0, out, at);
+    at = dp__write_part(&s->part[0], kept[0], 0, t->vocab.unk, out, at);
+    at = dp__write_special(t->vocab.sep, 0, out, at);
+    if (!pair) return DP_OK;
+    at = dp__write_part(&s->part[1], kept[1], 1, t->vocab.unk, out, at);
+    dp__write_special(t->vocab.sep, 1, out, at);
+    return DP_OK;
+}
+
+/* Vocabulary, tables and names from the bytes of vocab.txt; all memory is the arena's. */
+static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t bytes,
+                                    dp__arena *arena, const char *file,
+                                    const dp__tokenizer_config *config, int32_t positions,
+                                    dp_error *err) {
+    memset(t, 0, sizeof *t);
+    dp_status status = dp__vocab_parse(&t->vocab, text, bytes, arena, file, config, err);
+    if (status != DP_OK) return status;
+    t->lower_case = config->lower_case != 0;
+    t->strip_accents = config->strip_accents;
+    t->positions = positions;
+    for (int lower = 0; lower < 2; lower++) {
+        int strip = config->strip_accents < 0 ? lower : config->strip_accents != 0;
+        if (!dp__fold_build(&t->fold[lower], arena, lower, strip, config->chinese_chars != 0))
+            return dp__no_memory(err);
+    }
+    int32_t id[5] = {t->vocab.unk, t->vocab.cls, t->vocab.sep, t->vocab.pad, t->vocab.mask};
+    memcpy(t->special, id, sizeof id);
+    return DP_OK;
+}
 
 /* ============================================================================================
  * [E] Kernels                                                             budget 2300 lines
