@@ -3308,7 +3308,7 @@ static const uint32_t dp__uc_multi[][4] = {
 /* ============================================================================================
  * [D2] Normalization                                                        budget 250 lines
  * Owns:   UTF-8 decoding; what one character becomes; the word under construction.
- *         Needs: B3 arena, D1.
+ *         Needs: B3 arena, C1 UTF-8, D1.
  * Never:  holds more of a document than one word of DP__WORD_CHARS characters.
  * Tests:  tests/test_text.c: text_*      Fuzz: tests/fuzz/fuzz_encode.c
  * ============================================================================================
@@ -3437,14 +3437,6 @@ static size_t dp__utf8_get(const uint8_t *p, size_t n, uint32_t *c, size_t *bad)
     return i;
 }
 
-static size_t dp__utf8_put(uint32_t c, uint8_t *p) {
-    if (c < 0x80) return p[0] = (uint8_t)c, 1;
-    size_t more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-    p[0] = (uint8_t)((0xF00u >> more & 0xF0u) | c >> (6 * more));
-    for (size_t i = 1; i <= more; i++) p[i] = (uint8_t)(0x80u | (c >> (6 * (more - i)) & 0x3Fu));
-    return more + 1;
-}
-
 #define DP__WORD_CHARS 100 /* a longer word is one [UNK], whatever it holds */
 
 /* A word under construction: characters after normalization and the bytes they came from. The
@@ -3514,7 +3506,7 @@ static int dp__word_add(const dp__fold *f, dp__word *w, uint32_t c, uint32_t e, 
 static void dp__word_finish(dp__word *w) {
     w->bytes = 0;
     for (size_t i = 0; i < w->chars && i < DP__WORD_CHARS; i++) {
-        size_t n = dp__utf8_put(w->c[i], w->text + w->bytes);
+        size_t n = dp__utf8_put((char *)w->text + w->bytes, w->c[i]);
         memset(w->at + w->bytes, (int)i, n);
         w->bytes += n;
     }
@@ -3900,17 +3892,17 @@ typedef struct dp__token {
 } dp__token;
 
 /* The tokens of one part. */
-typedef struct dp__part {
+typedef struct dp__side {
     dp__token *kept;        /* [cap], room of them in use */
     size_t     room, cap;
     size_t     total, next; /* tokens seen; where the next is kept */
     int32_t    left;        /* 1: the last tokens are wanted, kept is a ring */
-} dp__part;
+} dp__side;
 
 /* Working memory of one caller, kept from call to call; it holds text: wiped when freed. */
 typedef struct dp__scratch {
     dp_alloc  alloc;
-    dp__part  part[2];
+    dp__side  part[2];
     dp__word  word;
     dp__piece piece[DP__WORD_CHARS];
     size_t    bad;
@@ -3923,7 +3915,7 @@ static void dp__scratch_init(dp__scratch *s, const dp_alloc *alloc) {
 
 static void dp__scratch_free(dp__scratch *s) {
     for (int i = 0; i < 2; i++) {
-        dp__part *k = &s->part[i];
+        dp__side *k = &s->part[i];
         if (k->kept != NULL) dp__wipe(k->kept, k->cap * sizeof *k->kept);
         dp__free(&s->alloc, k->kept, k->cap, sizeof *k->kept);
     }
@@ -3931,7 +3923,7 @@ static void dp__scratch_free(dp__scratch *s) {
 }
 
 /* An empty part with room for the tokens that count; 0 when there is no memory. */
-static int dp__part_begin(dp__part *k, const dp_alloc *alloc, size_t room, int32_t left) {
+static int dp__side_begin(dp__side *k, const dp_alloc *alloc, size_t room, int32_t left) {
     k->total = k->next = 0;
     k->left = left;
     k->room = room;
@@ -3943,7 +3935,7 @@ static int dp__part_begin(dp__part *k, const dp_alloc *alloc, size_t room, int32
     return k->kept != NULL;
 }
 
-DP__INLINE void dp__part_keep(dp__part *k, int32_t id, uint64_t begin, uint64_t end) {
+DP__INLINE void dp__side_keep(dp__side *k, int32_t id, uint64_t begin, uint64_t end) {
     k->total++;
     if (k->next == k->room) {
         if (!k->left || k->room == 0) return;
@@ -3960,7 +3952,7 @@ typedef struct dp__reader {
     const dp__tokenizer *t;
     const dp__fold      *fold;
     dp__scratch         *s;
-    dp__part            *part;
+    dp__side            *part;
     const uint8_t       *p;
 } dp__reader;
 
@@ -3969,14 +3961,14 @@ DP__INLINE void dp__emit_plain(dp__reader *r, const uint8_t *text, size_t n, siz
     const dp__vocab *v = &r->t->vocab;
     int32_t id;
     if (dp__vocab_match(v, 0, text, 0, n, &id) == n) {
-        dp__part_keep(r->part, id, first, first + n);
+        dp__side_keep(r->part, id, first, first + n);
         return;
     }
     dp__piece *piece = r->s->piece;
     size_t     count = dp__pieces(v, text, n, piece);
     for (size_t i = 0; i < count; i++)
-        dp__part_keep(r->part, piece[i].id, first + piece[i].begin, first + piece[i].end);
-    if (count == 0) dp__part_keep(r->part, v->unk, first, first + n);
+        dp__side_keep(r->part, piece[i].id, first + piece[i].begin, first + piece[i].end);
+    if (count == 0) dp__side_keep(r->part, v->unk, first, first + n);
 }
 
 /* Any other word. */
@@ -3990,9 +3982,9 @@ static void dp__emit_word(dp__reader *r) {
         count = dp__pieces(&r->t->vocab, w->text, w->bytes, piece);
     }
     for (size_t i = 0; i < count; i++)
-        dp__part_keep(r->part, piece[i].id, w->from[w->at[piece[i].begin]],
+        dp__side_keep(r->part, piece[i].id, w->from[w->at[piece[i].begin]],
                       w->to[w->at[piece[i].end - 1]]);
-    if (count == 0) dp__part_keep(r->part, r->t->vocab.unk, w->first, w->last);
+    if (count == 0) dp__side_keep(r->part, r->t->vocab.unk, w->first, w->last);
     w->chars = w->run = 0;
 }
 
@@ -4062,7 +4054,7 @@ static void dp__read_part(dp__reader *r, size_t n, int parse_special) {
         if (next == n) return;
         dp__vocab_entry(&r->t->vocab, r->t->special[which], &at);
         at += next;
-        dp__part_keep(r->part, r->t->special[which], next, at);
+        dp__side_keep(r->part, r->t->special[which], next, at);
     }
     dp__read_text(r, at, n);
 }
@@ -4087,7 +4079,7 @@ static int dp__truncate(dp_truncation how, size_t room, int pair, size_t n[2]) {
 }
 
 /* Writes part i, n of its tokens, from out position at on; returns the position behind. */
-static size_t dp__write_part(const dp__part *k, size_t n, int32_t type, int32_t unk,
+static size_t dp__write_part(const dp__side *k, size_t n, int32_t type, int32_t unk,
                              dp_encoding *out, size_t at) {
     size_t from = k->left ? k->total - n : 0;
     for (size_t i = 0; i < n; i++, at++) {
@@ -4140,7 +4132,7 @@ static dp_status dp__encode(const dp__tokenizer *t, dp__scratch *s, const dp_tex
     for (int i = 0; i < 2; i++) {
         size_t     room = most - specials < size[i] ? most - specials : size[i];
         dp__reader reader = {t, &t->fold[lower != 0], s, &s->part[i], (const uint8_t *)from[i]};
-        if (!dp__part_begin(reader.part, &s->alloc, room, o->truncate_left))
+        if (!dp__side_begin(reader.part, &s->alloc, room, o->truncate_left))
             return dp__no_memory(err);
         dp__read_part(&reader, size[i], o->parse_special);
         kept[i] = reader.part->total;
