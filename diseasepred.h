@@ -3032,6 +3032,9 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
  * [C5] Model configuration                                                  budget 230 lines
  * ============================================================================================ */
 
+/* Activation functions of config.json. */
+typedef enum dp__act { DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH } dp__act;
+
 typedef struct dp__tokenizer_config {
     int32_t     lower_case;
     int32_t     strip_accents; /* -1: follows lower_case */
@@ -4180,11 +4183,393 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 
 /* ============================================================================================
  * [E1] Number formats                                                       budget 110 lines
+ * Owns:   float16 and bfloat16 to and from float, rounding to integers.     Needs: nothing.
+ * Never:  uses a conversion instruction: rounding is to nearest, ties to even, by arithmetic on
+ *         bits, whatever the rounding mode of the processor.
+ * Tests:  tests/test_kernels.c: format_*
  * ============================================================================================ */
 
+DP__INLINE uint32_t dp__f32_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+DP__INLINE float dp__bits_f32(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* bfloat16 is the upper half of a float: exact. */
+DP__INLINE float dp__bf16_to_f32(uint16_t h) {
+    return dp__bits_f32((uint32_t)h << 16);
+}
+
+/* To bfloat16 as VCVTNEPS2BF16 does: ties to even, a NaN stays a (quiet) NaN, a denormal
+ * becomes a zero of its sign (Intel SDM vol. 2, VCVTNEPS2BF16; every row does the same). */
+DP__INLINE uint16_t dp__f32_to_bf16(float x) {
+    uint32_t u = dp__f32_bits(x), magnitude = u & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u) return (uint16_t)((u >> 16) | 0x40u);
+    if (magnitude < 0x00800000u) return (uint16_t)((u >> 16) & 0x8000u);
+    return (uint16_t)((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
+}
+
+/* IEEE 754 binary16 (1 + 5 + 10 bits) to float: exact, denormals too. A NaN keeps its payload
+ * and becomes quiet. */
+static float dp__f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3FFu;
+    if (e == 31) return dp__bits_f32(sign | 0x7F800000u | (m << 13) | (m ? 0x400000u : 0u));
+    if (e > 0) return dp__bits_f32(sign | ((e + 112u) << 23) | (m << 13));
+    float tiny = (float)m * (1.0f / 16777216.0f); /* m * 2^-24: normal as a float */
+    return dp__bits_f32(sign | dp__f32_bits(tiny));
+}
+
+/* To binary16: ties to even, overflow to infinity from 65520 on, denormals kept. */
+static uint16_t dp__f32_to_f16(float x) {
+    uint32_t u = dp__f32_bits(x), sign = (u >> 16) & 0x8000u, a = u & 0x7FFFFFFFu;
+    if (a > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | ((a >> 13) & 0x3FFu));
+    if (a >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* 65520 and more */
+    if (a >= 0x38800000u) {                                  /* 2^-14: normal */
+        a += 0xFFFu + ((a >> 13) & 1u);
+        return (uint16_t)(sign | ((a - 0x38000000u) >> 13));
+    }
+    if (a < 0x33000000u) return (uint16_t)sign; /* below 2^-25 */
+    uint32_t shift = 126u - (a >> 23), m = (a & 0x7FFFFFu) | 0x800000u; /* 14 to 24 */
+    uint32_t half = 1u << (shift - 1), rest = m & ((1u << shift) - 1u);
+    m >>= shift;
+    return (uint16_t)(sign | (m + (rest > half || (rest == half && (m & 1u)))));
+}
+
+/* Nearest integer of |x| <= 2^22, ties to even: in the sum the last bit of the fraction has the
+ * weight 1. A NaN gives some integer, never a trap. */
+DP__INLINE int32_t dp__round_f32(float x) {
+    float moved = x + 12582912.0f; /* 1.5 * 2^23 */
+    return (int32_t)(dp__f32_bits(moved) - 0x4B400000u);
+}
+
 /* ============================================================================================
- * [E2] Elementary functions                                                 budget 220 lines
+ * [E2] Elementary functions                                                 budget 300 lines
+ * Owns:   lanes (dp__v8), exp, log, erf, tanh, the five activations and their derivatives.
+ * Needs:  nothing. One polynomial and one order of operations for every row: + - * / and bits,
+ *         no fma, so a lane's result does not depend on the row, the width or the neighbours.
+ * Never:  calls libm, except in the double build, whose exp, log, erf, tanh are libm's.
+ * Tests:  tests/test_kernels.c: exp_*, log_*, erf_*, tanh_*, act_*
+ *
+ * Coefficients: minimax in the stated relative error by the Remez exchange (50 digits), each
+ * rounded to float in turn, lowest power first, with the others fitted again.
  * ============================================================================================ */
+
+/* A vector of DP__W lanes. The compiler lowers 8 lanes to what its target has; without vector
+ * types a "vector" is one number, and the same bodies run. Masks are all ones or 0 in a lane. */
+#if defined(__GNUC__)
+#define DP__W 8u
+#define DP__LANES(type) type __attribute__((vector_size(8 * sizeof(type))))
+#else
+#define DP__W 1u
+#define DP__LANES(type) type
+#endif
+#ifdef DP_REAL_DOUBLE
+typedef uint64_t dp__lane;
+typedef int64_t  dp__ilane;
+#define DP__ONE_HALF_ULP 6755399441055744.0 /* 1.5 * 2^52: see dp__round_f32 */
+#else
+typedef uint32_t dp__lane;
+typedef int32_t  dp__ilane;
+#define DP__ONE_HALF_ULP 12582912.0f
+#endif
+typedef DP__LANES(dp_real) dp__v8;
+typedef DP__LANES(dp__lane) dp__m8;
+typedef DP__LANES(dp__ilane) dp__n8;
+
+static const dp__v8 dp__none = {0};
+
+/* Trap: a function that takes or returns a vector by value has another calling convention in an
+ * AVX target than outside; gcc warns and clang refuses the call even if it is inlined. So lanes
+ * pass through pointers, and these macros give them back the look of values. */
+#if defined(__GNUC__)
+#define dp__bits(x) ((dp__m8)(x))
+#define dp__real(m) ((dp__v8)(m))
+#define dp__less(a, b) ((dp__m8)((a) < (b)))
+#define dp__equal(a, b) ((dp__m8)((a) == (b)))
+#define dp__int_less(a, b) ((dp__m8)((a) < (b))) /* dp__n8 */
+#define dp__get(p, k, fill)                                                                      \
+    __extension__({ dp__v8 got_; dp__get_lanes(&got_, (p), (k), (fill)); got_; })
+#define DP__VALUE(f, x) __extension__({ dp__v8 f##_ = (x); f(&f##_); f##_; })
+#else
+DP__INLINE dp__m8 dp__bits(dp__v8 x) {
+    dp__m8 m;
+    memcpy(&m, &x, sizeof m);
+    return m;
+}
+DP__INLINE dp__v8 dp__real(dp__m8 m) {
+    dp__v8 x;
+    memcpy(&x, &m, sizeof x);
+    return x;
+}
+DP__INLINE dp__v8 dp__value(void f(dp__v8 *), dp__v8 x) {
+    f(&x);
+    return x;
+}
+#define dp__less(a, b) ((a) < (b) ? ~(dp__m8)0 : (dp__m8)0)
+#define dp__equal(a, b) ((a) == (b) ? ~(dp__m8)0 : (dp__m8)0)
+#define dp__int_less(a, b) ((a) < (b) ? ~(dp__m8)0 : (dp__m8)0)
+#define dp__get(p, k, fill) ((k) > 0 ? *(p) : (fill))
+#define DP__VALUE(f, x) dp__value(f, x)
+#endif
+#define dp__set(x) ((dp_real)(x) - dp__none) /* exact, also for -0 and NaN */
+#define dp__pick(mask, yes, no)                                                                  \
+    dp__real((dp__bits(yes) & (mask)) | (dp__bits(no) & ~(mask)))
+#define DP__SIGN ((dp__lane)1 << (sizeof(dp__lane) * 8 - 1))
+#define dp__abs(x) dp__real(dp__bits(x) & ~DP__SIGN)
+#define dp__with_sign(magnitude, sign)                                                           \
+    dp__real((dp__bits(magnitude) & ~DP__SIGN) | (dp__bits(sign) & DP__SIGN))
+
+/* The first k lanes from p, the others fill. Nothing behind p[k - 1] is read. */
+DP__INLINE void dp__get_lanes(dp__v8 *v, const dp_real *p, size_t k, dp_real fill) {
+    dp_real lane[DP__W];
+    if (k < DP__W) {
+        for (size_t j = 0; j < DP__W; j++) lane[j] = fill;
+        for (size_t j = 0; j < k; j++) lane[j] = p[j];
+        p = lane;
+    }
+    memcpy(v, p, sizeof *v);
+}
+
+DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
+    dp_real lane[DP__W];
+    if (k >= DP__W) {
+        memcpy(p, v, sizeof *v);
+        return;
+    }
+    memcpy(lane, v, sizeof lane);
+    for (size_t j = 0; j < k; j++) p[j] = lane[j];
+}
+
+#define dp__put(p, v, k)                                                                         \
+    do {                                                                                         \
+        const dp__v8 put_ = (v);                                                                 \
+        dp__put_lanes((p), &put_, (k));                                                          \
+    } while (0)
+
+DP__INLINE void dp__root_lanes(dp__v8 *v) {
+#ifdef DP__X86
+    __m128 part[2]; /* sqrt is exact in IEEE 754: any instruction gives the same bits */
+    memcpy(part, v, sizeof part);
+    part[0] = _mm_sqrt_ps(part[0]);
+    part[1] = _mm_sqrt_ps(part[1]);
+    memcpy(v, part, sizeof part);
+#else
+    dp_real lane[DP__W]; /* rounding a double root to float is exact: 53 >= 2 * 24 + 2 bits */
+    memcpy(lane, v, sizeof lane);
+    for (size_t j = 0; j < DP__W; j++) lane[j] = (dp_real)sqrt((double)lane[j]);
+    memcpy(v, lane, sizeof lane);
+#endif
+}
+#define dp__root8(x) DP__VALUE(dp__root_lanes, x)
+
+#ifdef DP_REAL_DOUBLE
+
+DP__INLINE void dp__libm(double f(double), dp__v8 *v) {
+    dp_real lane[DP__W];
+    memcpy(lane, v, sizeof lane);
+    for (size_t j = 0; j < DP__W; j++) lane[j] = f(lane[j]);
+    memcpy(v, lane, sizeof lane);
+}
+
+DP__INLINE void dp__exp_lanes(dp__v8 *v) { dp__libm(exp, v); }
+DP__INLINE void dp__log_lanes(dp__v8 *v) { dp__libm(log, v); }
+DP__INLINE void dp__tanh_lanes(dp__v8 *v) { dp__libm(tanh, v); }
+DP__INLINE void dp__erf_lanes(dp__v8 *v) { dp__libm(erf, v); }
+#define dp__exp8(x) DP__VALUE(dp__exp_lanes, x)
+
+DP__INLINE void dp__erf_parts(const dp__v8 *a, dp__v8 *near, dp__v8 *tail) {
+    *near = *tail = *a;
+    dp__libm(erf, near);
+    dp__libm(erfc, tail);
+}
+
+#else
+
+/* exp(x) = 2^n e^r, n = round(x / ln 2), |r| <= 0.3466; e^r = 1 + r + r^2 P(r).
+ * ln 2 = 355/512 - 2.12194440e-4: n * 355/512 is exact. 2^n comes as 2^(n-1) and a doubling,
+ * because 2^128 is no float. Below -86.9 (1.8e-38) the result is +0: no denormals arise.
+ * P: relative error of e^r 3.2e-9. All floats: at most 1.02 ulp; exp(0) = 1, inf and NaN as
+ * expected. */
+DP__INLINE void dp__exp_lanes(dp__v8 *v) {
+    dp__v8 x = *v, high = dp__set(89.0f);
+    dp__v8 c = dp__pick(dp__less(high, x), high, x);
+    dp__v8 moved = c * 1.44269504f + DP__ONE_HALF_ULP;
+    dp__v8 scale = dp__real((dp__bits(moved) + 126u) << 23);
+    dp__v8 n = moved - DP__ONE_HALF_ULP;
+    dp__v8 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+    dp__v8 p = r * 1.383642433e-03f + 8.369131014e-03f;
+    p = p * r + 4.166810587e-02f;
+    p = p * r + 1.666651666e-01f;
+    p = p * r + 4.999999404e-01f;
+    p = (p * (r * r) + r) + 1.0f;
+    p = (p + p) * scale;
+    *v = dp__real(dp__bits(p) & ~dp__less(x, dp__set(-86.9f)));
+}
+#define dp__exp8(x) DP__VALUE(dp__exp_lanes, x)
+
+/* log(x) = e ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2/2 + f^3 P(f).
+ * The bits of x less those of sqrt(1/2), shifted, are the exponent e + 127. Denormals are
+ * scaled by 2^23 first. P: relative error 7.2e-9. All floats > 0: at most 1 ulp;
+ * log(0) = -inf, log(negative) = NaN, log(inf) = inf. */
+DP__INLINE void dp__log_lanes(dp__v8 *v) {
+    dp__v8 x = *v;
+    dp__m8 small = dp__less(x, dp__set(FLT_MIN));
+    dp__m8 u = dp__bits(dp__pick(small, x * 8388608.0f, x));
+    dp__m8 biased = (u + 0x004AFB0Du) >> 23;
+    dp__v8 f = dp__real(u - (biased << 23) + 0x3F800000u) - 1.0f;
+    dp__v8 e = dp__real(biased | 0x4B000000u) - dp__pick(small, dp__set(8388758.0f),
+                                                         dp__set(8388735.0f));
+    dp__v8 p = f * -7.634944469e-02f + 1.276772320e-01f;
+    p = p * f - 1.316232830e-01f;
+    p = p * f + 1.420119107e-01f;
+    p = p * f - 1.662321836e-01f;
+    p = p * f + 2.000125498e-01f;
+    p = p * f - 2.500082254e-01f;
+    p = p * f + 3.333333135e-01f;
+    dp__v8 y = (p * f - 0.5f) * (f * f) - e * 2.12194440e-4f;
+    y = (y + f) + e * 0.693359375f;
+    y = dp__pick(dp__less(x, dp__set(INFINITY)), y, x); /* inf and NaN */
+    y = dp__pick(dp__less(x, dp__set(0.0f)), dp__set(NAN), y);
+    *v = dp__pick(dp__equal(x, dp__set(0.0f)), dp__set(-INFINITY), y);
+}
+
+/* tanh(x): |x| < 0.625: x + x^3 P(x^2), relative error 4.5e-9; else 1 - 2 / (exp(2|x|) + 1).
+ * All floats: at most 2 ulp; odd, tanh(-0) = -0. */
+DP__INLINE void dp__tanh_lanes(dp__v8 *v) {
+    dp__v8 x = *v, a = dp__abs(x), s = a * a;
+    dp__v8 far = 1.0f - 2.0f / (dp__exp8(a + a) + 1.0f);
+    dp__v8 p = s * -5.692296196e-03f + 2.062816732e-02f;
+    p = p * s - 5.373651534e-02f;
+    p = p * s + 1.333140582e-01f;
+    p = p * s - 3.333328068e-01f;
+    dp__v8 near = a + a * (s * p);
+    *v = dp__with_sign(dp__pick(dp__less(a, dp__set(0.625f)), near, far), x);
+}
+
+/* For a >= 0. near: erf(a), good for a < 1: a + a P(a^2), relative error 1.4e-9. tail: erfc(a),
+ * good for a >= 1: exp(R(a)), R fitted to log erfc on [1, 6] with an error of 8e-9 in units of
+ * erf; 0 from 6 on, where erfc < 2.2e-17. */
+DP__INLINE void dp__erf_parts(const dp__v8 *v, dp__v8 *near, dp__v8 *tail) {
+    dp__v8 a = *v, s = a * a;
+    dp__v8 p = s * 7.806903886e-05f - 7.997853099e-04f;
+    p = p * s + 5.187162198e-03f;
+    p = p * s - 2.685334720e-02f;
+    p = p * s + 1.128357872e-01f;
+    p = p * s - 3.761262596e-01f;
+    p = p * s + 1.283791661e-01f;
+    *near = a + a * p;
+    dp__v8 r = a * 1.047447995e-06f - 3.399779598e-05f;
+    r = r * a + 4.932348966e-04f;
+    r = r * a - 4.273646045e-03f;
+    r = r * a + 2.506210655e-02f;
+    r = r * a - 1.077615395e-01f;
+    r = r * a - 6.341852546e-01f;
+    r = r * a - 1.128921270e+00f;
+    r = r * a + 1.379660716e-05f;
+    *tail = dp__real(dp__bits(dp__exp8(r)) & ~dp__less(dp__set(6.0f), a));
+}
+
+/* erf(x). All floats: at most 2 ulp; odd, erf(-0) = -0. */
+DP__INLINE void dp__erf_lanes(dp__v8 *v) {
+    dp__v8 x = *v, a = dp__abs(x), near, tail;
+    dp__erf_parts(&a, &near, &tail);
+    *v = dp__with_sign(dp__pick(dp__less(a, dp__set(1.0f)), near, 1.0f - tail), x);
+}
+
+#endif
+
+#define dp__tanh8(x) DP__VALUE(dp__tanh_lanes, x)
+#define dp__log8(x) DP__VALUE(dp__log_lanes, x)
+
+/* One number at a time: lane 0 of the same body, so the same bits. */
+static dp_real dp__exp(dp_real x) {
+    dp__v8 v = dp__set(x);
+    dp__exp_lanes(&v);
+    memcpy(&x, &v, sizeof x);
+    return x;
+}
+
+static dp_real dp__log(dp_real x) {
+    dp__v8 v = dp__set(x);
+    dp__log_lanes(&v);
+    memcpy(&x, &v, sizeof x);
+    return x;
+}
+
+/* Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution. In the lower tail it comes from
+ * erfc, so that its relative error stays small. */
+DP__INLINE void dp__phi_lanes(dp__v8 *v) {
+    dp__v8 x = *v, half = dp__set((dp_real)0.5), near, tail;
+    dp__v8 a = dp__abs(x) * (dp_real)0.70710678118654752;
+    dp__erf_parts(&a, &near, &tail);
+    dp__v8 centre = half + half * dp__with_sign(near, x);
+    dp__v8 low = half * tail;
+    dp__v8 far = dp__pick(dp__less(x, dp__set(0)), low, (dp_real)1 - low);
+    *v = dp__pick(dp__less(a, dp__set(1)), centre, far);
+}
+#define dp__phi8(x) DP__VALUE(dp__phi_lanes, x)
+
+#define DP__SQRT_2_PI ((dp_real)0.79788456080286536) /* sqrt(2 / pi) */
+
+/* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional). */
+DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
+    dp__v8 x = *v;
+    switch (act) {
+    case DP__GELU: *v = x * dp__phi8(x); return;
+    case DP__GELU_TANH:
+        *v = DP__SQRT_2_PI * (x + (dp_real)0.044715 * (x * x * x));
+        *v = (dp_real)0.5 * x * ((dp_real)1 + dp__tanh8(*v));
+        return;
+    case DP__RELU: *v = dp__pick(dp__less(x, dp__none), dp__none, x); return;
+    case DP__SILU: *v = x / ((dp_real)1 + dp__exp8(-x)); return;
+    default: dp__tanh_lanes(v); return;
+    }
+}
+
+/* dy/dx at x, for
+ *   y = x Phi(x):       Phi(x) + x exp(-x^2/2) / sqrt(2 pi)
+ *   y = x (1 + t) / 2:  (1 + t)/2 + x/2 (1 - t^2) u', t = tanh u, u' = sqrt(2/pi)(1 + 3*0.044715 x^2)
+ *   y = max(x, 0):      1 for x > 0, else 0
+ *   y = x s:            s (1 + x (1 - s)), s = 1 / (1 + exp(-x))
+ *   y = tanh x:         1 - y^2 */
+DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
+    dp__v8 x = *v, one = dp__set(1), t, u;
+    switch (act) {
+    case DP__GELU:
+        t = dp__exp8((dp_real)-0.5 * (x * x)) * (dp_real)0.39894228040143268; /* 1 / sqrt(2 pi) */
+        *v = dp__phi8(x) + x * t;
+        return;
+    case DP__GELU_TANH:
+        t = dp__tanh8(DP__SQRT_2_PI * (x + (dp_real)0.044715 * (x * x * x)));
+        u = DP__SQRT_2_PI * (one + (dp_real)0.134145 * (x * x));
+        *v = (dp_real)0.5 * (one + t) + (dp_real)0.5 * x * ((one - t * t) * u);
+        return;
+    case DP__RELU: *v = dp__real(dp__bits(one) & dp__less(dp__none, x)); return;
+    case DP__SILU:
+        t = one / (one + dp__exp8(-x));
+        *v = t * (one + x * (one - t));
+        return;
+    default:
+        t = dp__tanh8(x);
+        *v = one - t * t;
+        return;
+    }
+}
+
+/* The 16 sums of a row, element i in sum i mod 16, folded 8-4-2-1. */
+DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
+    dp_real lane[16];
+    memcpy(lane, sum, sizeof lane);
+    for (size_t width = 8; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++) lane[j] += lane[j + width];
+    return lane[0];
+}
 
 /* ============================================================================================
  * [E3] CPU detection                                                        budget 170 lines
@@ -4289,6 +4674,14 @@ static void dp__fp_leave(uint32_t old) {
 #define DP__PANEL 48u    /* columns of a panel */
 #define DP__IMAGE 256u   /* FP32 numbers of a tile image */
 #define DP__CHAIN 1024u  /* products of one chain of fused multiply-adds */
+
+/* Where the chain that begins at k0 ends: after 1,024 products, at the next cut, at k. */
+static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_count) {
+    size_t end = k - k0 > DP__CHAIN ? k0 + DP__CHAIN : k;
+    for (size_t i = 0; i < cut_count; i++)
+        if (cuts[i] > k0) return cuts[i] < end ? cuts[i] : end;
+    return end;
+}
 
 /* c[i, j] = chain over k0 <= p < k1 of a(i, p) * b(p, j), for i < rows, j < cols. With first 0
  * the chain's sum is added to what c holds. bias and residual, if any, are added last. */
@@ -4395,13 +4788,521 @@ static void dp__gemm_u8s8_scalar(const dp__strip8 *s) {
     }
 }
 
+/* ---- element-wise work: one description, one body, one instance per kernel row ------------- */
+
+/* What dp__vec.op may be. Shapes: a row has n elements; r counts rows (tokens, or blocks of a
+ * flat array); j counts columns. Each formula stands at its body below. */
+typedef enum dp__vec_op {
+    DP__VEC_ACT,        /* + dp__act: y = act(x) */
+    DP__VEC_ACT_GRAD = DP__VEC_ACT + 5, /* + dp__act: y = x * act'(z) */
+    DP__VEC_BIAS = DP__VEC_ACT_GRAD + 5, /* y = x + w[j] */
+    DP__VEC_ADD,        /* y = x + z */
+    DP__VEC_SCALE,      /* y = p0 * x */
+    DP__VEC_COPY,       /* y = x */
+    DP__VEC_AXPY,       /* y = y + p0 * x */
+    DP__VEC_DROPOUT,    /* y = kept ? p0 * x : 0, and + z if z is given */
+    DP__VEC_ADAM,       /* y, s, t = one optimizer step with the gradient x */
+    DP__VEC_NORM,       /* sums[r] = sum x^2 of the block */
+    DP__VEC_FINITE,     /* *flag = 1 if an element is not finite */
+    DP__VEC_LAYERNORM,
+    DP__VEC_LAYERNORM_GRAD,
+    DP__VEC_SOFTMAX,
+    DP__VEC_SOFTMAX_GRAD,
+    DP__VEC_CROSS_ENTROPY,
+    DP__VEC_BCE,
+    DP__VEC_SQUARES,
+    DP__VEC_GATHER,
+    DP__VEC_QUANTIZE,
+    DP__VEC_DEQUANTIZE,
+    DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
+    DP__VEC_LAYERNORM_PARAMS,
+    DP__VEC_SCATTER
+} dp__vec_op;
+
+#define DP__COLUMNS 32u   /* columns of one group: two cache lines, so threads share none */
+#define DP__FLAT 4096u    /* elements of one block of a flat array */
+#define DP__CHAIN 1024u   /* length of a chain of additions where no cuts are given */
+
+typedef struct dp__vec {
+    int             op;
+    size_t          n;             /* elements of a row */
+    size_t          total;         /* flat arrays: all elements, rows of n = DP__FLAT; else 0 */
+    dp_real        *y;             /* result: element j of row r is y[r * ldy + j] */
+    const dp_real  *x, *z;         /* inputs */
+    size_t          ldy, ldx, ldz;
+    const dp_real  *w, *b;         /* [n] */
+    dp_real        *s, *t;         /* [rows], or moments */
+    double         *sums;          /* [rows] */
+    int32_t        *flag;
+    uint8_t        *q;             /* [rows, ldq] */
+    size_t          ldq;
+    const int32_t  *acc;           /* [rows, ldx] integer sums */
+    const int32_t  *ids, *at, *types; /* [rows] */
+    const uint32_t *doc;           /* [rows] */
+    size_t          rows;          /* of column operations */
+    const size_t   *cuts;          /* [cut_count] rows before which a chain starts anew */
+    size_t          cut_count;
+    dp_real         p[8];
+    uint32_t        key[2], step, site, threshold;
+} dp__vec;
+
+/* Philox4x32-10: ten rounds of two 32 x 32 -> 64 bit products (Salmon, Moraes, Dror, Shaw,
+ * "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3 and table 2). */
+DP__INLINE void dp__philox(const uint32_t key[2], uint32_t c[4]) {
+    uint32_t k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+        uint32_t c1 = c[1], c3 = c[3];
+        c[0] = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c[1] = (uint32_t)b;
+        c[2] = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c[3] = (uint32_t)a;
+        k0 += 0x9E3779B9u; /* golden ratio */
+        k1 += 0xBB67AE85u; /* sqrt(3) - 1 */
+    }
+}
+
+/* y = x / (1 - p) where the decision of the element is at least p, else 0 (inverted dropout).
+ * A decision is a function of seed, step, site, document and the element's place in it: row
+ * "at" of the document, column j. 8 decisions of 16 bits are one Philox block, so
+ * the counter is (block, document, step, site | high bits of block << 12). */
+DP__INLINE void dp__vec_dropout(const dp__vec *v, size_t begin, size_t end) {
+    uint64_t blocks = (v->n + 7) / 8;
+    for (size_t r = begin; r < end; r++) {
+        uint64_t block = (v->at ? (uint64_t)v->at[r] : (uint64_t)r) * blocks;
+        const dp_real *x = v->x + r * v->ldx, *z = v->z ? v->z + r * v->ldz : NULL;
+        dp_real *y = v->y + r * v->ldy;
+        for (size_t i = 0; i < v->n; i += 8, block++) {
+            uint32_t c[4] = {(uint32_t)block, v->doc ? v->doc[r] : 0, v->step,
+                             v->site | ((uint32_t)(block >> 32) << 12)};
+            dp__philox(v->key, c);
+            size_t k = v->n - i < 8 ? v->n - i : 8;
+            for (size_t j = 0; j < k; j++) {
+                uint32_t decision = (c[j / 2] >> (16 * (j % 2))) & 0xFFFFu;
+                dp_real  kept = decision >= v->threshold ? v->p[0] * x[i + j] : (dp_real)0;
+                y[i + j] = z ? z[i + j] + kept : kept;
+            }
+        }
+    }
+}
+
+/* Adam and AdamW in the order of torch.optim 2.8 (_single_tensor_adam), with
+ *   g = p0 * gradient; Adam: g += p1 * w (L2); AdamW: w = w * p2, p2 = 1 - lr * decay
+ *   m = m + (g - m) * p3,               p3 = 1 - beta1
+ *   v = v * p4 + (p5 * g) * g,          p4 = beta2, p5 = 1 - beta2
+ *   w = w + (-p6 * m) / (sqrt(v) / p7 + eps),  p6 = lr / (1 - beta1^t), p7 = sqrt(1 - beta2^t)
+ * eps is b[0]. Moments below 2^-100 become 0: denormals would be slow and mean nothing. */
+DP__INLINE void dp__vec_adam(const dp__vec *v, dp_real *w, const dp_real *grad, dp_real *mean,
+                             dp_real *square, size_t k) {
+    dp__v8 g = dp__get(grad, k, 0) * v->p[0], m = dp__get(mean, k, 0), s = dp__get(square, k, 0);
+    dp__v8 x = dp__get(w, k, 0), least = dp__set(7.8886090522101181e-31);
+    g = g + v->p[1] * x;
+    x = x * v->p[2];
+    m = m + (g - m) * v->p[3];
+    s = s * v->p[4] + (v->p[5] * g) * g;
+    m = dp__real(dp__bits(m) & ~dp__less(dp__abs(m), least));
+    s = dp__real(dp__bits(s) & ~dp__less(s, least));
+    x = x - (v->p[6] * m) / (dp__root8(s) / v->p[7] + v->b[0]);
+    dp__put(w, x, k);
+    dp__put(mean, m, k);
+    dp__put(square, s, k);
+}
+
+/* One vector of an operation without neighbours, i elements into row r, k lanes of it. */
+DP__INLINE void dp__map_step(int op, const dp__vec *v, size_t r, size_t i, size_t k) {
+    dp_real *y = v->y + r * v->ldy + i;
+    if (op == DP__VEC_ADAM) {
+        size_t at = r * DP__FLAT + i;
+        dp__vec_adam(v, y, v->x + at, v->s + at, v->t + at, k);
+        return;
+    }
+    if (op == DP__VEC_DEQUANTIZE) {
+        const int32_t *sum = v->acc + r * v->ldx + i;
+        dp_real lane[DP__W];
+        for (size_t j = 0; j < DP__W; j++) lane[j] = j < k ? (dp_real)sum[j] : (dp_real)0;
+        dp__v8 x = dp__get(lane, DP__W, 0) * (v->s[r] * dp__get(v->w + i, k, 0));
+        dp__put(y, v->b ? x + dp__get(v->b + i, k, 0) : x, k);
+        return;
+    }
+    dp__v8 x = dp__get(v->x + r * v->ldx + i, k, 0);
+    if (op < DP__VEC_ACT_GRAD) {
+        dp__act_lanes(op - DP__VEC_ACT, &x);
+    } else if (op < DP__VEC_BIAS) {
+        dp__v8 slope = dp__get(v->z + r * v->ldz + i, k, 0);
+        dp__act_slope_lanes(op - DP__VEC_ACT_GRAD, &slope);
+        x = x * slope;
+    } else if (op == DP__VEC_BIAS) x = x + dp__get(v->w + i, k, 0);
+    else if (op == DP__VEC_ADD) x = x + dp__get(v->z + r * v->ldz + i, k, 0);
+    else if (op == DP__VEC_SCALE) x = x * v->p[0];
+    else if (op == DP__VEC_AXPY) x = dp__get(y, k, 0) + x * v->p[0];
+    dp__put(y, x, k);
+}
+
+DP__INLINE size_t dp__vec_length(const dp__vec *v, size_t r) {
+    return v->total && v->total - r * v->n < v->n ? v->total - r * v->n : v->n;
+}
+
+DP__INLINE void dp__vec_map(int op, const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        size_t n = dp__vec_length(v, r), i = 0;
+        for (; i + DP__W <= n; i += DP__W) dp__map_step(op, v, r, i, DP__W);
+        if (i < n) dp__map_step(op, v, r, i, n - i);
+    }
+}
+
+/* Row sums: term(i, k) of each vector goes to sum number i mod 16. A macro, because the term
+ * is an expression of i and k; lanes from k on must be +0 (neutral: no sum is ever -0). */
+#define DP__ROW_SUM(result, n, i, k, term)                                                       \
+    do {                                                                                         \
+        dp__v8 sum_[16 / DP__W];                                                                 \
+        size_t i = 0, whole_ = (n) - (n) % 16;                                                   \
+        memset(sum_, 0, sizeof sum_);                                                            \
+        while (i < whole_)                                                                       \
+            for (size_t a_ = 0; a_ < 16 / DP__W; a_++, i += DP__W) {                             \
+                const size_t k = DP__W;                                                          \
+                (void)k;                                                                         \
+                sum_[a_] += (term);                                                              \
+            }                                                                                    \
+        for (size_t a_ = 0; i < (n); a_++, i += DP__W) {                                         \
+            const size_t k = (n) - i < DP__W ? (n) - i : DP__W;                                  \
+            sum_[a_] += (term);                                                                  \
+        }                                                                                        \
+        (result) = dp__fold16(sum_);                                                             \
+    } while (0)
+
+/* Rounding a double root to float is exact: double has more than twice its bits plus two. */
+DP__INLINE dp_real dp__root1(dp_real x) {
+    return (dp_real)sqrt((double)x);
+}
+
+/* LayerNorm of rows x [rows, n]: mean = sum x / n, var = sum (x - mean)^2 / n,
+ * rstd = 1 / sqrt(var + eps), y = ((x - mean) * rstd) * gamma + beta.
+ * w gamma, b beta, p0 eps; mean and rstd go to s and t [rows] if given. */
+DP__INLINE void dp__vec_layernorm(const dp__vec *v, size_t begin, size_t end) {
+    dp_real n = (dp_real)v->n, sum;
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        dp_real *y = v->y + r * v->ldy;
+        DP__ROW_SUM(sum, v->n, i, k, dp__get(x + i, k, 0));
+        dp_real mean = sum / n;
+        DP__ROW_SUM(sum, v->n, i, k, (dp__get(x + i, k, mean) - mean) *
+                                         (dp__get(x + i, k, mean) - mean));
+        dp_real rstd = (dp_real)1 / dp__root1(sum / n + v->p[0]);
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i < DP__W ? v->n - i : DP__W;
+            dp__v8 h = (dp__get(x + i, k, 0) - mean) * rstd;
+            dp__put(y + i, h * dp__get(v->w + i, k, 0) + dp__get(v->b + i, k, 0), k);
+        }
+        if (v->s) v->s[r] = mean;
+        if (v->t) v->t[r] = rstd;
+    }
+}
+
+/* Differentiates y = h * gamma + beta, h = (x - mean) * rstd. With g = dy * gamma:
+ *   dx = rstd * (g - sum(g) / n - h * sum(g * h) / n)
+ * x dy, z the forward x, w gamma, s mean, t rstd; y dx (may be dy). */
+DP__INLINE void dp__vec_layernorm_grad(const dp__vec *v, size_t begin, size_t end) {
+    dp_real n = (dp_real)v->n, sum_g, sum_gh;
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *dy = v->x + r * v->ldx, *x = v->z + r * v->ldz, *w = v->w;
+        dp_real *dx = v->y + r * v->ldy, mean = v->s[r], rstd = v->t[r];
+        DP__ROW_SUM(sum_g, v->n, i, k, dp__get(dy + i, k, 0) * dp__get(w + i, k, 0));
+        DP__ROW_SUM(sum_gh, v->n, i, k, (dp__get(dy + i, k, 0) * dp__get(w + i, k, 0)) *
+                                        ((dp__get(x + i, k, 0) - mean) * rstd));
+        sum_g /= n;
+        sum_gh /= n;
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i < DP__W ? v->n - i : DP__W;
+            dp__v8 h = (dp__get(x + i, k, 0) - mean) * rstd;
+            dp__v8 g = dp__get(dy + i, k, 0) * dp__get(w + i, k, 0);
+            dp__put(dx + i, ((g - sum_g) - h * sum_gh) * rstd, k);
+        }
+    }
+}
+
+/* The largest element of a row (NaN is passed over). */
+DP__INLINE dp_real dp__row_max(const dp_real *x, size_t n) {
+    dp__v8 top = dp__set(-INFINITY);
+    for (size_t i = 0; i < n; i += DP__W) {
+        dp__v8 a = dp__get(x + i, n - i, -(dp_real)INFINITY);
+        top = dp__pick(dp__less(top, a), a, top);
+    }
+    dp_real lane[DP__W], max;
+    memcpy(lane, &top, sizeof lane);
+    max = lane[0];
+    for (size_t j = 1; j < DP__W; j++) max = max < lane[j] ? lane[j] : max;
+    return max;
+}
+
+/* y = exp(p0 * (x - max)) of a row; returns the sum. y may be x. */
+DP__INLINE dp_real dp__row_exp(dp_real *y, const dp_real *x, size_t n, dp_real scale,
+                               dp_real max) {
+    dp_real sum;
+    for (size_t i = 0; i < n; i += DP__W)
+        dp__put(y + i, dp__exp8((dp__get(x + i, n - i, max) - max) * scale), n - i);
+    DP__ROW_SUM(sum, n, i, k, dp__get(y + i, k, 0));
+    return sum;
+}
+
+/* softmax: y = e * (1 / sum e), e = exp(p0 * (x - max x)), p0 > 0. y may be x. */
+DP__INLINE void dp__vec_softmax(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        dp_real *y = v->y + r * v->ldy;
+        dp_real share = (dp_real)1 / dp__row_exp(y, x, v->n, v->p[0], dp__row_max(x, v->n));
+        for (size_t i = 0; i < v->n; i += DP__W)
+            dp__put(y + i, dp__get(y + i, v->n - i, 0) * share, v->n - i);
+    }
+}
+
+/* Differentiates y = softmax(p0 * x): dx = p0 * (y * (dy - sum(dy * y))).
+ * x dy, z the forward y; y dx (may be dy). */
+DP__INLINE void dp__vec_softmax_grad(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *dy = v->x + r * v->ldx, *y = v->z + r * v->ldz;
+        dp_real *dx = v->y + r * v->ldy, dot;
+        DP__ROW_SUM(dot, v->n, i, k, dp__get(dy + i, k, 0) * dp__get(y + i, k, 0));
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i;
+            dp__v8 d = dp__get(y + i, k, 0) * (dp__get(dy + i, k, 0) - dot);
+            dp__put(dx + i, d * v->p[0], k);
+        }
+    }
+}
+
+/* Cross-entropy of logits x [rows, n] with labels ids [rows]:
+ *   loss s[r] = log(sum exp(x)) - x[label], dlogits y = p0 * (softmax(x) - onehot(label)). */
+DP__INLINE void dp__vec_cross_entropy(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        size_t label = (size_t)v->ids[r];
+        dp_real *y = v->y + r * v->ldy, max = dp__row_max(x, v->n), chosen = x[label];
+        dp_real sum = dp__row_exp(y, x, v->n, 1, max);
+        v->s[r] = dp__log(sum) + (max - chosen);
+        for (size_t i = 0; i < v->n; i++) {
+            dp_real p = y[i] * ((dp_real)1 / sum);
+            y[i] = v->p[0] * (i == label ? p - (dp_real)1 : p);
+        }
+    }
+}
+
+/* Binary cross-entropy with logits x and targets z, both [rows, n] (torch:
+ * binary_cross_entropy_with_logits): s[r] = sum over n of max(x, 0) - x z + log(1 + exp(-|x|)),
+ * y = p0 * (sigmoid(x) - z). */
+DP__INLINE void dp__vec_bce(const dp__vec *v, size_t begin, size_t end) {
+    dp__v8 one = dp__set(1);
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx, *z = v->z + r * v->ldz;
+        dp_real *y = v->y + r * v->ldy, sum;
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i;
+            dp__v8 a = dp__get(x + i, k, 0), b = dp__get(z + i, k, 0);
+            dp__v8 l = (dp__pick(dp__less(a, dp__none), dp__none, a) - a * b) +
+                       dp__log8(one + dp__exp8(-dp__abs(a)));
+            dp__put(y + i, l, k);
+        }
+        DP__ROW_SUM(sum, v->n, i, k, dp__get(y + i, k, 0));
+        v->s[r] = sum;
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i;
+            dp__v8 p = one / (one + dp__exp8(-dp__get(x + i, k, 0)));
+            dp__put(y + i, (p - dp__get(z + i, k, 0)) * v->p[0], k);
+        }
+    }
+}
+
+/* Squared error of x against targets z: s[r] = sum (x - z)^2, y = p0 * 2 (x - z). */
+DP__INLINE void dp__vec_squares(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx, *z = v->z + r * v->ldz;
+        dp_real *y = v->y + r * v->ldy, sum;
+        for (size_t i = 0; i < v->n; i += DP__W)
+            dp__put(y + i, dp__get(x + i, v->n - i, 0) - dp__get(z + i, v->n - i, 0), v->n - i);
+        DP__ROW_SUM(sum, v->n, i, k, dp__get(y + i, k, 0) * dp__get(y + i, k, 0));
+        v->s[r] = sum;
+        for (size_t i = 0; i < v->n; i += DP__W)
+            dp__put(y + i, dp__get(y + i, v->n - i, 0) * ((dp_real)2 * v->p[0]), v->n - i);
+    }
+}
+
+/* Blocks of a flat array x: sums[r] = sum x^2; or *flag = 1 if an x - x is not 0. */
+DP__INLINE void dp__vec_norm(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->n;
+        dp_real sum;
+        DP__ROW_SUM(sum, dp__vec_length(v, r), i, k, dp__get(x + i, k, 0) * dp__get(x + i, k, 0));
+        v->sums[r] = (double)sum;
+    }
+}
+
+DP__INLINE void dp__vec_finite(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->n;
+        dp_real sum; /* of (x - x): 0, or NaN if one is not finite */
+        DP__ROW_SUM(sum, dp__vec_length(v, r), i, k, dp__get(x + i, k, 0) - dp__get(x + i, k, 0));
+        if (sum == 0) continue;
+#if defined(__GNUC__)
+        __atomic_store_n(v->flag, 1, __ATOMIC_RELAXED); /* threads may meet here */
+#else
+        *v->flag = 1;
+#endif
+    }
+}
+
+/* Embeddings: y = (word[ids] + type[types]) + position[at], the order of transformers'
+ * BertEmbeddings; x word [V, n], w type [types, n], z position [positions, n]. */
+DP__INLINE void dp__vec_gather(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *word = v->x + (size_t)v->ids[r] * v->n;
+        const dp_real *type = v->w + (size_t)v->types[r] * v->n;
+        const dp_real *place = v->z + (size_t)v->at[r] * v->n;
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i;
+            dp__v8 sum = dp__get(word + i, k, 0) + dp__get(type + i, k, 0);
+            dp__put(v->y + r * v->ldy + i, sum + dp__get(place + i, k, 0), k);
+        }
+    }
+}
+
+/* Rows of x to integers: scale s[r] = max |x| / 127 (a zero row: 1; at least FLT_MIN, so that
+ * 1 / scale is finite), q = round(x / scale), ties to even, |q| <= 127; stored as q + p0 (128:
+ * u8 for VPDPBUSD, 0: s8 for weights). Columns n to ldz get the code of 0. A NaN makes the
+ * scale NaN, and with it all that is computed from the row.
+ * |x - s q| <= (1 + 2u) s / 2 because x / s is a correctly rounded division. */
+DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
+    int32_t code = (int32_t)v->p[0];
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        uint8_t *q = v->q + r * v->ldq;
+        dp__n8 top;
+        dp__ilane lane[DP__W];
+        dp_real max;
+        memset(&top, 0, sizeof top);
+        for (size_t i = 0; i < v->n; i += DP__W) { /* bits of |x| grow as |x| does, NaN last */
+            dp__m8 a = dp__bits(dp__abs(dp__get(x + i, v->n - i, 0)));
+            dp__m8 less = dp__int_less(top, (dp__n8)a);
+            top = (dp__n8)((a & less) | ((dp__m8)top & ~less));
+        }
+        memcpy(lane, &top, sizeof lane);
+        for (size_t j = 1; j < DP__W; j++) lane[0] = lane[0] < lane[j] ? lane[j] : lane[0];
+        memcpy(&max, lane, sizeof max);
+        dp_real scale = max == 0 ? (dp_real)1 : max / (dp_real)127;
+        if (scale < (dp_real)FLT_MIN) scale = (dp_real)FLT_MIN;
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            size_t k = v->n - i < DP__W ? v->n - i : DP__W;
+            dp__v8 moved = dp__get(x + i, k, 0) / scale + DP__ONE_HALF_ULP;
+            memcpy(lane, &moved, sizeof lane);
+            for (size_t j = 0; j < k; j++) q[i + j] = (uint8_t)(lane[j] + code);
+        }
+        for (size_t i = v->n; i < v->ldz; i++) q[i] = (uint8_t)code;
+        v->s[r] = scale;
+    }
+}
+
+/* y[j] = y[j] + sum over rows r of x[r, j], one chain of additions per piece (dp__chain_end). */
+DP__INLINE void dp__vec_column_sums(const dp__vec *v, size_t begin, size_t end) {
+    size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : v->n;
+    for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W) {
+        size_t k = last - i;
+        for (size_t at = 0, stop; at < v->rows; at = stop) {
+            dp__v8 sum = dp__none;
+            stop = dp__chain_end(at, v->rows, v->cuts, v->cut_count);
+            for (size_t r = at; r < stop; r++) sum += dp__get(v->x + r * v->ldx + i, k, 0);
+            dp__put(v->y + i, dp__get(v->y + i, k, 0) + sum, k);
+        }
+    }
+}
+
+/* Differentiates y = h * gamma + beta by gamma and beta, h = (x - mean) * rstd:
+ *   s[j] = s[j] + sum over rows of dy * h, t[j] = t[j] + sum over rows of dy
+ * x dy, z the forward x, w mean [rows], b rstd [rows]; chains as in dp__vec_column_sums. */
+DP__INLINE void dp__vec_layernorm_params(const dp__vec *v, size_t begin, size_t end) {
+    size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : v->n;
+    for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W) {
+        size_t k = last - i;
+        for (size_t at = 0, stop; at < v->rows; at = stop) {
+            dp__v8 dgamma = dp__none, dbeta = dp__none;
+            stop = dp__chain_end(at, v->rows, v->cuts, v->cut_count);
+            for (size_t r = at; r < stop; r++) {
+                dp__v8 dy = dp__get(v->x + r * v->ldx + i, k, 0);
+                dp__v8 h = (dp__get(v->z + r * v->ldz + i, k, 0) - v->w[r]) * v->b[r];
+                dgamma += dy * h;
+                dbeta += dy;
+            }
+            dp__put(v->s + i, dp__get(v->s + i, k, 0) + dgamma, k);
+            dp__put(v->t + i, dp__get(v->t + i, k, 0) + dbeta, k);
+        }
+    }
+}
+
+/* Gradient of a gather from one table: y[ids[r], j] += x[r, j], tokens in order. Threads split
+ * columns, so no two write the same number and no order depends on their count. */
+DP__INLINE void dp__vec_scatter(const dp__vec *v, size_t begin, size_t end) {
+    size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : v->n;
+    for (size_t r = 0; r < v->rows; r++) {
+        dp_real *y = v->y + (size_t)v->ids[r] * v->ldy;
+        const dp_real *x = v->x + r * v->ldx;
+        for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W)
+            dp__put(y + i, dp__get(y + i, last - i, 0) + dp__get(x + i, last - i, 0), last - i);
+    }
+}
+
+/* Rows (or blocks, or column groups) [begin, end) of an operation. With op a constant in each
+ * case the compiler keeps one loop per operation. */
+DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
+#define DP__MAP(op) case op: dp__vec_map(op, v, begin, end); return
+    switch (v->op) {
+    DP__MAP(DP__VEC_ACT + 0); DP__MAP(DP__VEC_ACT + 1); DP__MAP(DP__VEC_ACT + 2);
+    DP__MAP(DP__VEC_ACT + 3); DP__MAP(DP__VEC_ACT + 4);
+    DP__MAP(DP__VEC_ACT_GRAD + 0); DP__MAP(DP__VEC_ACT_GRAD + 1); DP__MAP(DP__VEC_ACT_GRAD + 2);
+    DP__MAP(DP__VEC_ACT_GRAD + 3); DP__MAP(DP__VEC_ACT_GRAD + 4);
+    DP__MAP(DP__VEC_BIAS); DP__MAP(DP__VEC_ADD); DP__MAP(DP__VEC_SCALE); DP__MAP(DP__VEC_COPY);
+    DP__MAP(DP__VEC_AXPY); DP__MAP(DP__VEC_ADAM); DP__MAP(DP__VEC_DEQUANTIZE);
+    case DP__VEC_DROPOUT: dp__vec_dropout(v, begin, end); return;
+    case DP__VEC_NORM: dp__vec_norm(v, begin, end); return;
+    case DP__VEC_FINITE: dp__vec_finite(v, begin, end); return;
+    case DP__VEC_LAYERNORM: dp__vec_layernorm(v, begin, end); return;
+    case DP__VEC_LAYERNORM_GRAD: dp__vec_layernorm_grad(v, begin, end); return;
+    case DP__VEC_SOFTMAX: dp__vec_softmax(v, begin, end); return;
+    case DP__VEC_SOFTMAX_GRAD: dp__vec_softmax_grad(v, begin, end); return;
+    case DP__VEC_CROSS_ENTROPY: dp__vec_cross_entropy(v, begin, end); return;
+    case DP__VEC_BCE: dp__vec_bce(v, begin, end); return;
+    case DP__VEC_SQUARES: dp__vec_squares(v, begin, end); return;
+    case DP__VEC_GATHER: dp__vec_gather(v, begin, end); return;
+    case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end); return;
+    case DP__VEC_COLUMN_SUMS: dp__vec_column_sums(v, begin, end); return;
+    case DP__VEC_LAYERNORM_PARAMS: dp__vec_layernorm_params(v, begin, end); return;
+    case DP__VEC_SCATTER: dp__vec_scatter(v, begin, end); return;
+    default: DP_ASSERT(0);
+    }
+#undef DP__MAP
+}
+
+static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
+    dp__vec_body(v, begin, end);
+}
+
 /* ============================================================================================
  * [E5] AVX2                                                                 budget 320 lines
  * ============================================================================================ */
 
+#ifdef DP__AVX2
+DP__TARGET("avx2,fma")
+static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
+    dp__vec_body(v, begin, end);
+}
+#endif
+
 /* ============================================================================================
  * [E6] AVX-512                                                              budget 400 lines
  * ============================================================================================ */
+
+#ifdef DP__AVX512
+DP__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
+    dp__vec_body(v, begin, end);
+}
+#endif
 
 /* ============================================================================================
  * [E7] AMX                                                                  budget 260 lines
@@ -4430,7 +5331,7 @@ typedef struct dp__row {
 } dp__row;
 
 static const dp__row dp__rows[] = {
-    {DP_ISA_SCALAR, "scalar", 0, 0, dp__gemm_f32_scalar, 4, 1, dp__gemm_u8s8_scalar, 4, 1, 0, NULL},
+    {DP_ISA_SCALAR, "scalar", 0, 0, dp__gemm_f32_scalar, 4, 1, dp__gemm_u8s8_scalar, 4, 1, 0, dp__vec_scalar},
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
 
@@ -4738,14 +5639,6 @@ typedef struct dp__mm {
     size_t         ldr;
 } dp__mm;
 
-/* Where the chain that begins at k0 ends: after 1,024 products, at the next cut, at k. */
-static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_count) {
-    size_t end = k - k0 > DP__CHAIN ? k0 + DP__CHAIN : k;
-    for (size_t i = 0; i < cut_count; i++)
-        if (cuts[i] > k0) return cuts[i] < end ? cuts[i] : end;
-    return end;
-}
-
 static size_t dp__ceil(size_t a, size_t step) {
     return (a + step - 1) / step * step;
 }
@@ -4978,6 +5871,339 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 /* ============================================================================================
  * [F2] Layers                                                               budget 650 lines
  * ============================================================================================ */
+
+/* ---- element-wise layers over the team ----------------------------------------------------
+ * Each fills a dp__vec (formulas: [E4]) and splits rows, or columns, over the threads; results
+ * do not depend on the split. With x->team NULL all work is done here: tasks that already run
+ * on a team use such a copy. Outputs may be their input of the same shape and stride. */
+
+#define DP__VEC_ALONE 8192u /* elements below which waking the team costs more than it saves */
+
+typedef struct dp__vec_job {
+    const dp__exec *x;
+    const dp__vec  *op;
+    size_t          count;
+} dp__vec_job;
+
+static void dp__vec_task(void *arg, int32_t tid, int32_t threads) {
+    const dp__vec_job *job = (const dp__vec_job *)arg;
+    size_t begin, end;
+    dp__share(job->count, 1, tid, threads, &begin, &end);
+    if (begin < end) job->x->row->vec(job->op, begin, end);
+}
+
+/* count rows, blocks or column groups, elements numbers in all. */
+static void dp__vec_run(const dp__exec *x, const dp__vec *op, size_t count, size_t elements) {
+    dp__vec_job job = {x, op, count};
+    if (elements < DP__VEC_ALONE) dp__vec_task(&job, 0, 1);
+    else dp__exec_run(x, dp__vec_task, &job);
+}
+
+static dp__vec dp__vec_rows(int op, dp_real *y, size_t ldy, const dp_real *x, size_t ldx, size_t n) {
+    dp__vec v;
+    memset(&v, 0, sizeof v);
+    v.op = op;
+    v.y = y;
+    v.ldy = ldy;
+    v.x = x;
+    v.ldx = ldx;
+    v.n = n;
+    return v;
+}
+
+static dp__vec dp__vec_flat(int op, dp_real *y, const dp_real *x, size_t n) {
+    dp__vec v = dp__vec_rows(op, y, DP__FLAT, x, DP__FLAT, DP__FLAT);
+    v.total = n;
+    return v;
+}
+
+static void dp__vec_run_flat(const dp__exec *x, const dp__vec *op) {
+    dp__vec_run(x, op, (op->total + DP__FLAT - 1) / DP__FLAT, op->total);
+}
+
+static void dp__vec_run_columns(const dp__exec *x, const dp__vec *op) {
+    dp__vec_run(x, op, (op->n + DP__COLUMNS - 1) / DP__COLUMNS, op->n * op->rows);
+}
+
+/* y [rows, n] = act(pre). */
+static void dp__act_forward(const dp__exec *x, int act, dp_real *y, size_t ldy, const dp_real *pre,
+                            size_t ldpre, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_ACT + act, y, ldy, pre, ldpre, n);
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* Differentiates y = act(pre): dpre [rows, n] = dy * act'(pre). */
+static void dp__act_backward(const dp__exec *x, int act, dp_real *dpre, size_t lddpre,
+                             const dp_real *dy, size_t lddy, const dp_real *pre, size_t ldpre,
+                             size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_ACT_GRAD + act, dpre, lddpre, dy, lddy, n);
+    v.z = pre;
+    v.ldz = ldpre;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* y [rows, n] = LayerNorm(in) * gamma + beta; mean and rstd [rows] are kept if given. */
+static void dp__layernorm(const dp__exec *x, dp_real *y, size_t ldy, dp_real *mean, dp_real *rstd,
+                          const dp_real *in, size_t ldin, const dp_real *gamma,
+                          const dp_real *beta, dp_real eps, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_LAYERNORM, y, ldy, in, ldin, n);
+    v.w = gamma;
+    v.b = beta;
+    v.s = mean;
+    v.t = rstd;
+    v.p[0] = eps;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* din [rows, n] from dy, the forward input and its mean and rstd. */
+static void dp__layernorm_backward(const dp__exec *x, dp_real *din, size_t lddin,
+                                   const dp_real *dy, size_t lddy, const dp_real *in, size_t ldin,
+                                   dp_real *mean, dp_real *rstd, const dp_real *gamma,
+                                   size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_LAYERNORM_GRAD, din, lddin, dy, lddy, n);
+    v.z = in;
+    v.ldz = ldin;
+    v.w = gamma;
+    v.s = mean;
+    v.t = rstd;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* dgamma [n] += sum dy * h, dbeta [n] += sum dy over rows; cuts as in dp__mm. */
+static void dp__layernorm_params(const dp__exec *x, dp_real *dgamma, dp_real *dbeta,
+                                 const dp_real *dy, size_t lddy, const dp_real *in, size_t ldin,
+                                 const dp_real *mean, const dp_real *rstd, size_t rows, size_t n,
+                                 const size_t *cuts, size_t cut_count) {
+    dp__vec v = dp__vec_rows(DP__VEC_LAYERNORM_PARAMS, NULL, 0, dy, lddy, n);
+    v.z = in;
+    v.ldz = ldin;
+    v.w = mean;
+    v.b = rstd;
+    v.s = dgamma;
+    v.t = dbeta;
+    v.rows = rows;
+    v.cuts = cuts;
+    v.cut_count = cut_count;
+    dp__vec_run_columns(x, &v);
+}
+
+/* sum [n] += sum of in [rows, n] over rows: the gradient of a bias; cuts as in dp__mm. */
+static void dp__column_sums(const dp__exec *x, dp_real *sum, const dp_real *in, size_t ldin,
+                            size_t rows, size_t n, const size_t *cuts, size_t cut_count) {
+    dp__vec v = dp__vec_rows(DP__VEC_COLUMN_SUMS, sum, n, in, ldin, n);
+    v.rows = rows;
+    v.cuts = cuts;
+    v.cut_count = cut_count;
+    dp__vec_run_columns(x, &v);
+}
+
+/* y [rows, n] = in + bias [n]. */
+static void dp__bias_add(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
+                         const dp_real *bias, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_BIAS, y, ldy, in, ldin, n);
+    v.w = bias;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* y [rows, n] = a + b. */
+static void dp__add(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *a, size_t lda,
+                    const dp_real *b, size_t ldb, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_ADD, y, ldy, a, lda, n);
+    v.z = b;
+    v.ldz = ldb;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* y [rows, n] = factor * in; with factor 1 a copy. */
+static void dp__scale(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
+                      dp_real factor, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_SCALE, y, ldy, in, ldin, n);
+    v.p[0] = factor;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* y [n] += factor * in. */
+static void dp__axpy(const dp__exec *x, dp_real *y, const dp_real *in, dp_real factor, size_t n) {
+    dp__vec v = dp__vec_flat(DP__VEC_AXPY, y, in, n);
+    v.p[0] = factor;
+    dp__vec_run_flat(x, &v);
+}
+
+/* y [rows, n] = softmax(scale * in) of each row, scale > 0. */
+static void dp__softmax(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
+                        dp_real scale, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_SOFTMAX, y, ldy, in, ldin, n);
+    v.p[0] = scale;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* din [rows, n] from dy and the forward output y. */
+static void dp__softmax_backward(const dp__exec *x, dp_real *din, size_t lddin, const dp_real *dy,
+                                 size_t lddy, const dp_real *y, size_t ldy, dp_real scale,
+                                 size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_SOFTMAX_GRAD, din, lddin, dy, lddy, n);
+    v.z = y;
+    v.ldz = ldy;
+    v.p[0] = scale;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* Where dropout draws its decisions: the same numbers give the same mask in the backward pass,
+ * in any batch. site tells layers and places apart (below 4,096). */
+typedef struct dp__dropout_at {
+    uint64_t seed;
+    uint32_t step, site;
+    float    p; /* probability of 0, in [0, 1) */
+} dp__dropout_at;
+
+/* y [rows, n] = residual + dropout(in); residual may be NULL (and is, in the backward pass,
+ * where in is dy). doc [rows] dataset row, at [rows] row within the document: token, or head *
+ * tokens + token for attention. */
+static void dp__dropout(const dp__exec *x, const dp__dropout_at *where, dp_real *y, size_t ldy,
+                        const dp_real *in, size_t ldin, const dp_real *residual, size_t ldr,
+                        const uint32_t *doc, const int32_t *at, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_DROPOUT, y, ldy, in, ldin, n);
+    v.z = residual;
+    v.ldz = ldr;
+    v.doc = doc;
+    v.at = at;
+    v.key[0] = (uint32_t)where->seed;
+    v.key[1] = (uint32_t)(where->seed >> 32);
+    v.step = where->step;
+    v.site = where->site;
+    v.threshold = (uint32_t)(where->p * 65536.0f + 0.5f);
+    if (v.threshold > 65535) v.threshold = 65535;
+    v.p[0] = (dp_real)65536 / (dp_real)(65536 - v.threshold);
+    dp__vec_run(x, &v, rows, 16 * rows * n);
+}
+
+/* loss [rows] and dlogits [rows, k] = factor * dloss/dlogits. labels [rows], or targets [rows, k]
+ * for multi-label and regression. */
+static void dp__loss(const dp__exec *x, dp_problem problem, dp_real *loss, dp_real *dlogits,
+                     const dp_real *logits, const int32_t *labels, const dp_real *targets,
+                     dp_real factor, size_t rows, size_t k) {
+    int op = problem == DP_SINGLE_LABEL ? DP__VEC_CROSS_ENTROPY
+             : problem == DP_MULTI_LABEL ? DP__VEC_BCE : DP__VEC_SQUARES;
+    dp__vec v = dp__vec_rows(op, dlogits, k, logits, k, k);
+    v.s = loss;
+    v.ids = labels;
+    v.z = targets;
+    v.ldz = k;
+    v.p[0] = factor;
+    dp__vec_run(x, &v, rows, rows * k);
+}
+
+/* y [rows, n] = (word[ids] + type[types]) + place[at]; tables are [*, n]. */
+static void dp__embed(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *word,
+                      const dp_real *type, const dp_real *place, const int32_t *ids,
+                      const int32_t *types, const int32_t *at, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_GATHER, y, ldy, word, n, n);
+    v.w = type;
+    v.z = place;
+    v.ids = ids;
+    v.types = types;
+    v.at = at;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* dtable[ids[r]] += dy[r], rows in order; once for each of the three tables. */
+static void dp__embed_backward(const dp__exec *x, dp_real *dtable, const dp_real *dy, size_t lddy,
+                               const int32_t *ids, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_SCATTER, dtable, n, dy, lddy, n);
+    v.ids = ids;
+    v.rows = rows;
+    dp__vec_run_columns(x, &v);
+}
+
+/* Sum of squares of in [n]: blocks of 4,096, their sums added in double, in order.
+ * blocks [(n + 4095) / 4096] is working memory. Infinite or NaN if an element is. */
+static double dp__squared_norm(const dp__exec *x, const dp_real *in, size_t n, double *blocks) {
+    double  sum = 0;
+    dp__vec v = dp__vec_flat(DP__VEC_NORM, NULL, in, n);
+    v.sums = blocks;
+    dp__vec_run_flat(x, &v);
+    for (size_t i = 0; i < (n + DP__FLAT - 1) / DP__FLAT; i++) sum += blocks[i];
+    return sum;
+}
+
+static int dp__all_finite(const dp__exec *x, const dp_real *in, size_t n) {
+    int32_t flag = 0;
+    dp__vec v = dp__vec_flat(DP__VEC_FINITE, NULL, in, n);
+    v.flag = &flag;
+    dp__vec_run_flat(x, &v);
+    return !flag;
+}
+
+/* Step number step (from 1) of Adam or AdamW. */
+typedef struct dp__adam_step {
+    double   lr, beta1, beta2, eps, decay;
+    double   grad_factor; /* what the gradient is multiplied by: clipping, mean over rows */
+    uint64_t step;
+    int      decoupled; /* 1: AdamW, 0: Adam with L2 */
+} dp__adam_step;
+
+/* base^n for whole n, by squaring. */
+static double dp__power(double base, uint64_t n) {
+    double result = 1;
+    for (; n > 0; n /= 2, base *= base)
+        if (n & 1) result *= base;
+    return result;
+}
+
+/* weight, mean, square [n] after one step with the gradient [n]. */
+static void dp__adam(const dp__exec *x, const dp__adam_step *a, dp_real *weight,
+                     const dp_real *gradient, dp_real *mean, dp_real *square, size_t n) {
+    dp_real eps = (dp_real)a->eps;
+    dp__vec v = dp__vec_flat(DP__VEC_ADAM, weight, gradient, n);
+    v.s = mean;
+    v.t = square;
+    v.b = &eps;
+    v.p[0] = (dp_real)a->grad_factor;
+    v.p[1] = a->decoupled ? (dp_real)0 : (dp_real)a->decay;
+    v.p[2] = a->decoupled ? (dp_real)(1 - a->lr * a->decay) : (dp_real)1;
+    v.p[3] = (dp_real)(1 - a->beta1);
+    v.p[4] = (dp_real)a->beta2;
+    v.p[5] = (dp_real)(1 - a->beta2);
+    v.p[6] = (dp_real)(a->lr / (1 - dp__power(a->beta1, a->step)));
+    v.p[7] = (dp_real)sqrt(1 - dp__power(a->beta2, a->step));
+    dp__vec_run_flat(x, &v);
+}
+
+/* Codes u8 = s8 + 128 of in [rows, n] with one scale per row; columns n to padded become 128. */
+static void dp__quantize_rows(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded,
+                              dp_real *scale, const dp_real *in, size_t ldin, size_t rows,
+                              size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_QUANTIZE, NULL, 0, in, ldin, n);
+    v.q = q;
+    v.ldq = ldq;
+    v.ldz = padded;
+    v.s = scale;
+    v.p[0] = 128;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* The same for weights: s8, one scale per output channel (row). */
+static void dp__quantize_channels(const dp__exec *x, int8_t *q, size_t ldq, dp_real *scale,
+                                  const dp_real *in, size_t ldin, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_QUANTIZE, NULL, 0, in, ldin, n);
+    v.q = (uint8_t *)q;
+    v.ldq = ldq;
+    v.ldz = n;
+    v.s = scale;
+    dp__vec_run(x, &v, rows, rows * n);
+}
+
+/* y [rows, n] = float(sum) * (scale of the row * scale of the column) + bias [n] or NULL. */
+static void dp__dequantize(const dp__exec *x, dp_real *y, size_t ldy, const int32_t *sum,
+                           size_t ldsum, dp_real *row_scale, const dp_real *column_scale,
+                           const dp_real *bias, size_t rows, size_t n) {
+    dp__vec v = dp__vec_rows(DP__VEC_DEQUANTIZE, y, ldy, NULL, ldsum, n);
+    v.acc = sum;
+    v.s = row_scale;
+    v.w = column_scale;
+    v.b = bias;
+    dp__vec_run(x, &v, rows, rows * n);
+}
 
 /* ============================================================================================
  * [F3] BERT forward                                                         budget 240 lines
