@@ -1,0 +1,39 @@
+/* selftest.c -- prints the digest of dp_selftest for every level of this machine.
+ *
+ *     selftest
+ *
+ * All lines must show the same digest: exit 0 if so, else 1. Two machines can compare theirs.
+ */
+#define DISEASEPRED_IMPLEMENTATION
+#include "../diseasepred.h"
+
+#include <stdio.h>
+
+int main(void) {
+    static const int32_t threads[] = {1, 2, 3};
+    char                 first[65] = "", digest[65];
+    int                  different = 0;
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        const char *name = dp_isa_name((dp_isa)isa), *missing = dp_isa_missing((dp_isa)isa);
+        if (missing != NULL) {
+            printf("%-12s             %s\n", name, missing);
+            continue;
+        }
+        for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+            dp_env   env;
+            dp_error err;
+            DP_CLEAR(env);
+            env.isa_cap = (dp_isa)isa;
+            env.threads = threads[i];
+            if (dp_selftest(&env, digest, &err) != DP_OK) {
+                printf("%-12s %d threads  %s\n", name, (int)threads[i], err.text);
+                return 1;
+            }
+            if (first[0] == 0) memcpy(first, digest, sizeof first);
+            different += strcmp(first, digest) != 0;
+            printf("%-12s %d threads  %s\n", name, (int)threads[i], digest);
+        }
+    }
+    printf("%s\n", different ? "the digests differ" : "all digests are equal");
+    return different != 0;
+}
