@@ -6218,16 +6218,237 @@ static void dp__dequantize(const dp__exec *x, dp_real *y, size_t ldy, const int3
  * ============================================================================================ */
 
 /* ============================================================================================
- * [G1] Adam                                                                 budget 140 lines
+ * [G1] Adam                                                                 budget 100 lines
+ * Owns:   one optimizer step over flat arrays, clipping, learning rates.   Needs: F2.
+ * Never:  writes a weight before the gradient and both moments are known to be finite.
+ * Tests:  tests/test_learn.c: adam_*, clip_*, rate_*
  * ============================================================================================ */
+
+#ifndef DP_NO_TRAIN
+
+/* Learning rate of step (from 0) of all steps, as in transformers'
+ * get_constant_schedule_with_warmup and get_linear_schedule_with_warmup: warm-up climbs
+ * linearly from 0, linear decay ends at 0. steps 0: unknown, so no decay. */
+static double dp__rate(const dp_train_options *o, uint64_t step, uint64_t steps) {
+    double at = (double)step, all = (double)steps;
+    double warm = o->warmup < 1 ? -floor(-o->warmup * all) : floor(o->warmup);
+    if (at < warm) return o->lr * (at / warm);
+    if (o->schedule == DP_CONSTANT || steps == 0) return o->lr;
+    double left = at < all ? all - at : 0, span = all - warm > 1 ? all - warm : 1;
+    return o->lr * (left / span);
+}
+
+/* What a gradient of this norm is multiplied by (torch.nn.utils.clip_grad_norm_): its norm is
+ * then below limit, its direction the same. limit < 0: it stays. */
+static double dp__clip(double norm, double limit) {
+    double share = limit / (norm + 1e-6);
+    return limit < 0 || share > 1 ? 1 : share;
+}
+
+/* The arrays of an optimizer over n parameters: weights, gradient, first and second moment. */
+typedef struct dp__optim {
+    size_t   n;
+    dp_real *w, *g, *m, *v; /* [n] each */
+    double  *sums;          /* [(n + 4095) / 4096] */
+} dp__optim;
+
+typedef enum dp__step_result { DP__STEP_DONE, DP__STEP_SKIPPED, DP__STEP_LOST } dp__step_result;
+
+/* Step number t (from 1) with the learning rate rate. norm: of the gradient before clipping.
+ * Skipped: gradient or moments are not finite, nothing was written. Lost: a new weight is not
+ * finite. With rate and rate * decay <= 1, eps >= 1e-12, beta1 <= 0.9999 (checked by the
+ * trainer) that needs a weight that was not finite before: squares of the gradient being finite,
+ * |m| < 2e19, so a step is below 2e19 / 1e-12 / 1e-4 < FLT_MAX / 1000. */
+static dp__step_result dp__optim_step(const dp__exec *x, const dp__optim *a,
+                                      const dp_train_options *o, double rate, uint64_t t,
+                                      double *norm) {
+    dp__adam_step step;
+    *norm = sqrt(dp__squared_norm(x, a->g, a->n, a->sums));
+    if (!(*norm - *norm == 0) || !dp__all_finite(x, a->m, a->n) || !dp__all_finite(x, a->v, a->n))
+        return DP__STEP_SKIPPED;
+    step.lr = rate;
+    step.beta1 = o->beta1;
+    step.beta2 = o->beta2;
+    step.eps = o->eps;
+    step.decay = o->weight_decay;
+    step.grad_factor = dp__clip(*norm, o->grad_norm);
+    step.step = t;
+    step.decoupled = o->optimizer == DP_ADAMW;
+    dp__adam(x, &step, a->w, a->g, a->m, a->v, a->n);
+    return dp__all_finite(x, a->w, a->n) ? DP__STEP_DONE : DP__STEP_LOST;
+}
+
+#endif
 
 /* ============================================================================================
  * [G2] Training loop                                                        budget 220 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [G3] Metrics                                                              budget 200 lines
+ * [G3] Metrics                                                              budget 150 lines
+ * Owns:   what a row of logits is worth: right or wrong, loss, calibration.    Needs: E2.
+ * Never:  counts a number that is not finite: such a row is refused, not averaged in.
+ * Tests:  tests/test_learn.c: metrics_*
  * ============================================================================================ */
+
+#define DP__BINS 15 /* of confidence, for the expected calibration error */
+
+/* What is counted of one class; the last three for regression, where y are its targets. */
+typedef struct dp__tally {
+    uint64_t label, guess, both; /* rows that have it, that were given it, both */
+    double   mean, spread;       /* of y; spread = sum (y - mean)^2, Welford's way */
+    double   error;              /* sum (prediction - y)^2 */
+} dp__tally;
+
+typedef struct dp__meter {
+    dp_problem problem;
+    size_t     classes;
+    uint64_t   rows, right;
+    double     loss;      /* sum over rows of their mean over outputs */
+    dp__tally *tally;     /* [K] */
+    uint64_t  *confusion; /* [K, K] row = label, column = prediction; or NULL */
+    uint64_t   bin_rows[DP__BINS], bin_right[DP__BINS];
+    double     bin_sum[DP__BINS]; /* of confidences */
+} dp__meter;
+
+static void dp__meter_init(dp__meter *m, dp_problem problem, size_t classes, dp__tally *tally,
+                           uint64_t *confusion) {
+    memset(m, 0, sizeof *m);
+    memset(tally, 0, classes * sizeof *tally);
+    if (confusion != NULL) memset(confusion, 0, classes * classes * sizeof *confusion);
+    m->problem = problem;
+    m->classes = classes;
+    m->tally = tally;
+    m->confusion = confusion;
+}
+
+/* One decision with its confidence; bin b holds confidences in (b / 15, (b + 1) / 15]. */
+static void dp__meter_bin(dp__meter *m, double confidence, int right) {
+    double  place = -floor(-confidence * DP__BINS) - 1;
+    int32_t b = place < 0 ? 0 : place > DP__BINS - 1 ? DP__BINS - 1 : (int32_t)place;
+    m->bin_rows[b]++;
+    m->bin_right[b] += right ? 1 : 0;
+    m->bin_sum[b] += confidence;
+}
+
+/* Class with the largest logit; the first of equals. */
+static size_t dp__best(const dp_real *logits, size_t classes) {
+    size_t best = 0;
+    for (size_t i = 1; i < classes; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+/* Softmax of z: -log p[label] = log(sum exp(z - z[best])) + z[best] - z[label], and
+ * p[best] = 1 / sum exp(z - z[best]). */
+static int dp__meter_single(dp__meter *m, const dp_real *z, int32_t label) {
+    size_t best = dp__best(z, m->classes), want = (size_t)label;
+    double sum = 0;
+    for (size_t i = 0; i < m->classes; i++) sum += (double)dp__exp(z[i] - z[best]);
+    m->loss += (double)dp__log((dp_real)sum) + ((double)z[best] - (double)z[want]);
+    m->tally[want].label++;
+    m->tally[best].guess++;
+    m->tally[best].both += best == want;
+    if (m->confusion != NULL) m->confusion[want * m->classes + best]++;
+    dp__meter_bin(m, 1 / sum, best == want);
+    return best == want;
+}
+
+/* Sigmoid of each z, target y in [0, 1]: -y log p - (1 - y) log(1 - p)
+ * = max(z, 0) - z y + log(1 + exp(-|z|)). A class is given at p > 1/2. */
+static int dp__meter_multi(dp__meter *m, const dp_real *z, const float *target) {
+    double loss = 0;
+    int    right = 1;
+    for (size_t i = 0; i < m->classes; i++) {
+        double x = (double)z[i], y = (double)target[i];
+        double small = (double)dp__exp((dp_real)-fabs(x));
+        int    guess = x > 0, label = y > 0.5;
+        loss += (x > 0 ? x : 0) - x * y + (double)dp__log((dp_real)(1 + small));
+        m->tally[i].label += (uint64_t)label;
+        m->tally[i].guess += (uint64_t)guess;
+        m->tally[i].both += (uint64_t)(label && guess);
+        dp__meter_bin(m, 1 / (1 + small), guess == label);
+        right = right && guess == label;
+    }
+    m->loss += loss / (double)m->classes;
+    return right;
+}
+
+static int dp__meter_regression(dp__meter *m, const dp_real *z, const float *target) {
+    double loss = 0;
+    for (size_t i = 0; i < m->classes; i++) {
+        dp__tally *t = &m->tally[i];
+        double y = (double)target[i], miss = (double)z[i] - y, step = y - t->mean;
+        t->mean += step / (double)(m->rows + 1);
+        t->spread += step * (y - t->mean);
+        t->error += miss * miss;
+        loss += miss * miss;
+    }
+    m->loss += loss / (double)m->classes;
+    return 0;
+}
+
+/* Adds a row: logits [K] with a label, or with targets [K]. 0 when a logit is not finite: the
+ * row is then not counted (comparisons with NaN would pass it off as class 0). */
+static int dp__meter_add(dp__meter *m, const dp_real *logits, int32_t label, const float *target) {
+    int right;
+    for (size_t i = 0; i < m->classes; i++)
+        if (!((double)(logits[i] - logits[i]) == 0)) return 0;
+    if (m->problem == DP_SINGLE_LABEL) right = dp__meter_single(m, logits, label);
+    else if (m->problem == DP_MULTI_LABEL) right = dp__meter_multi(m, logits, target);
+    else right = dp__meter_regression(m, logits, target);
+    m->right += right ? 1 : 0;
+    m->rows++;
+    return 1;
+}
+
+/* Mean over the outputs of 1 - error / spread; a constant target counts 1 if met, else 0. */
+static double dp__meter_r2(const dp__meter *m) {
+    double sum = 0;
+    for (size_t i = 0; i < m->classes; i++) {
+        const dp__tally *t = &m->tally[i];
+        sum += t->spread > 0 ? 1 - t->error / t->spread : t->error > 0 ? 0 : 1;
+    }
+    return sum / (double)m->classes;
+}
+
+/* F1 of a class = 2 both / (label + guess); mean over the classes that occur in either. */
+static double dp__meter_f1(const dp__meter *m) {
+    double   sum = 0;
+    uint64_t seen = 0;
+    for (size_t i = 0; i < m->classes; i++) {
+        const dp__tally *t = &m->tally[i];
+        if (t->label + t->guess == 0) continue;
+        sum += 2 * (double)t->both / (double)(t->label + t->guess);
+        seen++;
+    }
+    return seen > 0 ? sum / (double)seen : 0;
+}
+
+/* Sum over bins of |right - confidence| / decisions ("On Calibration of Modern Neural
+ * Networks", 2017, equation 3). */
+static double dp__meter_ece(const dp__meter *m) {
+    double   sum = 0;
+    uint64_t all = 0;
+    for (int i = 0; i < DP__BINS; i++) {
+        sum += fabs((double)m->bin_right[i] - m->bin_sum[i]);
+        all += m->bin_rows[i];
+    }
+    return all > 0 ? sum / (double)all : 0;
+}
+
+/* Fields that a problem does not have, and all of them without rows, are 0. */
+static void dp__meter_result(const dp__meter *m, dp_metrics *out) {
+    memset(out, 0, sizeof *out);
+    out->struct_size = sizeof *out;
+    if (m->rows == 0) return;
+    out->rows = (size_t)m->rows;
+    out->nll = m->loss / (double)m->rows;
+    out->macro_f1 = dp__meter_f1(m);
+    out->ece = dp__meter_ece(m);
+    out->accuracy = m->problem == DP_REGRESSION ? dp__meter_r2(m)
+                                                : (double)m->right / (double)m->rows;
+}
 
 /* ============================================================================================
  * [G4] Quantizer                                                            budget 260 lines
