@@ -145,7 +145,8 @@
  *   DP_MALLOC(n) DP_FREE(p), malloc    default allocator; both or neither
  *   DP_ASSERT(x), nothing              internal invariants, never input
  *   DP_NO_STDIO, off                   no default files: models come through dp_io
- *   DP_NO_POSIX, off                   default files by C99 stdio; no durability promised
+ *   DP_NO_POSIX, off                   default files by C99 stdio; no durability promised;
+ *                                      also no threads
  *   DP_NO_THREADS, off                 no thread library
  *   DP_NO_SIMD, off                    scalar kernels only
  *   DP_NO_AVX2, DP_NO_AVX512, off      leave these kernel rows out
@@ -182,12 +183,8 @@
  * [A1] Version and linkage                                                   budget 60 lines
  * ============================================================================================ */
 
-/* POSIX names under -std=c99. Trap: a libc header that came before without _GNU_SOURCE has
- * already hidden them; the symptom would be "openat undeclared" far below. */
+/* POSIX names under -std=c99: asked for before the first libc header, checked in [B1]. */
 #if defined(DISEASEPRED_IMPLEMENTATION) && !defined(DP_NO_POSIX) && !defined(_GNU_SOURCE)
-#if defined(_FEATURES_H) && !defined(__USE_GNU) && !defined(__USE_XOPEN2K8)
-#error "diseasepred.h: include it before other headers, or define _GNU_SOURCE, or DP_NO_POSIX"
-#endif
 #define _GNU_SOURCE 1
 #endif
 
@@ -1116,7 +1113,8 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 
 #endif /* DISEASEPRED_H */
 
-#ifdef DISEASEPRED_IMPLEMENTATION
+#if defined(DISEASEPRED_IMPLEMENTATION) && !defined(DP__IMPLEMENTED)
+#define DP__IMPLEMENTED 1
 
 /* ============================================================================================
  * [B] Foundations                                                           budget 800 lines
@@ -1129,11 +1127,21 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
  * Tests:  tests/hygiene/, tests/test_base.c: platform_*
  * ============================================================================================ */
 
-#if defined(__FAST_MATH__) && !defined(DP_ALLOW_FAST_MATH)
+#if !defined(DP_ALLOW_FAST_MATH) &&                                                              \
+    (defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) ||   \
+     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0))
 #error "diseasepred.h: -ffast-math changes results; define DP_ALLOW_FAST_MATH to accept that"
+#endif
+/* Trap: a libc header that came before without _GNU_SOURCE has already hidden the POSIX names;
+ * the symptom would be "openat undeclared" far below. */
+#if defined(__GLIBC__) && !defined(DP_NO_POSIX) && !defined(__USE_XOPEN2K8)
+#error "diseasepred.h: include it before other headers, or define _GNU_SOURCE, or DP_NO_POSIX"
 #endif
 #if defined(DP_MALLOC) != defined(DP_FREE)
 #error "diseasepred.h: define both DP_MALLOC and DP_FREE, or neither"
+#endif
+#if defined(DP_NO_POSIX) && !defined(DP_NO_THREADS)
+#define DP_NO_THREADS 1
 #endif
 
 #include <float.h>
@@ -1142,12 +1150,22 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #include <stdlib.h>
 #include <string.h>
 
-/* Contraction of a*b+c would change bits: off for gcc (whole region) and clang. */
+#if (FLT_EVAL_METHOD == 1 || FLT_EVAL_METHOD == 2) && !defined(DP_ALLOW_FAST_MATH)
+#error "diseasepred.h: floats are kept wider than float (x87: use -msse2 -mfpmath=sse)"
+#endif
+
+/* Contraction of a*b+c would change bits: off down to the end of [H], where the host program's
+ * setting returns. Trap: clang obeys -ffp-contract=fast in spite of the pragma; dp_selftest
+ * shows it as another digest. */
 #if defined(__clang__)
+#pragma float_control(push)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC push_options
 #pragma GCC optimize("fp-contract=off")
+#endif
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
 #endif
 
 #if defined(__GNUC__)
@@ -1158,9 +1176,11 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 
 /* A build that leaves parts out leaves some helpers without a caller. The full build has none,
  * and the warning stays on to prove it. */
-#if defined(__GNUC__) && (defined(DP_NO_STDIO) || defined(DP_NO_THREADS) || \
-    defined(DP_NO_SIMD) || defined(DP_NO_AVX2) || defined(DP_NO_AVX512) || \
-    defined(DP_NO_TRAIN) || defined(DP_NO_QUANTIZE) || defined(DP_REAL_DOUBLE))
+#if defined(__GNUC__) &&                                                                         \
+    (defined(DISEASEPRED_STATIC) || defined(DP_NO_STDIO) || defined(DP_NO_POSIX) ||              \
+     defined(DP_NO_THREADS) || defined(DP_NO_SIMD) || defined(DP_NO_AVX2) ||                     \
+     defined(DP_NO_AVX512) || defined(DP_NO_TRAIN) || defined(DP_NO_QUANTIZE) ||                 \
+     defined(DP_REAL_DOUBLE))
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 
@@ -6538,7 +6558,12 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]) {
 }
 #endif
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+#if defined(__clang__)
+#pragma float_control(pop)
+#elif defined(__GNUC__)
 #pragma GCC pop_options
 #endif
 

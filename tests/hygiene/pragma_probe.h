@@ -1,0 +1,7 @@
+/* Stands in for the intrinsics header, so that it is compiled inside the pinned region. */
+#include <immintrin.h>
+float pinned_inside(float a, float b, float c);
+
+float pinned_inside(float a, float b, float c) {
+    return a * b + c;
+}

@@ -1,0 +1,223 @@
+#!/bin/sh
+# run.sh quick|features|full -- how the header behaves as a header.
+#
+#   quick     C99, C11, C++11, two units, static copies, inclusion order, pragmas, every DP_NO_
+#             macro: with $CC (cc)                            (part of make test)
+#   features  every DP_NO_ macro, with gcc and clang
+#   full      everything, in every language version, with gcc and clang
+# Objects are built at -O0 with all warnings as errors. A compiler that is not there is a SKIP.
+cd "$(dirname "$0")" || exit 1
+out=../../build/hygiene
+mkdir -p $out
+passed=0 failed=0 skipped=0
+warn="-Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wdouble-promotion -Wundef -Wvla
+      -Wcast-qual"
+cwarn="$warn -Wstrict-prototypes"
+
+ok() { # NAME STATUS: counts one check; a failure shows the log
+    if [ "$2" = 0 ]; then
+        passed=$((passed + 1))
+        echo "ok   $1"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $1"
+        grep -E 'error|undefined|warning' $out/log | head -5 | sed 's/^/     /'
+    fi
+}
+
+skip() {
+    skipped=$((skipped + 1))
+    echo "SKIP $1: $2"
+}
+
+try() { # NAME COMMAND...: the command must succeed
+    name=$1 && shift
+    "$@" >$out/log 2>&1
+    ok "$name" $?
+}
+
+refuse() { # NAME SENTENCE COMMAND...: the compiler must stop with that sentence
+    name=$1 sentence=$2 && shift 2
+    if "$@" >$out/log 2>&1; then
+        echo "error: accepted" >$out/log
+        ok "$name" 1
+    else
+        grep -q -- "$sentence" $out/log
+        ok "$name" $?
+    fi
+}
+
+has() { command -v "${1%% *}" >/dev/null; }
+
+c() { # STD ARGUMENTS...: compile quickly with every warning
+    std=$1 && shift
+    # shellcheck disable=SC2086
+    $cc -std=$std -O0 $cwarn "$@"
+}
+
+cxx() {
+    std=$1 && shift
+    # shellcheck disable=SC2086
+    $cpp -std=$std -O0 $warn "$@"
+}
+
+# ---- languages, units, inclusion -------------------------------------------------------------
+
+languages() { # C-STANDARDS C++-STANDARDS
+    for std in $1; do
+        file=c99.c
+        [ "$std" = c11 ] && file=c11.c
+        try "$cc $std" c "$std" $file -o $out/a -lm -lpthread
+    done
+    if has $cpp; then
+        for std in $2; do
+            try "$cpp $std" cxx "$std" cpp11.cpp -o $out/a -lm -lpthread
+        done
+    else
+        skip "$cpp" "not installed"
+    fi
+}
+
+public_functions() { # the X-list of the functions that part A declares
+    names=$(sed -n '/^#ifndef DISEASEPRED_H/,/^#endif .* DISEASEPRED_H/s/^DPDEF.*[ *]\(dp_[a-z0-9_]*\)(.*/\1/p' ../../diseasepred.h)
+    echo "#define PUBLIC_FUNCTIONS(X) \\"
+    for name in $names; do echo "    X($name) \\"; done
+    echo
+}
+
+units() {
+    public_functions >$out/public_functions.h
+    c c99 -c two_tus_a.c -o $out/two_a.o >$out/log 2>&1
+    try "$cc two units, every public function links" \
+        c c99 -I$out two_tus_b.c $out/two_a.o -o $out/two -lm -lpthread
+    try "$cc two units run" $out/two
+    if has $cpp; then
+        try "$cpp links the C object" cxx c++11 cpp_user.cpp $out/two_a.o -o $out/user -lm -lpthread
+    fi
+    try "$cc included again and again" c gnu99 twice.c -o $out/twice -lm -lpthread
+    refuse "$cc declarations first hide POSIX under c99" "include it before other headers" \
+        c c99 -c twice.c -o $out/a.o
+    c c99 -c static_a.c -o $out/static_a.o >$out/log 2>&1 &&
+        c c99 -c static_b.c -o $out/static_b.o >>$out/log 2>&1 &&
+        $cc $out/static_a.o $out/static_b.o -o $out/static -lm -lpthread >>$out/log 2>&1 &&
+        $out/static
+    ok "$cc two static copies" $?
+    absent "$cc static copies show no symbol" $out/static_b.o '[TDBRCVW] dp_'
+}
+
+inclusion() {
+    refuse "$cc headers came first" "include it before other headers" \
+        c c99 -c after_others.c -o $out/a.o
+    try "$cc headers came first, _GNU_SOURCE" c c99 -D_GNU_SOURCE -c after_others.c -o $out/a.o
+    try "$cc headers came first, DP_NO_POSIX" c c99 -DDP_NO_POSIX -c after_others.c -o $out/a.o
+    try "$cc headers came first, gnu99" c gnu99 -c after_others.c -o $out/a.o
+    refuse "$cc DP_MALLOC without DP_FREE" "both DP_MALLOC and DP_FREE" \
+        c c99 "-DDP_MALLOC(n)=0" -c feature.c -o $out/a.o
+    refuse "$cc -ffast-math" "fast-math changes results" c c99 -ffast-math -c feature.c -o $out/a.o
+    refuse "$cc -ffinite-math-only" "fast-math changes results" \
+        c c99 -ffinite-math-only -c feature.c -o $out/a.o
+    try "$cc -ffast-math, DP_ALLOW_FAST_MATH" \
+        c c99 -ffast-math -DDP_ALLOW_FAST_MATH -c feature.c -o $out/a.o
+}
+
+# ---- nothing is left behind ------------------------------------------------------------------
+
+fused() { # FUNCTION: 0 if its code has a fused multiply-add
+    sed -n "/^$1:/,/^[[:space:]]*\.size/p" $out/pragmas.s | grep -q 'v\{0,1\}fn\{0,1\}madd'
+}
+
+pragmas() {
+    case $(uname -m) in x86_64) ;; *) skip "$cc pragmas" "written for x86-64" && return ;; esac
+    contract=fast
+    $cc --version | grep -q clang && contract=on
+    c c99 -O2 -mfma -ffp-contract=$contract -DDP_NO_AVX2 '-DDP_SIMD_HEADER="pragma_probe.h"' -I. \
+        -S pragmas.c -o $out/pragmas.s >$out/log 2>&1
+    fused host_after
+    ok "$cc contraction of the host's code is as before" $?
+    fused pinned_inside
+    ok "$cc contraction is off inside the header" $((1 - $?))
+    for feature in DP_NO_TRAIN DP_NO_AVX512; do
+        refuse "$cc warnings of the host's code are as before, $feature" "host_unused" \
+            c c99 -DWITH_UNUSED -D$feature -c pragmas.c -o $out/a.o
+    done
+}
+
+# ---- each DP_NO_ macro, and what must be gone ------------------------------------------------
+
+absent() { # NAME OBJECT PATTERN: no line of nm matches
+    if [ ! -f "$2" ]; then echo "error: $2 was not built" >$out/log && ok "$1" 1 && return; fi
+    nm "$2" | grep -E -- "$3" | sed 's/^/error: /' >$out/log
+    [ ! -s $out/log ]
+    ok "$1" $?
+}
+
+feature() { # LABEL PATTERN FLAGS...: builds, and no symbol matches; the full build has some
+    label=$1 pattern=$2 && shift 2
+    rm -f $out/feature.o
+    try "$cc $label" c c99 "$@" -c feature.c -o $out/feature.o
+    absent "$cc $label: symbols are gone" $out/feature.o "$pattern"
+    echo "error: the full build has no symbol like $pattern: the check above says nothing" >$out/log
+    nm $out/full.o | grep -Eq -- "$pattern"
+    ok "$cc $label: the full build has them" $?
+}
+
+registers() { # LABEL PATTERN: the code of feature.o uses no such register
+    objdump -d $out/feature.o | grep -E -- "$2" | head -3 | sed 's/^/error: /' >$out/log
+    [ ! -s $out/log ]
+    ok "$cc $1" $?
+}
+
+features() {
+    rm -f $out/full.o
+    try "$cc everything in" c c99 -c feature.c -o $out/full.o
+    feature DP_NO_STDIO ' U (open|openat|fopen|fread|fwrite|fsync|pread|rename|stderr|stdout)' \
+        -DDP_NO_STDIO
+    c c99 -E -DDP_NO_STDIO -DDP_NO_SIMD feature.c 2>&1 | grep -E '^# .*/stdio.h' >$out/log
+    [ ! -s $out/log ]
+    ok "$cc DP_NO_STDIO: <stdio.h> is not included" $?
+    feature DP_NO_POSIX ' U (open|openat|fsync|pread|fstat|fstatvfs|renameat|unlinkat|pthread_.*)$' \
+        -DDP_NO_POSIX
+    feature DP_NO_THREADS ' U pthread_' -DDP_NO_THREADS
+    feature DP_NO_TRAIN ' [Tt] (dp_train|dp__adam|dp__[a-z0-9_]*_backward)' -DDP_NO_TRAIN
+    feature DP_NO_QUANTIZE ' [Tt] dp_quantize' -DDP_NO_QUANTIZE
+    feature "own malloc" ' U (malloc|free|calloc|realloc)$' "-DDP_MALLOC(n)=own_malloc(n)" \
+        "-DDP_FREE(p)=own_free(p)" -include own_malloc.h
+    case $(uname -m) in x86_64) ;; *) skip "$cc DP_NO_SIMD" "written for x86-64" && return ;; esac
+    feature DP_NO_SIMD ' [Tt] dp__.*_avx' -DDP_NO_SIMD
+    registers "DP_NO_SIMD: no vector registers beyond xmm" '%[yz]mm'
+    feature DP_NO_AVX2 ' [Tt] dp__.*_avx' -DDP_NO_AVX2
+    registers "DP_NO_AVX2: no vector registers beyond xmm" '%[yz]mm'
+    feature DP_NO_AVX512 ' [Tt] dp__.*_avx512' -DDP_NO_AVX512
+    registers "DP_NO_AVX512: no zmm and no mask registers" '%zmm|%k[0-7]'
+    try "$cc everything out" c c99 -DDP_NO_STDIO -DDP_NO_POSIX -DDP_NO_THREADS -DDP_NO_SIMD \
+        -DDP_NO_TRAIN -DDP_NO_QUANTIZE -c feature.c -o $out/feature.o
+    echo "error: see nm of $out/full.o" >$out/log
+    ! nm $out/full.o | grep -E ' [A-TV-Z] ' | grep -vq ' T dp_[a-z]'
+    ok "$cc exports functions named dp_ only, and no data" $?
+}
+
+compilers() { # runs "$@" with gcc and clang
+    for pair in gcc:g++ clang:clang++; do
+        cc=${pair%:*} cpp=${pair#*:}
+        if has $cc; then "$@"; else skip $cc "not installed"; fi
+    done
+}
+
+everything() {
+    languages "c99 c11 c17 c2x" "c++11 c++14 c++17 c++20"
+    units
+    inclusion
+    pragmas
+    features
+}
+
+cc=${CC:-cc} cpp=c++
+case "$cc" in *clang*) cpp=clang++ ;; *gcc*) cpp=g++ ;; esac
+case "$1" in
+quick) languages "c99 c11" "c++11" && units && inclusion && pragmas && features ;;
+features) compilers features ;;
+full) compilers everything ;;
+*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+esac
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
