@@ -2920,6 +2920,34 @@ static int dp__json_double(const dp_json *json, double *to) {
            dp__read_double(json->text + json->token, json->length, to);
 }
 
+/* The present string as a name: in the arena, with a 0 behind it. NULL with *status set: it is no
+ * string, holds NUL or a lone surrogate (J3), or is longer than max bytes. */
+static const char *dp__json_copy(const dp_json *json, size_t max, dp__arena *arena,
+                                 const char *file, dp_status *status, dp_error *err) {
+    const char *p = json->text + json->token;
+    if (json->kind != DP_JSON_STRING && json->kind != DP_JSON_KEY) {
+        *status = dp__json_fail(err, file, DP_E_FORMAT, "J1", json->token, "a string is expected");
+        return NULL;
+    }
+    for (size_t at = 0; at < json->length;) {
+        size_t  here = json->token + at;
+        int32_t c = dp__json_rune(p, json->length, &at);
+        if (c > 0 && (c < 0xD800 || c > 0xDFFF)) continue;
+        *status = dp__json_fail(err, file, DP_E_FORMAT, "J3", here,
+                                "a name holds NUL or a lone surrogate");
+        return NULL;
+    }
+    size_t bytes = dp__json_text(json, NULL, 0);
+    if (bytes > max) {
+        *status = dp__json_fail(err, file, DP_E_LIMIT, "J4", json->token, "a name is too long");
+        return NULL;
+    }
+    char *to = (char *)dp__arena_get(arena, bytes + 1, 1);
+    if (to != NULL) dp__json_text(json, to, bytes + 1);
+    else *status = dp__no_memory(err);
+    return to;
+}
+
 /* A name in the document, for the search for duplicates. */
 typedef struct dp__json_name {
     const char *p; /* escapes as written */
@@ -2938,11 +2966,12 @@ static int dp__json_name_compare(const void *pa, const void *pb) {
 }
 
 /* Notes every name with the number of its object. names NULL: only counts. */
-static dp_status dp__json_names(const char *text, size_t bytes, const char *file,
+static dp_status dp__json_names(const char *text, size_t at, size_t bytes, const char *file,
                                 dp__json_name *names, size_t *count, dp_error *err) {
     size_t  object[DP_MAX_JSON_DEPTH + 1], objects = 0;
     dp_json json;
     dp__json_begin(&json, text, bytes);
+    json.at = at;
     *count = 0;
     do {
         dp_status status = dp__json_next(&json, file, err);
@@ -2958,16 +2987,17 @@ static dp_status dp__json_names(const char *text, size_t bytes, const char *file
     return DP_OK;
 }
 
-/* Checks a whole document: J1 to J6. What is read from it later has no errors of grammar. */
-static dp_status dp__json_unique(const char *text, size_t bytes, const dp_alloc *alloc,
+/* Checks a whole document that begins at text[at]: J1 to J6. What is read from it later has no
+ * errors of grammar. Places are counted from text. */
+static dp_status dp__json_unique(const char *text, size_t at, size_t bytes, const dp_alloc *alloc,
                                  const char *file, dp_error *err) {
     size_t    count, cap;
-    dp_status status = dp__json_names(text, bytes, file, NULL, &count, err);
+    dp_status status = dp__json_names(text, at, bytes, file, NULL, &count, err);
     if (status != DP_OK || count == 0) return status;
     cap = count;
     dp__json_name *names = (dp__json_name *)dp__alloc(alloc, cap, sizeof *names);
     if (names == NULL) return dp__no_memory(err);
-    dp__json_names(text, bytes, file, names, &count, err);
+    dp__json_names(text, at, bytes, file, names, &count, err);
     dp__sort(names, count, sizeof *names, dp__json_name_compare);
     for (size_t i = 1; i < count && status == DP_OK; i++) {
         const dp__json_name *a = names + i - 1, *b = names + i;
@@ -3040,8 +3070,810 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
 }
 
 /* ============================================================================================
- * [C3] safetensors                                                          budget 320 lines
+ * [C3] safetensors                                                          budget 520 lines
+ * Owns:   the header grammar and every offset check; one file or shards; the writer.
+ * Needs:  B2 sizes, B3 memory, B5 files, B6 sort, C1 cursor, C2 JSON.
+ * Never:  trusts a shape, an offset or a name; keeps data of tensors in memory.
+ * Rules:  S1 at least 8 bytes, S2 header length, S3 begins with a brace, S4 only spaces behind,
+ *         S5 metadata are strings, S6 members of an entry, S7 shape, S8 size of the data,
+ *         S9 no hole, overlap or rest, S10 type, S11 no alignment assumed, S12 only finite
+ *         numbers; F1 shard names, F11 the index and its shards name the same tensors.
+ * Memory: at most 8 times the headers + 64 KiB.
+ * Tests:  tests/test_parse.c: st_*, index_*
+ * Fuzz:   tests/fuzz/fuzz_safetensors.c, tests/fuzz/fuzz_index.c
  * ============================================================================================ */
+
+#ifndef DP_MAX_HEADER_BYTES
+#define DP_MAX_HEADER_BYTES 100000000
+#endif
+#ifndef DP_MAX_TENSORS
+#define DP_MAX_TENSORS 65536
+#endif
+#ifndef DP_MAX_NAME_BYTES
+#define DP_MAX_NAME_BYTES 1024
+#endif
+#ifndef DP_MAX_DIMS
+#define DP_MAX_DIMS 8
+#endif
+#ifndef DP_MAX_SHARDS
+#define DP_MAX_SHARDS 1024
+#endif
+#define DP__MAX_DIM 2147483647u        /* of one dimension */
+#define DP__MAX_METADATA_BYTES 1048576 /* of "__metadata__" as written */
+
+typedef enum dp__dtype {
+    DP__F32, DP__F16, DP__BF16, DP__F64, DP__I8, DP__U8, DP__I32, DP__I64,
+    DP__OTHER /* known, but no number that this program computes with (S10) */
+} dp__dtype;
+
+/* In the order in which the reference writer puts tensors, last first. */
+typedef struct dp__dtype_row {
+    const char *name;
+    uint32_t    bits;
+    dp__dtype   dtype;
+} dp__dtype_row;
+static const dp__dtype_row dp__dtypes[] = {
+    {"BOOL", 8, DP__OTHER},    {"F4", 4, DP__OTHER},           {"F6_E2M3", 6, DP__OTHER},
+    {"F6_E3M2", 6, DP__OTHER}, {"U8", 8, DP__U8},              {"I8", 8, DP__I8},
+    {"F8_E5M2", 8, DP__OTHER}, {"F8_E4M3", 8, DP__OTHER},      {"F8_E8M0", 8, DP__OTHER},
+    {"F8_E4M3FNUZ", 8, DP__OTHER}, {"F8_E5M2FNUZ", 8, DP__OTHER}, {"I16", 16, DP__OTHER},
+    {"U16", 16, DP__OTHER},    {"F16", 16, DP__F16},           {"BF16", 16, DP__BF16},
+    {"I32", 32, DP__I32},      {"U32", 32, DP__OTHER},         {"F32", 32, DP__F32},
+    {"C64", 64, DP__OTHER},    {"F64", 64, DP__F64},           {"I64", 64, DP__I64},
+    {"U64", 64, DP__OTHER},
+};
+#define DP__DTYPE_COUNT (sizeof dp__dtypes / sizeof dp__dtypes[0])
+
+typedef struct dp__entry {
+    const char *name; /* 0 behind it */
+    size_t      name_bytes;
+    dp__dtype   dtype;
+    int32_t     dims;
+    uint64_t    shape[DP_MAX_DIMS];
+    uint64_t    begin, bytes; /* place in its file */
+    uint32_t    file;
+} dp__entry;
+
+typedef struct dp__store {
+    dp_io        io;
+    dp__entry   *entries; /* [count] sorted by name */
+    size_t       count;
+    void       **files;   /* [file_count] open */
+    const char **names;   /* [file_count] */
+    uint32_t     file_count;
+} dp__store;
+
+/* What the functions that read one header share. */
+typedef struct dp__st {
+    const dp_env *env;
+    dp__arena    *arena;
+    const char   *file;
+    dp_error     *err;
+    dp_json       json;
+    uint32_t      number; /* of the file */
+} dp__st;
+
+/* Bytes of an element; 0 for DP__OTHER. */
+static size_t dp__dtype_bytes(dp__dtype dtype) {
+    for (size_t i = 0; i < DP__DTYPE_COUNT; i++) {
+        if (dp__dtypes[i].dtype == dtype && dtype != DP__OTHER) return dp__dtypes[i].bits / 8;
+    }
+    return 0;
+}
+
+static size_t dp__dtype_rank(dp__dtype dtype) {
+    size_t i = DP__DTYPE_COUNT - 1;
+    while (i > 0 && dp__dtypes[i].dtype != dtype) i--;
+    return i;
+}
+
+static dp_status dp__st_fail(const dp__st *st, dp_status code, const char *rule,
+                             const char *sentence) {
+    return dp__json_fail(st->err, st->file, code, rule, st->json.token, sentence);
+}
+
+static dp_status dp__st_next(dp__st *st) {
+    return dp__json_next(&st->json, st->file, st->err);
+}
+
+/* Product of a shape; 0 when it is above 2^64. Trap: a product that wraps to 0 looks like an empty
+ * tensor; a tensor is empty because a dimension is 0, so these are looked for first. */
+static int dp__shape_count(const uint64_t *shape, int32_t dims, uint64_t *count) {
+    *count = 1;
+    for (int32_t i = 0; i < dims; i++) {
+        if (shape[i] == 0) {
+            *count = 0;
+            return 1;
+        }
+    }
+    for (int32_t i = 0; i < dims; i++) {
+        if (!dp__mul_u64(*count, shape[i], count)) return 0;
+    }
+    return 1;
+}
+
+/* "shape": an array of up to DP_MAX_DIMS sizes (S6, S7). */
+static dp_status dp__st_shape(dp__st *st, dp__entry *e) {
+    int64_t v;
+    if (st->json.kind != DP_JSON_ARRAY)
+        return dp__st_fail(st, DP_E_FORMAT, "S6", "shape is not an array");
+    for (e->dims = 0;; e->dims++) {
+        dp_status status = dp__st_next(st);
+        if (status != DP_OK || st->json.kind == DP_JSON_ARRAY_END) return status;
+        if (!dp__json_int(&st->json, 0, INT64_MAX, &v))
+            return dp__st_fail(st, DP_E_FORMAT, "S6", "a dimension is not an integer from 0 up");
+        if (e->dims >= DP_MAX_DIMS || v > (int64_t)DP__MAX_DIM)
+            return dp__st_fail(st, DP_E_LIMIT, "S7", "too many dimensions, or one is too large");
+        e->shape[e->dims] = (uint64_t)v;
+    }
+}
+
+/* "data_offsets": exactly two integers (S6). */
+static dp_status dp__st_offsets(dp__st *st, uint64_t *begin, uint64_t *end) {
+    int64_t   v[2] = {0, 0};
+    dp_status status = DP_OK;
+    if (st->json.kind != DP_JSON_ARRAY)
+        return dp__st_fail(st, DP_E_FORMAT, "S6", "data_offsets is not an array");
+    for (int i = 0; i < 2; i++) {
+        status = dp__st_next(st);
+        if (status != DP_OK) return status;
+        if (!dp__json_int(&st->json, 0, INT64_MAX, &v[i]))
+            return dp__st_fail(st, DP_E_FORMAT, "S6", "an offset is not an integer from 0 up");
+    }
+    status = dp__st_next(st);
+    if (status != DP_OK) return status;
+    if (st->json.kind != DP_JSON_ARRAY_END)
+        return dp__st_fail(st, DP_E_FORMAT, "S6", "data_offsets has more than two numbers");
+    *begin = (uint64_t)v[0];
+    *end = (uint64_t)v[1];
+    return DP_OK;
+}
+
+static dp_status dp__st_dtype(dp__st *st, dp__entry *e, uint64_t *bits) {
+    const dp_json *json = &st->json;
+    if (json->kind != DP_JSON_STRING)
+        return dp__st_fail(st, DP_E_FORMAT, "S6", "dtype is not a string");
+    for (size_t i = 0; i < DP__DTYPE_COUNT; i++) {
+        if (!dp__json_is(json, dp__dtypes[i].name)) continue;
+        e->dtype = dp__dtypes[i].dtype;
+        *bits = dp__dtypes[i].bits;
+        return DP_OK;
+    }
+    dp__where where = {st->file, json->token, json->text + json->token, json->length};
+    return dp__fail_at(st->err, DP_E_UNSUPPORTED, "S10", &where, "unknown dtype");
+}
+
+/* The object behind the name of a tensor (S6, S7, S8). */
+static dp_status dp__st_entry(dp__st *st, dp__entry *e) {
+    uint64_t  bits = 0, begin = 0, end = 0, count, total;
+    int       seen = 0;
+    dp_status status = dp__st_next(st);
+    size_t    place = st->json.token;
+    if (status == DP_OK && st->json.kind != DP_JSON_OBJECT)
+        return dp__st_fail(st, DP_E_FORMAT, "S6", "the entry of a tensor is not an object");
+    while (status == DP_OK && (status = dp__st_next(st)) == DP_OK) {
+        if (st->json.kind == DP_JSON_OBJECT_END) break;
+        int key = dp__json_is(&st->json, "dtype") ? 1 : dp__json_is(&st->json, "shape") ? 2
+                : dp__json_is(&st->json, "data_offsets") ? 4 : 0;
+        if (key == 0) return dp__st_fail(st, DP_E_FORMAT, "S6", "a tensor has an unknown member");
+        seen |= key;
+        status = dp__st_next(st);
+        if (status != DP_OK) break;
+        status = key == 1 ? dp__st_dtype(st, e, &bits) : key == 2 ? dp__st_shape(st, e)
+               : dp__st_offsets(st, &begin, &end);
+    }
+    if (status != DP_OK) return status;
+    st->json.token = place;
+    if (seen != 7)
+        return dp__st_fail(st, DP_E_FORMAT, "S6", "dtype, shape or data_offsets is missing");
+    if (!dp__shape_count(e->shape, e->dims, &count) || !dp__mul_u64(count, bits, &total))
+        return dp__st_fail(st, DP_E_FORMAT, "S7", "the product of a shape overflows");
+    if (total % 8 != 0 || end < begin || end - begin != total / 8)
+        return dp__st_fail(st, DP_E_FORMAT, "S8", "data_offsets do not fit dtype and shape");
+    e->begin = begin;
+    e->bytes = end - begin;
+    return DP_OK;
+}
+
+/* "__metadata__": strings only (S5). */
+static dp_status dp__st_metadata(dp__st *st) {
+    dp_status status = dp__st_next(st);
+    size_t    first = st->json.token;
+    if (status != DP_OK) return status;
+    if (st->json.kind != DP_JSON_OBJECT)
+        return dp__st_fail(st, DP_E_FORMAT, "S5", "__metadata__ is not an object");
+    while ((status = dp__st_next(st)) == DP_OK && st->json.kind != DP_JSON_OBJECT_END) {
+        status = dp__st_next(st);
+        if (status != DP_OK) return status;
+        if (st->json.kind != DP_JSON_STRING)
+            return dp__st_fail(st, DP_E_FORMAT, "S5", "a value of __metadata__ is not a string");
+    }
+    if (status != DP_OK) return status;
+    if (st->json.at - first > DP__MAX_METADATA_BYTES)
+        return dp__st_fail(st, DP_E_LIMIT, "S5", "__metadata__ is too large");
+    return DP_OK;
+}
+
+/* All entries of a header whose grammar has been checked. entries NULL: checks and counts. */
+static dp_status dp__st_entries(dp__st *st, dp__entry *entries, size_t *count) {
+    dp_status status = dp__st_next(st); /* the object itself: S3 */
+    dp__entry e;
+    *count = 0;
+    while (status == DP_OK && (status = dp__st_next(st)) == DP_OK) {
+        if (st->json.kind == DP_JSON_OBJECT_END) break;
+        if (dp__json_is(&st->json, "__metadata__")) {
+            status = dp__st_metadata(st);
+            continue;
+        }
+        memset(&e, 0, sizeof e);
+        e.file = st->number;
+        e.name_bytes = dp__json_text(&st->json, NULL, 0);
+        if (e.name_bytes > DP_MAX_NAME_BYTES)
+            return dp__st_fail(st, DP_E_LIMIT, "S6", "the name of a tensor is too long");
+        if (*count >= DP_MAX_TENSORS)
+            return dp__st_fail(st, DP_E_LIMIT, "S6", "too many tensors");
+        if (entries != NULL)
+            e.name = dp__json_copy(&st->json, DP_MAX_NAME_BYTES, st->arena, st->file, &status,
+                                   st->err);
+        if (status == DP_OK) status = dp__st_entry(st, &e);
+        if (entries != NULL) entries[*count] = e;
+        ++*count;
+    }
+    return status;
+}
+
+static int dp__entry_by_place(const void *pa, const void *pb) {
+    const dp__entry *a = (const dp__entry *)pa, *b = (const dp__entry *)pb;
+    if (a->begin != b->begin) return a->begin < b->begin ? -1 : 1;
+    return a->bytes < b->bytes ? -1 : a->bytes > b->bytes;
+}
+
+static int dp__entry_by_name(const void *pa, const void *pb) {
+    return strcmp(((const dp__entry *)pa)->name, ((const dp__entry *)pb)->name);
+}
+
+/* S9: the data of the tensors fill [0, data_bytes) without a hole, an overlap or a rest. On success
+ * places are counted from the beginning of the file. */
+static dp_status dp__st_places(const dp__st *st, dp__entry *entries, size_t count,
+                               uint64_t data_start, uint64_t data_bytes) {
+    uint64_t end = 0;
+    dp__sort(entries, count, sizeof *entries, dp__entry_by_place);
+    for (size_t i = 0; i < count; i++) {
+        dp__entry *e = entries + i;
+        dp__where  where = {st->file, data_start + end, e->name, e->name_bytes};
+        if (e->begin != end)
+            return dp__fail_at(st->err, DP_E_FORMAT, "S9", &where,
+                               e->begin > end ? "a hole in front of a tensor"
+                                              : "a tensor overlaps another");
+        if (e->bytes > data_bytes - end)
+            return dp__fail_at(st->err, DP_E_FORMAT, "S9", &where, "the file ends in a tensor");
+        end += e->bytes;
+        e->begin += data_start;
+    }
+    dp__where where = {st->file, data_start + end, NULL, 0};
+    if (end != data_bytes)
+        return dp__fail_at(st->err, DP_E_FORMAT, "S9", &where, "bytes follow the last tensor");
+    dp__sort(entries, count, sizeof *entries, dp__entry_by_name);
+    return DP_OK;
+}
+
+/* Entries of the header text[8..end); *entries NULL: in new memory of the arena, else there is room
+ * for exactly want of them. */
+static dp_status dp__st_parse(dp__st *st, const char *text, size_t end, dp__entry **entries,
+                              size_t want, size_t *count) {
+    dp_status status = dp__json_unique(text, 8, end, &st->env->alloc, st->file, st->err);
+    if (status != DP_OK) return status;
+    dp__json_begin(&st->json, text, end);
+    st->json.at = 8;
+    status = dp__st_entries(st, NULL, count);
+    if (status != DP_OK) return status;
+    if (*entries != NULL && *count != want) {
+        dp__where where = {st->file, DP_NO_PLACE, NULL, 0};
+        return dp__fail_at(st->err, DP_E_FORMAT, "F11", &where,
+                           "the index names more or fewer tensors of this file");
+    }
+    if (*entries == NULL) {
+        *entries = (dp__entry *)dp__arena_get(st->arena, *count, sizeof **entries);
+        if (*entries == NULL) return dp__no_memory(st->err);
+    }
+    dp__json_begin(&st->json, text, end);
+    st->json.at = 8;
+    return dp__st_entries(st, *entries, count);
+}
+
+/* Reads and checks the header of an open file of size bytes: S1 to S9. */
+static dp_status dp__st_header(dp__st *st, void *file, uint64_t size, dp__entry **entries,
+                               size_t want, size_t *count) {
+    uint8_t    length[8];
+    uint64_t   n = 0;
+    dp__cursor c = {length, 8, 0, st->file, st->err};
+    const dp_io *io = &st->env->io;
+    if (size < 8) {
+        dp__where where = {st->file, size, NULL, 0};
+        return dp__fail_at(st->err, DP_E_FORMAT, "S1", &where, "the file is shorter than 8 bytes");
+    }
+    dp_status status = io->pread(io->ctx, file, 0, length, 8);
+    if (status != DP_OK) return dp__io_fail(st->err, status, st->file);
+    dp__cursor_u(&c, 8, &n);
+    c.at = 0;
+    if (n > DP_MAX_HEADER_BYTES)
+        return dp__cursor_fail(&c, DP_E_LIMIT, "S2", "the header is too long");
+    if (n > size - 8)
+        return dp__cursor_fail(&c, DP_E_FORMAT, "S2", "the header is longer than the file");
+    c.at = 8;
+    size_t bytes = (size_t)n + 8, end = bytes; /* n <= DP_MAX_HEADER_BYTES */
+    char  *text = (char *)dp__alloc(&st->env->alloc, bytes, 1);
+    if (text == NULL) return dp__no_memory(st->err);
+    status = io->pread(io->ctx, file, 0, text, bytes);
+    if (status != DP_OK) dp__io_fail(st->err, status, st->file);
+    while (status == DP_OK && end > 8 && text[end - 1] == ' ') end--;
+    if (status == DP_OK && (n == 0 || text[8] != '{'))
+        status = dp__cursor_fail(&c, DP_E_FORMAT, "S3", "the header does not begin with a brace");
+    c.at = end - 1;
+    if (status == DP_OK && text[end - 1] != '}')
+        status = dp__cursor_fail(&c, DP_E_FORMAT, "S4", "the header does not end with a brace");
+    if (status == DP_OK) status = dp__st_parse(st, text, end, entries, want, count);
+    dp__free(&st->env->alloc, text, bytes, 1);
+    if (status != DP_OK) return status;
+    return dp__st_places(st, *entries, *count, n + 8, size - 8 - n);
+}
+
+static void dp__store_close(dp__store *store) {
+    for (uint32_t i = 0; i < store->file_count; i++) store->io.close(store->io.ctx, store->files[i]);
+    memset(store, 0, sizeof *store);
+}
+
+/* Opens one more file of the store and reads its header. */
+static dp_status dp__store_add(dp__store *store, dp__st *st, void *dir, dp__entry **entries,
+                               size_t want, size_t *count) {
+    uint64_t  size = 0;
+    dp_status status = dp__file_open(st->env, dir, st->file, &store->files[store->file_count],
+                                     &size, st->err);
+    if (status != DP_OK) return status;
+    store->names[store->file_count] = st->file;
+    st->number = store->file_count++;
+    return dp__st_header(st, store->files[st->number], size, entries, want, count);
+}
+
+/* One line of "weight_map". */
+typedef struct dp__mapped {
+    const char *file, *name;
+} dp__mapped;
+
+static int dp__mapped_compare(const void *pa, const void *pb) {
+    const dp__mapped *a = (const dp__mapped *)pa, *b = (const dp__mapped *)pb;
+    int files = strcmp(a->file, b->file);
+    return files != 0 ? files : strcmp(a->name, b->name);
+}
+
+/* "weight_map": names of tensors to names of files (F1, F11). map NULL: checks and counts. */
+static dp_status dp__index_map(dp__st *st, dp__mapped *map, size_t *count) {
+    dp_status status = DP_OK;
+    dp__mapped m = {NULL, NULL};
+    if (st->json.kind != DP_JSON_OBJECT)
+        return dp__st_fail(st, DP_E_FORMAT, "F11", "weight_map is not an object");
+    for (*count = 0; (status = dp__st_next(st)) == DP_OK; ++*count) {
+        if (st->json.kind == DP_JSON_OBJECT_END) return DP_OK;
+        if (*count >= DP_MAX_TENSORS)
+            return dp__st_fail(st, DP_E_LIMIT, "S6", "too many tensors");
+        if (map != NULL)
+            m.name = dp__json_copy(&st->json, DP_MAX_NAME_BYTES, st->arena, st->file, &status,
+                                   st->err);
+        if (status == DP_OK) status = dp__st_next(st);
+        if (status != DP_OK) return status;
+        if (st->json.kind != DP_JSON_STRING)
+            return dp__st_fail(st, DP_E_FORMAT, "F11", "the name of a file is not a string");
+        if (map == NULL) continue;
+        m.file = dp__json_copy(&st->json, DP__NAME_BYTES, st->arena, st->file, &status, st->err);
+        if (m.file == NULL) return status;
+        if (!dp__file_name_ok(m.file))
+            return dp__st_fail(st, DP_E_FORMAT, "F1", "the name of a file is not a plain one");
+        map[*count] = m;
+    }
+    return status;
+}
+
+/* The root of an index: "weight_map", and "metadata", which is not used. */
+static dp_status dp__index_root(dp__st *st, const char *text, size_t bytes, dp__mapped *map,
+                                size_t *count) {
+    int seen = 0;
+    dp__json_begin(&st->json, text, bytes);
+    dp_status status = dp__st_next(st);
+    if (status != DP_OK) return status;
+    if (st->json.kind != DP_JSON_OBJECT)
+        return dp__st_fail(st, DP_E_FORMAT, "F11", "the index is not an object");
+    while ((status = dp__st_next(st)) == DP_OK && st->json.kind != DP_JSON_OBJECT_END) {
+        if (dp__json_is(&st->json, "weight_map")) {
+            seen = 1;
+            status = dp__st_next(st);
+            if (status == DP_OK) status = dp__index_map(st, map, count);
+        } else if (dp__json_is(&st->json, "metadata")) {
+            status = dp__json_skip(&st->json, st->file, st->err);
+        } else {
+            return dp__st_fail(st, DP_E_FORMAT, "F11", "the index has an unknown member");
+        }
+        if (status != DP_OK) return status;
+    }
+    if (status == DP_OK && !seen)
+        return dp__st_fail(st, DP_E_FORMAT, "F11", "the index has no weight_map");
+    return status;
+}
+
+/* Compares the tensors of a shard, sorted by name, with the lines of the index about it. */
+static dp_status dp__index_equal(const dp__st *st, const dp__entry *entries,
+                                 const dp__mapped *map, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        dp__where where = {st->file, DP_NO_PLACE, map[i].name, strlen(map[i].name)};
+        if (strcmp(entries[i].name, map[i].name) != 0)
+            return dp__fail_at(st->err, DP_E_FORMAT, "F11", &where,
+                               "the index and this file name different tensors");
+    }
+    return DP_OK;
+}
+
+/* Opens the shards of a map that is sorted by file, then by name. */
+static dp_status dp__index_shards(dp__store *store, dp__st *st, void *dir, const dp__mapped *map,
+                                  size_t count) {
+    for (size_t i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && strcmp(map[end].file, map[i].file) == 0;) end++;
+        size_t     found;
+        dp__entry *entries = store->entries + i;
+        st->file = map[i].file;
+        dp_status status = dp__store_add(store, st, dir, &entries, end - i, &found);
+        if (status == DP_OK) status = dp__index_equal(st, entries, map + i, found);
+        if (status != DP_OK) return status;
+    }
+    store->count = count;
+    dp__sort(store->entries, count, sizeof *store->entries, dp__entry_by_name);
+    return DP_OK;
+}
+
+static size_t dp__index_files(const dp__mapped *map, size_t count) {
+    size_t files = count > 0;
+    for (size_t i = 1; i < count; i++) files += strcmp(map[i].file, map[i - 1].file) != 0;
+    return files;
+}
+
+static dp_status dp__store_files(dp__store *store, dp__st *st, size_t count) {
+    store->files = (void **)dp__arena_get(st->arena, count, sizeof *store->files);
+    store->names = (const char **)dp__arena_get(st->arena, count, sizeof *store->names);
+    return store->files == NULL || store->names == NULL ? dp__no_memory(st->err) : DP_OK;
+}
+
+static dp_status dp__store_open_index(dp__store *store, dp__st *st, void *dir) {
+    char  *text = NULL;
+    size_t bytes = 0, count = 0;
+    dp_status status = dp__file_read(st->env, dir, st->file, DP_MAX_HEADER_BYTES, st->arena, &text,
+                                     &bytes, st->err);
+    if (status == DP_OK)
+        status = dp__json_unique(text, 0, bytes, &st->env->alloc, st->file, st->err);
+    if (status == DP_OK) status = dp__index_root(st, text, bytes, NULL, &count);
+    if (status != DP_OK) return status;
+    dp__mapped *map = (dp__mapped *)dp__arena_get(st->arena, count, sizeof *map);
+    store->entries = (dp__entry *)dp__arena_get(st->arena, count, sizeof *store->entries);
+    if (map == NULL || store->entries == NULL) return dp__no_memory(st->err);
+    status = dp__index_root(st, text, bytes, map, &count);
+    if (status != DP_OK) return status;
+    dp__sort(map, count, sizeof *map, dp__mapped_compare);
+    size_t files = dp__index_files(map, count);
+    if (files > DP_MAX_SHARDS) return dp__st_fail(st, DP_E_LIMIT, "F11", "too many shards");
+    status = dp__store_files(store, st, files);
+    if (status != DP_OK) return status;
+    return dp__index_shards(store, st, dir, map, count);
+}
+
+/* 1: the directory has this file. */
+static int dp__file_exists(const dp_env *env, void *dir, const char *name) {
+    void    *file;
+    uint64_t bytes;
+    dp_status status = env->io.open(env->io.ctx, dir, name, &file, &bytes);
+    if (status == DP_OK) env->io.close(env->io.ctx, file);
+    return status != DP_E_NOT_FOUND;
+}
+
+static dp_status dp__store_missing(const dp_env *env, void *dir, dp_error *err) {
+    static const char *const bins[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    for (int i = 0; i < 2; i++) {
+        dp__where where = {bins[i], DP_NO_PLACE, NULL, 0};
+        if (dp__file_exists(env, dir, bins[i]))
+            return dp__fail_at(err, DP_E_UNSUPPORTED, "", &where,
+                               "PyTorch checkpoints are not read; convert it to safetensors");
+    }
+    return dp__io_fail(err, DP_E_NOT_FOUND, "model.safetensors");
+}
+
+/* The weights of a model directory: model.safetensors, else model.safetensors.index.json and its
+ * shards. Entries and names live in the arena. On failure the store is zeroed, nothing is open. */
+static dp_status dp__store_open(dp__store *store, const dp_env *env, void *dir, dp__arena *arena,
+                                dp_error *err) {
+    static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
+    dp__st st;
+    memset(&st, 0, sizeof st);
+    memset(store, 0, sizeof *store);
+    store->io = env->io;
+    st.env = env;
+    st.arena = arena;
+    st.file = single;
+    st.err = err;
+    dp_status status;
+    if (dp__file_exists(env, dir, single)) {
+        status = dp__store_files(store, &st, 1);
+        if (status == DP_OK)
+            status = dp__store_add(store, &st, dir, &store->entries, 0, &store->count);
+    } else {
+        st.file = index;
+        status = dp__file_exists(env, dir, index) ? dp__store_open_index(store, &st, dir)
+                                                  : dp__store_missing(env, dir, err);
+    }
+    if (status != DP_OK) dp__store_close(store);
+    return status;
+}
+
+static const dp__entry *dp__store_find(const dp__store *store, const char *name) {
+    for (size_t low = 0, high = store->count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        int    order = strcmp(name, store->entries[middle].name);
+        if (order == 0) return store->entries + middle;
+        if (order < 0) high = middle;
+        else low = middle + 1;
+    }
+    return NULL;
+}
+
+static dp_status dp__entry_fail(const dp__store *store, const dp__entry *e, dp_status code,
+                                const char *rule, uint64_t place, const char *sentence,
+                                dp_error *err) {
+    dp__where where = {store->names[e->file], place, e->name, e->name_bytes};
+    return dp__fail_at(err, code, rule, &where, sentence);
+}
+
+/* Elements [first, first + count) as they are stored, in this machine's byte order. */
+static dp_status dp__store_read(const dp__store *store, const dp__entry *e, uint64_t first,
+                                size_t count, void *to, dp_error *err) {
+    size_t size = dp__dtype_bytes(e->dtype);
+    if (size == 0)
+        return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin,
+                              "this dtype is known but not used", err);
+    if (first > e->bytes / size || count > e->bytes / size - first)
+        return dp__entry_fail(store, e, DP_E_ARG, "", e->begin, "outside of the tensor", err);
+    dp_status status = store->io.pread(store->io.ctx, store->files[e->file],
+                                       e->begin + first * size, to, count * size);
+    if (status != DP_OK)
+        return dp__entry_fail(store, e, status, "F5", e->begin, "cannot be read", err);
+    dp__swap_le(to, count, size);
+    return DP_OK;
+}
+
+/* IEEE 754 binary16 as a float; every half is one. */
+static float dp__widen_f16(uint32_t half) {
+    uint32_t sign = (half & 0x8000u) << 16, e = half >> 10 & 31, m = half & 0x3FF;
+    float    v;
+    uint32_t bits = sign | (e == 31 ? 0x7F800000u : (e + 112) << 23) | m << 13;
+    if (e == 0) { /* zero or subnormal: m * 2^-24 */
+        v = (float)m * 5.9604644775390625e-8f;
+        return sign ? -v : v;
+    }
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* One element in memory of a floating dtype as a dp_real. */
+DP__INLINE dp_real dp__widen(dp__dtype dtype, const char *p) {
+    uint16_t half;
+    uint32_t bits;
+    float    f;
+    double   d;
+    if (dtype == DP__F64) {
+        memcpy(&d, p, 8);
+        return (dp_real)d;
+    }
+    if (dtype == DP__F32) {
+        memcpy(&f, p, 4);
+        return (dp_real)f;
+    }
+    memcpy(&half, p, 2);
+    if (dtype == DP__F16) return (dp_real)dp__widen_f16(half);
+    bits = (uint32_t)half << 16;
+    memcpy(&f, &bits, 4);
+    return (dp_real)f;
+}
+
+/* First index that is NaN or infinite, or count. x - x is 0 for finite x only. */
+static size_t dp__find_bad(const dp_real *x, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (!(x[i] - x[i] == 0)) return i;
+    }
+    return count;
+}
+
+#define DP__READ_ELEMENTS 65536 /* at a time: 256 KiB stay in the cache for the checks */
+
+/* Elements [first, first + count) as dp_real; NaN and infinity are refused (S12). Narrow elements
+ * are read into the end of their own place and widened from the front, without a second buffer. */
+static dp_status dp__store_read_real(const dp__store *store, const dp__entry *e, uint64_t first,
+                                     size_t count, dp_real *to, dp_error *err) {
+    size_t  size = dp__dtype_bytes(e->dtype), most = DP__READ_ELEMENTS;
+    int     wide = size > sizeof(dp_real);
+    dp_real wide_part[128];
+    if (e->dtype != DP__F32 && e->dtype != DP__F16 && e->dtype != DP__BF16 && e->dtype != DP__F64)
+        return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin,
+                              "a floating-point tensor is expected", err);
+    if (wide) most = sizeof wide_part / size;
+    for (size_t at = 0, part; at < count; at += part) {
+        part = count - at < most ? count - at : most;
+        char *raw = wide ? (char *)wide_part : (char *)(to + at + part) - part * size;
+        dp_status status = dp__store_read(store, e, first + at, part, raw, err);
+        if (status != DP_OK) return status;
+        if (size != sizeof(dp_real)) {
+            for (size_t i = 0; i < part; i++) to[at + i] = dp__widen(e->dtype, raw + i * size);
+        }
+        size_t bad = dp__find_bad(to + at, part);
+        if (bad < part)
+            return dp__entry_fail(store, e, DP_E_FORMAT, "S12", e->begin + (first + at + bad) * size,
+                                  "a weight is not finite", err);
+    }
+    return DP_OK;
+}
+
+/* ---- writer ------------------------------------------------------------------------------- */
+
+/* Writes one file: begin, the data of all tensors in the order begin has given to entries, end.
+ * The same input gives the same bytes. After a failure the temporary file is gone. */
+typedef struct dp__st_writer {
+    dp_io            io;
+    void            *file; /* NULL: nothing to write to any more */
+    const char      *name;
+    const dp__entry *entries;
+    size_t           count, at; /* tensor under way */
+    uint64_t         left;      /* its bytes that are still to come */
+} dp__st_writer;
+
+/* Order of the reference writer: dtype, widest first, then name. */
+static int dp__entry_by_dtype(const void *pa, const void *pb) {
+    const dp__entry *a = (const dp__entry *)pa, *b = (const dp__entry *)pb;
+    size_t x = dp__dtype_rank(a->dtype), y = dp__dtype_rank(b->dtype);
+    if (x != y) return x > y ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
+/* Sorts the tensors and gives them their places, counted from the end of the header. */
+static dp_status dp__st_layout(dp__entry *entries, size_t count, dp_error *err) {
+    uint64_t end = 0, elements;
+    if (count > DP_MAX_TENSORS) return dp__fail(err, DP_E_LIMIT, "too many tensors");
+    dp__sort(entries, count, sizeof *entries, dp__entry_by_dtype);
+    for (size_t i = 0; i < count; i++) {
+        dp__entry *e = entries + i;
+        uint64_t   size = dp__dtype_bytes(e->dtype);
+        int        same = i > 0 && strcmp(e->name, entries[i - 1].name) == 0;
+        if (size == 0 || same || e->name_bytes != strlen(e->name) || e->dims > DP_MAX_DIMS ||
+            e->name_bytes > DP_MAX_NAME_BYTES)
+            return dp__fail(err, DP_E_ARG, "a tensor cannot be written: name, dtype or shape");
+        if (!dp__shape_count(e->shape, e->dims, &elements) ||
+            !dp__mul_u64(elements, size, &e->bytes) || !dp__add_u64(end, e->bytes, &end))
+            return dp__fail(err, DP_E_LIMIT, "the tensors are too large");
+        e->begin = end - e->bytes;
+    }
+    return DP_OK;
+}
+
+/* The length and the header, padded with spaces to a multiple of 8 bytes. metadata: names and
+ * values in turn, NULL behind the last; may be NULL. */
+static dp_status dp__st_text(const dp__entry *entries, size_t count, const char *const *metadata,
+                             dp__buffer *out, dp_error *err) {
+    dp__put put = {out, 1};
+    dp__put_bytes(&put, "\0\0\0\0\0\0\0\0", 8);
+    dp__put_text(&put, "{\"__metadata__\":{\"format\":\"pt\"");
+    for (; metadata != NULL && metadata[0] != NULL; metadata += 2) {
+        dp__put_text(&put, ",");
+        dp__put_string(&put, metadata[0], strlen(metadata[0]));
+        dp__put_text(&put, ":");
+        dp__put_string(&put, metadata[1], strlen(metadata[1]));
+    }
+    dp__put_text(&put, "}");
+    for (size_t i = 0; i < count; i++) {
+        const dp__entry *e = entries + i;
+        dp__put_text(&put, ",");
+        dp__put_string(&put, e->name, e->name_bytes);
+        dp__put_text(&put, ":{\"dtype\":\"");
+        dp__put_text(&put, dp__dtypes[dp__dtype_rank(e->dtype)].name);
+        dp__put_text(&put, "\",\"shape\":[");
+        for (int32_t d = 0; d < e->dims; d++) {
+            if (d > 0) dp__put_text(&put, ",");
+            dp__put_u64(&put, e->shape[d]);
+        }
+        dp__put_text(&put, "],\"data_offsets\":[");
+        dp__put_u64(&put, e->begin);
+        dp__put_text(&put, ",");
+        dp__put_u64(&put, e->begin + e->bytes);
+        dp__put_text(&put, "]}");
+    }
+    dp__put_text(&put, "}");
+    while (put.ok && out->n % 8 != 0) dp__put_text(&put, " ");
+    if (!put.ok) return dp__no_memory(err);
+    if (out->n - 8 > DP_MAX_HEADER_BYTES) return dp__fail(err, DP_E_LIMIT, "the header is too long");
+    dp__store_le((uint8_t *)out->p, 8, out->n - 8);
+    return DP_OK;
+}
+
+static void dp__st_abort(dp__st_writer *w) {
+    if (w->file != NULL) w->io.abort(w->io.ctx, w->file);
+    w->file = NULL;
+}
+
+/* Steps over tensors that are complete (an empty one is complete at once). */
+static void dp__st_advance(dp__st_writer *w) {
+    while (w->left == 0 && w->at < w->count && ++w->at < w->count) w->left = w->entries[w->at].bytes;
+}
+
+/* Sorts entries (name, name_bytes, dtype, dims and shape are the caller's) and fills in begin and
+ * bytes; the caller then appends their data in this order. entries must stay until the end. */
+static dp_status dp__st_begin(dp__st_writer *w, const dp_env *env, void *dir, const char *name,
+                              dp__entry *entries, size_t count, const char *const *metadata,
+                              dp_error *err) {
+    dp__buffer header;
+    memset(w, 0, sizeof *w);
+    dp_status status = dp__st_layout(entries, count, err);
+    if (status != DP_OK) return status;
+    dp__buffer_init(&header, &env->alloc);
+    status = dp__st_text(entries, count, metadata, &header, err);
+    w->io = env->io;
+    w->name = name;
+    w->entries = entries;
+    w->count = count;
+    w->left = count > 0 ? entries[0].bytes : 0;
+    dp__st_advance(w);
+    if (status == DP_OK) {
+        status = w->io.create(w->io.ctx, dir, name, &w->file);
+        if (status != DP_OK) w->file = NULL;
+        else status = w->io.append(w->io.ctx, w->file, header.p, header.n);
+        if (status != DP_OK) dp__io_fail(err, status, name);
+    }
+    dp__buffer_free(&header);
+    if (status != DP_OK) dp__st_abort(w);
+    return status;
+}
+
+/* The next elements of the tensor under way. */
+static dp_status dp__st_append(dp__st_writer *w, const void *data, size_t elements,
+                               dp_error *err) {
+    const char *p = (const char *)data;
+    char        part[512];
+    const uint16_t one = 1;
+    if (elements == 0) return DP_OK;
+    size_t   size = w->at < w->count ? dp__dtype_bytes(w->entries[w->at].dtype) : 0;
+    uint64_t bytes = (uint64_t)elements * size, done;
+    if (w->file == NULL || size == 0 || elements > w->left / size) {
+        dp__st_abort(w);
+        return dp__fail(err, DP_E_ARG, "more data than the tensors have");
+    }
+    int little = *(const uint8_t *)&one == 1;
+    for (done = 0; done < bytes;) {
+        size_t n = little || bytes - done < sizeof part ? (size_t)(bytes - done) : sizeof part;
+        if (!little) {
+            memcpy(part, p + done, n);
+            dp__swap_le(part, n / size, size);
+        }
+        dp_status status = w->io.append(w->io.ctx, w->file, little ? p + done : part, n);
+        if (status != DP_OK) {
+            dp__st_abort(w);
+            return dp__io_fail(err, status, w->name);
+        }
+        done += n;
+    }
+    w->left -= bytes;
+    dp__st_advance(w);
+    return DP_OK;
+}
+
+static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
+    if (w->file == NULL || w->at < w->count) {
+        dp__st_abort(w);
+        return dp__fail(err, DP_E_ARG, "fewer data than the tensors have");
+    }
+    dp_status status = w->io.commit(w->io.ctx, w->file);
+    w->file = NULL;
+    return status == DP_OK ? DP_OK : dp__io_fail(err, status, w->name);
+}
 
 /* ============================================================================================
  * [C4] PyTorch checkpoint                                                   budget 420 lines
@@ -3049,19 +3881,813 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                  budget 230 lines
+ * [C5] Model configuration                                                  budget 470 lines
+ * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
+ * Needs:  B3 memory, B4 errors, C2 JSON.
+ * Never:  guesses. null means "not given"; other members that do not change the network or the
+ *         tokenizer are ignored, as the format says.
+ * Rules:  M1 a JSON object of at most DP_MAX_CONFIG_BYTES, M2 model_type bert, M3 integers in
+ *         their limits, M4 heads divide the width, M5 activation, M6 absolute positions, M7 reals
+ *         in their ranges, M8 problem_type, M9 quantization_config is exactly our subset, M10 no
+ *         decoder, no pruned heads; V4 label map complete and unique; T1 switches, T2 special
+ *         tokens, T3 tokenizer class, T4 no added words.
+ * Memory: at most 32 times the file + 2 MiB (names of 65,536 labels).
+ * Tests:  tests/test_parse.c: config_*, tokenizer_config_*
+ * Fuzz:   tests/fuzz/fuzz_config.c, tests/fuzz/fuzz_tokenizer_config.c
  * ============================================================================================ */
 
-/* Activation functions of config.json. */
+#ifndef DP_MAX_CONFIG_BYTES
+#define DP_MAX_CONFIG_BYTES 1048576
+#endif
+#ifndef DP_MAX_LAYERS
+#define DP_MAX_LAYERS 512
+#endif
+#ifndef DP_MAX_HIDDEN
+#define DP_MAX_HIDDEN 16384
+#endif
+#ifndef DP_MAX_HEADS
+#define DP_MAX_HEADS 512
+#endif
+#ifndef DP_MAX_INNER
+#define DP_MAX_INNER 65536
+#endif
+#ifndef DP_MAX_POSITIONS
+#define DP_MAX_POSITIONS 1048576
+#endif
+#ifndef DP_MAX_CLASSES
+#define DP_MAX_CLASSES 65536
+#endif
+#ifndef DP_MAX_TYPES
+#define DP_MAX_TYPES 16
+#endif
+#ifndef DP_MAX_VOCAB
+#define DP_MAX_VOCAB 4194304
+#endif
+#ifndef DP_MAX_VOCAB_ENTRY
+#define DP_MAX_VOCAB_ENTRY 1024
+#endif
+#define DP__MAX_LABEL 1024 /* bytes of the name of a label */
+
 typedef enum dp__act { DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH } dp__act;
 
+typedef struct dp__config {
+    int32_t      layers, hidden, heads, inner, vocab, positions, types, classes;
+    dp__act      act;
+    dp_problem   problem;
+    float        eps, init_range, hidden_dropout, attention_dropout, classifier_dropout;
+    int32_t      pad_id;
+    int32_t      quantized;    /* 1: int-quantized; Linears are INT8 but those in ignore */
+    int32_t      int8_tables;  /* 1: so are the embedding tables */
+    int32_t      ignore_count;
+    const char **ignore;       /* [ignore_count] module names */
+    const char **labels;       /* [classes] */
+} dp__config;
+
 typedef struct dp__tokenizer_config {
-    int32_t     lower_case;
-    int32_t     strip_accents; /* -1: follows lower_case */
-    int32_t     chinese_chars;
-    int32_t     explicit_case;
+    int32_t lower_case, strip_accents /* -1: follows lower_case */, chinese_chars;
+    int32_t explicit_case; /* 1: the file says do_lower_case */
     const char *unk, *cls, *sep, *pad, *mask;
 } dp__tokenizer_config;
+
+/* What the functions about one file share. */
+typedef struct dp__conf {
+    dp__arena  *arena;
+    const char *file;
+    dp_error   *err;
+    dp_json     json;
+} dp__conf;
+
+static dp_status dp__conf_fail(const dp__conf *c, dp_status code, const char *rule,
+                               const char *sentence) {
+    const dp_json *json = &c->json;
+    dp__where where = {c->file, json->token, json->text + json->token, json->length};
+    if (json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY) where.name = NULL;
+    return dp__fail_at(c->err, code, rule, &where, sentence);
+}
+
+static dp_status dp__conf_next(dp__conf *c) {
+    return dp__json_next(&c->json, c->file, c->err);
+}
+
+/* Begins to read a checked object: M1, and J1 to J6. */
+static dp_status dp__conf_begin(dp__conf *c, const char *text, size_t bytes) {
+    dp__where where = {c->file, DP_MAX_CONFIG_BYTES, NULL, 0};
+    if (bytes > DP_MAX_CONFIG_BYTES)
+        return dp__fail_at(c->err, DP_E_LIMIT, "M1", &where, "the file is too large");
+    dp_status status = dp__json_unique(text, 0, bytes, &c->arena->alloc, c->file, c->err);
+    if (status != DP_OK) return status;
+    dp__json_begin(&c->json, text, bytes);
+    status = dp__conf_next(c);
+    if (status == DP_OK && c->json.kind != DP_JSON_OBJECT)
+        return dp__conf_fail(c, DP_E_FORMAT, "M1", "the file is not a JSON object");
+    return status;
+}
+
+/* Goes to the next member of the present object: key is it, and json stands at its value, in front
+ * of a nested one. *more is 0 at the end of the object. */
+static dp_status dp__conf_member(dp__conf *c, dp_json *key, int *more) {
+    dp_status status = dp__conf_next(c);
+    *more = status == DP_OK && c->json.kind == DP_JSON_KEY;
+    if (!*more) return status;
+    *key = c->json;
+    return dp__conf_next(c);
+}
+
+/* ---- tables of plain members -------------------------------------------------------------- */
+
+typedef struct dp__int_row {
+    const char *name;
+    size_t      offset; /* in dp__config */
+    int32_t     usual, min, max;
+} dp__int_row;
+static const dp__int_row dp__config_ints[] = {
+    {"num_hidden_layers", offsetof(dp__config, layers), 12, 1, DP_MAX_LAYERS},
+    {"hidden_size", offsetof(dp__config, hidden), 768, 1, DP_MAX_HIDDEN},
+    {"num_attention_heads", offsetof(dp__config, heads), 12, 1, DP_MAX_HEADS},
+    {"intermediate_size", offsetof(dp__config, inner), 3072, 1, DP_MAX_INNER},
+    {"vocab_size", offsetof(dp__config, vocab), 30522, 1, DP_MAX_VOCAB},
+    {"max_position_embeddings", offsetof(dp__config, positions), 512, 1, DP_MAX_POSITIONS},
+    {"type_vocab_size", offsetof(dp__config, types), 2, 1, DP_MAX_TYPES},
+    {"num_labels", offsetof(dp__config, classes), 0, 1, DP_MAX_CLASSES},
+    {"pad_token_id", offsetof(dp__config, pad_id), 0, 0, DP_MAX_VOCAB - 1},
+};
+
+typedef struct dp__real_row {
+    const char *name;
+    size_t      offset;
+    float       usual, low, high;
+    int         open; /* 1: low itself is out; 2: high is; the float that is kept decides */
+} dp__real_row;
+static const dp__real_row dp__config_reals[] = {
+    {"layer_norm_eps", offsetof(dp__config, eps), 1e-12f, 0, 0.1f, 1},
+    {"initializer_range", offsetof(dp__config, init_range), 0.02f, 0, 1, 0},
+    {"hidden_dropout_prob", offsetof(dp__config, hidden_dropout), 0.1f, 0, 1, 2},
+    {"attention_probs_dropout_prob", offsetof(dp__config, attention_dropout), 0.1f, 0, 1, 2},
+    {"classifier_dropout", offsetof(dp__config, classifier_dropout), -1, 0, 1, 2},
+};
+
+typedef struct dp__word_row {
+    const char *name;
+    int32_t     value;
+} dp__word_row;
+/* The first name of a value is the one that is written. */
+static const dp__word_row dp__acts[] = {
+    {"gelu", DP__GELU}, {"gelu_python", DP__GELU}, {"gelu_new", DP__GELU_TANH},
+    {"gelu_pytorch_tanh", DP__GELU_TANH}, {"gelu_fast", DP__GELU_TANH}, {"relu", DP__RELU},
+    {"silu", DP__SILU}, {"swish", DP__SILU}, {"tanh", DP__TANH}, {NULL, 0},
+};
+static const dp__word_row dp__problems[] = {
+    {"single_label_classification", DP_SINGLE_LABEL},
+    {"multi_label_classification", DP_MULTI_LABEL}, {"regression", DP_REGRESSION}, {NULL, 0},
+};
+static const dp__word_row dp__model_types[] = {{"bert", 0}, {NULL, 0}};
+static const dp__word_row dp__position_types[] = {{"absolute", 0}, {NULL, 0}};
+
+/* The value of the present string in a table; 0: it is not there. */
+static int dp__word_find(const dp_json *json, const dp__word_row *rows, int32_t *value) {
+    for (; json->kind == DP_JSON_STRING && rows->name != NULL; rows++) {
+        if (!dp__json_is(json, rows->name)) continue;
+        *value = rows->value;
+        return 1;
+    }
+    return 0;
+}
+
+static const char *dp__word_name(const dp__word_row *rows, int32_t value) {
+    while (rows->name != NULL && rows->value != value) rows++;
+    return rows->name;
+}
+
+/* The present value, as the member that key names. */
+static dp_status dp__conf_fail_key(const dp__conf *c, const dp_json *key, dp_status code,
+                                   const char *rule, const char *sentence) {
+    dp__where where = {c->file, c->json.token, key->text + key->token, key->length};
+    return dp__fail_at(c->err, code, rule, &where, sentence);
+}
+
+/* M3 */
+static dp_status dp__conf_int(dp__conf *c, const dp_json *key, dp__config *to, int *known) {
+    int64_t i;
+    for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++) {
+        const dp__int_row *row = dp__config_ints + r;
+        if (!dp__json_is(key, row->name)) continue;
+        if (!dp__json_int(&c->json, row->min, INT64_MAX, &i))
+            return dp__conf_fail_key(c, key, DP_E_FORMAT, "M3", "no integer, or one too small");
+        if (i > row->max)
+            return dp__conf_fail_key(c, key, DP_E_LIMIT, "M3", "an integer is above its limit");
+        int32_t v = (int32_t)i;
+        memcpy((char *)to + row->offset, &v, sizeof v);
+        *known = 1;
+    }
+    return DP_OK;
+}
+
+/* M7 */
+static dp_status dp__conf_real(dp__conf *c, const dp_json *key, dp__config *to, int *known) {
+    double d = 0;
+    for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++) {
+        const dp__real_row *row = dp__config_reals + r;
+        if (!dp__json_is(key, row->name)) continue;
+        int   ok = dp__json_double(&c->json, &d) && d >= -1 && d <= 2; /* a float holds it */
+        float v = ok ? (float)d : 0;
+        ok = ok && ((row->open & 1) ? v > row->low : v >= row->low);
+        ok = ok && ((row->open & 2) ? v < row->high : v <= row->high);
+        if (!ok)
+            return dp__conf_fail_key(c, key, DP_E_FORMAT, "M7", "no number, or out of its range");
+        memcpy((char *)to + row->offset, &v, sizeof v);
+        *known = 1;
+    }
+    return DP_OK;
+}
+
+/* ---- label map (V4) ----------------------------------------------------------------------- */
+
+/* 1: a name without control characters. */
+static int dp__label_ok(const char *name) {
+    for (; *name != 0; name++) {
+        if ((unsigned char)*name < 32 || *name == 127) return 0;
+    }
+    return 1;
+}
+
+static int dp__compare_names(const void *a, const void *b) {
+    const char *x, *y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return strcmp(x, y);
+}
+
+/* Reads "id2label" ({"0": "name"}) or "label2id" ({"name": 0}) from the value at json. Each id
+ * below count comes once, so the map is complete when it has count members. */
+static dp_status dp__conf_labels(dp__conf *c, int by_id, const char **labels, int32_t count) {
+    dp_json  key;
+    int      more;
+    int32_t  n = 0;
+    uint64_t id;
+    int64_t  number = 0;
+    dp_status status;
+    while ((status = dp__conf_member(c, &key, &more)) == DP_OK && more) {
+        dp_json name = by_id ? c->json : key;
+        int ok = by_id ? dp__read_u64(key.text + key.token, key.length, &id)
+                       : dp__json_int(&c->json, 0, INT32_MAX, &number);
+        if (!by_id) id = (uint64_t)number;
+        if (!ok || id >= (uint64_t)count || labels[id] != NULL)
+            return dp__conf_fail(c, DP_E_FORMAT, "V4", "ids of labels are not 0 .. n-1, each once");
+        const char *text = dp__json_copy(&name, DP__MAX_LABEL, c->arena, c->file, &status, c->err);
+        if (text == NULL) return status;
+        if (!dp__label_ok(text))
+            return dp__conf_fail(c, DP_E_FORMAT, "V4", "a label holds a control character");
+        labels[id] = text;
+        n++;
+    }
+    if (status == DP_OK && n != count)
+        return dp__conf_fail(c, DP_E_FORMAT, "V4", "the label map does not fit num_labels");
+    return status;
+}
+
+/* V4: names are unique. */
+static dp_status dp__conf_labels_unique(dp__conf *c, const char **labels, int32_t count) {
+    size_t n = (size_t)count;
+    const char **sorted = (const char **)dp__alloc(&c->arena->alloc, n, sizeof *sorted);
+    dp_status status = DP_OK;
+    if (sorted == NULL) return dp__no_memory(c->err);
+    memcpy(sorted, labels, n * sizeof *sorted);
+    dp__sort(sorted, n, sizeof *sorted, dp__compare_names);
+    for (size_t i = 1; i < n && status == DP_OK; i++) {
+        dp__where where = {c->file, DP_NO_PLACE, sorted[i], strlen(sorted[i])};
+        if (strcmp(sorted[i - 1], sorted[i]) == 0)
+            status = dp__fail_at(c->err, DP_E_FORMAT, "V4", &where, "a label stands twice");
+    }
+    dp__free(&c->arena->alloc, sorted, n, sizeof *sorted);
+    return status;
+}
+
+/* LABEL_0, LABEL_1 ... */
+static dp_status dp__conf_labels_usual(dp__conf *c, const char **labels, int32_t count) {
+    const size_t room = 20; /* "LABEL_", ten digits, 0 */
+    char *names = (char *)dp__arena_get(c->arena, (size_t)count, room);
+    if (names == NULL) return dp__no_memory(c->err);
+    for (int32_t i = 0; i < count; i++, names += room) {
+        dp__text t = {names, room, 0};
+        dp__text_add(&t, "LABEL_");
+        dp__text_u64(&t, (uint64_t)i);
+        labels[i] = names;
+    }
+    return DP_OK;
+}
+
+/* Members of an object or array that begins behind copy; copy is a parser of its own. */
+static int32_t dp__conf_count(const dp_json *start) {
+    dp_json copy = *start;
+    int32_t n = 0;
+    int32_t depth = copy.depth;
+    while (dp__json_next(&copy, NULL, NULL) == DP_OK && copy.depth >= depth) {
+        int begins = copy.kind == DP_JSON_OBJECT || copy.kind == DP_JSON_ARRAY;
+        int ends = copy.kind == DP_JSON_OBJECT_END || copy.kind == DP_JSON_ARRAY_END;
+        n += copy.kind != DP_JSON_KEY && !ends && copy.depth == depth + begins;
+    }
+    return n;
+}
+
+/* Both maps, as they stand in the file (kind DP_JSON_OBJECT, or neither). */
+static dp_status dp__conf_label_maps(dp__conf *c, dp_json maps[2], dp__config *to) {
+    const char **read[2] = {NULL, NULL};
+    dp_status    status = DP_OK;
+    int32_t      stated = to->classes; /* num_labels, 0: not given */
+    for (int i = 0; i < 2; i++) {
+        if (maps[i].kind != DP_JSON_OBJECT) continue;
+        int32_t n = dp__conf_count(&maps[i]);
+        c->json = maps[i];
+        if (n > DP_MAX_CLASSES) return dp__conf_fail(c, DP_E_LIMIT, "V4", "too many labels");
+        if (n == 0) return dp__conf_fail(c, DP_E_FORMAT, "V4", "the label map is empty");
+        if (to->classes == 0) to->classes = n;
+        read[i] = (const char **)dp__arena_get(c->arena, (size_t)to->classes, sizeof **read);
+        if (read[i] == NULL) return dp__no_memory(c->err);
+        status = dp__conf_labels(c, i == 0, read[i], to->classes);
+        if (status == DP_OK) status = dp__conf_labels_unique(c, read[i], to->classes);
+        if (status != DP_OK) return status;
+    }
+    for (int32_t i = 0; read[0] != NULL && read[1] != NULL && i < to->classes; i++) {
+        if (strcmp(read[0][i], read[1][i]) != 0)
+            return dp__conf_fail(c, DP_E_FORMAT, "V4", "id2label and label2id differ");
+    }
+    to->labels = read[0] != NULL ? read[0] : read[1];
+    if (to->labels != NULL) return DP_OK;
+    to->classes = stated > 0 ? stated : 2;
+    to->labels = (const char **)dp__arena_get(c->arena, (size_t)to->classes, sizeof *to->labels);
+    return to->labels == NULL ? dp__no_memory(c->err)
+                              : dp__conf_labels_usual(c, to->labels, to->classes);
+}
+
+/* ---- quantization_config (M9) ------------------------------------------------------------- */
+
+/* A value that must stand at a path. group: 0 the whole, 1 Linears, 2 embedding tables (there
+ * wholly or not at all), 3 any value, which changes nothing. */
+typedef struct dp__quant_row {
+    const char *path, *text;
+    int         group;
+} dp__quant_row;
+#define DP__Q "config_groups.group_"
+static const dp__quant_row dp__quant_rows[] = {
+    {"quant_method", "\"compressed-tensors\"", 0},
+    {"format", "\"int-quantized\"", 0},
+    {"quantization_status", "\"compressed\"", 0},
+    {DP__Q "0.targets[]", "\"Linear\"", 1},
+    {DP__Q "0.weights.num_bits", "8", 1},
+    {DP__Q "0.weights.type", "\"int\"", 1},
+    {DP__Q "0.weights.symmetric", "true", 1},
+    {DP__Q "0.weights.strategy", "\"channel\"", 1},
+    {DP__Q "0.weights.dynamic", "false", 1},
+    {DP__Q "0.input_activations.num_bits", "8", 1},
+    {DP__Q "0.input_activations.type", "\"int\"", 1},
+    {DP__Q "0.input_activations.symmetric", "true", 1},
+    {DP__Q "0.input_activations.strategy", "\"token\"", 1},
+    {DP__Q "0.input_activations.dynamic", "true", 1},
+    {DP__Q "1.targets[]", "\"Embedding\"", 2},
+    {DP__Q "1.weights.num_bits", "8", 2},
+    {DP__Q "1.weights.type", "\"int\"", 2},
+    {DP__Q "1.weights.symmetric", "true", 2},
+    {DP__Q "1.weights.strategy", "\"channel\"", 2},
+    {DP__Q "1.weights.dynamic", "false", 2},
+    {DP__Q "0.weights.observer", "", 3},
+    {DP__Q "0.input_activations.observer", "", 3},
+    {DP__Q "1.weights.observer", "", 3},
+    {"global_compression_ratio", "", 3},
+    {"version", "", 3},
+};
+#undef DP__Q
+#define DP__QUANT_ROWS (sizeof dp__quant_rows / sizeof dp__quant_rows[0])
+
+/* The way from quantization_config to the present value: "config_groups.group_0.targets[]". */
+typedef struct dp__path {
+    char    text[128];
+    size_t  n[DP_MAX_JSON_DEPTH + 1]; /* bytes that belong to the levels outside */
+    int32_t depth;
+} dp__path;
+
+/* Follows one token; 0: a name that is too long or would look like two. */
+static int dp__path_step(dp__path *path, const dp_json *json) {
+    size_t n = path->n[path->depth];
+    if (json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY) {
+        const char *more = json->kind == DP_JSON_ARRAY ? "[]" : path->depth > 0 ? "." : "";
+        size_t      end = strlen(path->text);
+        if (end + 3 > sizeof path->text) return 0;
+        memcpy(path->text + end, more, strlen(more) + 1);
+        path->n[++path->depth] = end + strlen(more);
+    } else if (json->kind == DP_JSON_OBJECT_END || json->kind == DP_JSON_ARRAY_END) {
+        path->depth--;
+    } else if (json->kind == DP_JSON_KEY) {
+        if (json->length + n + 3 > sizeof path->text) return 0;
+        size_t bytes = dp__json_text(json, path->text + n, sizeof path->text - n);
+        return memchr(path->text + n, '.', bytes) == NULL &&
+               memchr(path->text + n, '[', bytes) == NULL;
+    }
+    return 1;
+}
+
+/* M9 for one value; seen counts the rows that have been met. */
+static dp_status dp__quant_value(dp__conf *c, const char *path, uint32_t *seen) {
+    size_t quotes = c->json.kind == DP_JSON_STRING;
+    for (size_t r = 0; r < DP__QUANT_ROWS; r++) {
+        const dp__quant_row *row = dp__quant_rows + r;
+        if (strcmp(row->path, path) != 0) continue;
+        if (row->group == 3) return DP_OK;
+        if (strlen(row->text) != c->json.length + 2 * quotes || (*seen >> r & 1) ||
+            memcmp(row->text, c->json.text + c->json.token - quotes, strlen(row->text)) != 0) break;
+        *seen |= (uint32_t)1 << r;
+        return DP_OK;
+    }
+    if (c->json.kind == DP_JSON_NULL) return DP_OK;
+    return dp__conf_fail(c, DP_E_UNSUPPORTED, "M9",
+                         "this kind of quantization is not read (only INT8 compressed-tensors with "
+                         "channel weights and dynamic token activations)");
+}
+
+/* "ignore": names of modules that stay floating-point. */
+static dp_status dp__quant_ignore(dp__conf *c, dp__config *to) {
+    dp_status status;
+    to->ignore_count = 0;
+    to->ignore = (const char **)dp__arena_get(c->arena, (size_t)dp__conf_count(&c->json),
+                                              sizeof *to->ignore);
+    if (to->ignore == NULL) return dp__no_memory(c->err);
+    while ((status = dp__conf_next(c)) == DP_OK && c->json.kind != DP_JSON_ARRAY_END) {
+        const char *name = dp__json_copy(&c->json, DP_MAX_NAME_BYTES, c->arena, c->file, &status,
+                                         c->err);
+        if (name == NULL) return status;
+        to->ignore[to->ignore_count++] = name;
+    }
+    return status;
+}
+
+/* The object at json must be our scheme, member for member; null means "not given". */
+static dp_status dp__conf_quant(dp__conf *c, dp__config *to) {
+    dp__path path;
+    uint32_t seen = 0;
+    size_t   place = c->json.token;
+    int32_t  outside = c->json.depth - 1;
+    dp_status status;
+    memset(&path, 0, sizeof path);
+    do {
+        if (c->json.kind == DP_JSON_ARRAY && strcmp(path.text, "ignore") == 0) {
+            status = dp__quant_ignore(c, to);
+        } else {
+            status = DP_OK;
+            if (!dp__path_step(&path, &c->json))
+                return dp__conf_fail(c, DP_E_UNSUPPORTED, "M9", "an unknown member");
+            if (c->json.kind >= DP_JSON_STRING) status = dp__quant_value(c, path.text, &seen);
+        }
+        if (status == DP_OK && c->json.depth > outside) status = dp__conf_next(c);
+    } while (status == DP_OK && c->json.depth > outside);
+    if (status != DP_OK) return status;
+    uint32_t need[4] = {0, 0, 0, 0};
+    for (size_t r = 0; r < DP__QUANT_ROWS; r++)
+        need[dp__quant_rows[r].group] |= (uint32_t)1 << r;
+    c->json.token = place;
+    to->quantized = 1;
+    to->int8_tables = (seen & need[2]) != 0;
+    if ((seen & (need[0] | need[1])) == (need[0] | need[1]) &&
+        (!to->int8_tables || (seen & need[2]) == need[2]))
+        return DP_OK;
+    return dp__conf_fail(c, DP_E_UNSUPPORTED, "M9", "a member of our INT8 scheme is missing");
+}
+
+/* ---- config.json -------------------------------------------------------------------------- */
+
+static void dp__config_usual(dp__config *to) {
+    memset(to, 0, sizeof *to);
+    for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++)
+        memcpy((char *)to + dp__config_ints[r].offset, &dp__config_ints[r].usual, sizeof(int32_t));
+    for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++)
+        memcpy((char *)to + dp__config_reals[r].offset, &dp__config_reals[r].usual, sizeof(float));
+}
+
+/* Words that select a part of the network: M2, M5, M6, M8. */
+static dp_status dp__conf_word(dp__conf *c, const dp_json *key, dp__config *to, int32_t *problem,
+                               int *known) {
+    int32_t v = 0;
+    *known = 1;
+    if (dp__json_is(key, "model_type")) {
+        if (!dp__word_find(&c->json, dp__model_types, &v))
+            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M2", "this model_type is not supported");
+    } else if (dp__json_is(key, "hidden_act")) {
+        if (!dp__word_find(&c->json, dp__acts, &v))
+            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M5", "this hidden_act is not supported");
+        to->act = (dp__act)v;
+    } else if (dp__json_is(key, "position_embedding_type")) {
+        if (!dp__word_find(&c->json, dp__position_types, &v))
+            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M6",
+                                 "this position_embedding_type is not supported");
+    } else if (dp__json_is(key, "problem_type")) {
+        if (!dp__word_find(&c->json, dp__problems, problem))
+            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M8", "this problem_type is not supported");
+    } else {
+        *known = 0;
+    }
+    return DP_OK;
+}
+
+/* Members that would make another network of it (M10). */
+static dp_status dp__conf_refuse(dp__conf *c, const dp_json *key) {
+    int decoder = dp__json_is(key, "is_decoder") || dp__json_is(key, "add_cross_attention");
+    if (decoder && c->json.kind != DP_JSON_FALSE)
+        return dp__conf_fail(c, DP_E_UNSUPPORTED, "M10", "a decoder is not supported");
+    if (dp__json_is(key, "pruned_heads") &&
+        (c->json.kind != DP_JSON_OBJECT || dp__conf_count(&c->json) > 0))
+        return dp__conf_fail(c, DP_E_UNSUPPORTED, "M10", "pruned heads are not supported");
+    return DP_OK;
+}
+
+/* One member of config.json; json stands at its value and is moved behind it. */
+static dp_status dp__conf_config(dp__conf *c, const dp_json *key, dp__config *to, dp_json maps[2],
+                                 int32_t *problem) {
+    int known = 0;
+    if (c->json.kind == DP_JSON_NULL) return DP_OK;
+    dp_status status = dp__conf_int(c, key, to, &known);
+    if (status == DP_OK && !known) status = dp__conf_real(c, key, to, &known);
+    if (status == DP_OK && !known) status = dp__conf_word(c, key, to, problem, &known);
+    if (status != DP_OK || known) return status;
+    int map = dp__json_is(key, "id2label") ? 0 : dp__json_is(key, "label2id") ? 1 : -1;
+    if (map >= 0 && c->json.kind != DP_JSON_OBJECT)
+        return dp__conf_fail(c, DP_E_FORMAT, "V4", "the label map is not an object");
+    if (map >= 0) maps[map] = c->json;
+    if (dp__json_is(key, "quantization_config")) {
+        if (c->json.kind != DP_JSON_OBJECT)
+            return dp__conf_fail(c, DP_E_FORMAT, "M9", "quantization_config is not an object");
+        return dp__conf_quant(c, to);
+    }
+    status = dp__conf_refuse(c, key);
+    return status == DP_OK ? dp__json_skip(&c->json, c->file, c->err) : status;
+}
+
+/* Reads config.json; strings go to the arena. On failure *to is zeroed. */
+static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *arena,
+                                  const char *file, dp__config *to, dp_error *err) {
+    dp__conf c;
+    dp_json  key, maps[2];
+    int      more = 1;
+    int32_t  problem = -1;
+    memset(&c, 0, sizeof c);
+    memset(maps, 0, sizeof maps);
+    c.arena = arena;
+    c.file = file;
+    c.err = err;
+    dp__config_usual(to);
+    dp_status status = dp__conf_begin(&c, text, bytes);
+    while (status == DP_OK && (status = dp__conf_member(&c, &key, &more)) == DP_OK && more)
+        status = dp__conf_config(&c, &key, to, maps, &problem);
+    dp__where where = {file, DP_NO_PLACE, NULL, 0};
+    if (status == DP_OK && to->hidden % to->heads != 0)
+        status = dp__fail_at(err, DP_E_FORMAT, "M4", &where,
+                             "num_attention_heads does not divide hidden_size");
+    if (status == DP_OK && to->pad_id >= to->vocab)
+        status = dp__fail_at(err, DP_E_FORMAT, "M3", &where, "pad_token_id is above vocab_size");
+    if (status == DP_OK) status = dp__conf_label_maps(&c, maps, to);
+    if (status != DP_OK) {
+        memset(to, 0, sizeof *to);
+        return status;
+    }
+    if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
+    to->problem = problem >= 0 ? (dp_problem)problem
+                : to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
+    return DP_OK;
+}
+
+static void dp__put_member(dp__put *put, const char *name, const char *text) {
+    dp__put_text(put, "  \"");
+    dp__put_text(put, name);
+    dp__put_text(put, "\": ");
+    dp__put_text(put, text);
+}
+
+static void dp__put_labels(dp__put *put, const dp__config *from) {
+    dp__put_member(put, "id2label", "{");
+    for (int32_t i = 0; i < from->classes; i++) {
+        dp__put_text(put, i > 0 ? ",\n    \"" : "\n    \"");
+        dp__put_u64(put, (uint64_t)i);
+        dp__put_text(put, "\": ");
+        dp__put_string(put, from->labels[i], strlen(from->labels[i]));
+    }
+    dp__put_text(put, "\n  },\n");
+    dp__put_member(put, "label2id", "{");
+    for (int32_t i = 0; i < from->classes; i++) {
+        dp__put_text(put, i > 0 ? ",\n    " : "\n    ");
+        dp__put_string(put, from->labels[i], strlen(from->labels[i]));
+        dp__put_text(put, ": ");
+        dp__put_u64(put, (uint64_t)i);
+    }
+    dp__put_text(put, "\n  },\n");
+}
+
+static void dp__put_quant(dp__put *put, const dp__config *from) {
+    dp__put_member(put, "quantization_config",
+                   "{\n    \"quant_method\": \"compressed-tensors\",\n"
+                   "    \"format\": \"int-quantized\",\n"
+                   "    \"quantization_status\": \"compressed\",\n    \"ignore\": [");
+    for (int32_t i = 0; i < from->ignore_count; i++) {
+        if (i > 0) dp__put_text(put, ", ");
+        dp__put_string(put, from->ignore[i], strlen(from->ignore[i]));
+    }
+    dp__put_text(put, "],\n    \"config_groups\": {\n      \"group_0\": {\n"
+                      "        \"targets\": [\"Linear\"],\n"
+                      "        \"weights\": {\"num_bits\": 8, \"type\": \"int\", \"symmetric\": true, "
+                      "\"strategy\": \"channel\", \"dynamic\": false},\n"
+                      "        \"input_activations\": {\"num_bits\": 8, \"type\": \"int\", "
+                      "\"symmetric\": true, \"strategy\": \"token\", \"dynamic\": true}\n      }");
+    if (from->int8_tables)
+        dp__put_text(put, ",\n      \"group_1\": {\n        \"targets\": [\"Embedding\"],\n"
+                          "        \"weights\": {\"num_bits\": 8, \"type\": \"int\", "
+                          "\"symmetric\": true, \"strategy\": \"channel\", \"dynamic\": false}\n"
+                          "      }");
+    dp__put_text(put, "\n    }\n  },\n");
+}
+
+/* Writes config.json as transformers does. 1, or 0 when there is no memory. */
+static int dp__config_write(const dp__config *from, dp__buffer *to) {
+    dp__put put = {to, 1};
+    const char *base = (const char *)from;
+    dp__put_text(&put, "{\n");
+    dp__put_member(&put, "architectures", "[\"BertForSequenceClassification\"],\n");
+    dp__put_member(&put, "model_type", "\"bert\",\n");
+    for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++) {
+        int32_t v;
+        if (strcmp(dp__config_ints[r].name, "num_labels") == 0) continue; /* id2label tells */
+        memcpy(&v, base + dp__config_ints[r].offset, sizeof v);
+        dp__put_member(&put, dp__config_ints[r].name, "");
+        dp__put_i64(&put, v);
+        dp__put_text(&put, ",\n");
+    }
+    for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++) {
+        float v;
+        memcpy(&v, base + dp__config_reals[r].offset, sizeof v);
+        dp__put_member(&put, dp__config_reals[r].name, "");
+        dp__put_real(&put, (double)v, 1);
+        dp__put_text(&put, ",\n");
+    }
+    dp__put_member(&put, "hidden_act", "\"");
+    dp__put_text(&put, dp__word_name(dp__acts, (int32_t)from->act));
+    dp__put_text(&put, "\",\n");
+    dp__put_member(&put, "position_embedding_type", "\"absolute\",\n");
+    dp__put_member(&put, "problem_type", "\"");
+    dp__put_text(&put, dp__word_name(dp__problems, (int32_t)from->problem));
+    dp__put_text(&put, "\",\n");
+    dp__put_labels(&put, from);
+    if (from->quantized) dp__put_quant(&put, from);
+    dp__put_member(&put, "torch_dtype", "\"float32\"\n}\n");
+    return put.ok;
+}
+
+/* ---- tokenizer_config.json ---------------------------------------------------------------- */
+
+static void dp__tokenizer_config_usual(dp__tokenizer_config *to) {
+    memset(to, 0, sizeof *to);
+    to->lower_case = 1;
+    to->strip_accents = -1;
+    to->chinese_chars = 1;
+    to->unk = "[UNK]";
+    to->cls = "[CLS]";
+    to->sep = "[SEP]";
+    to->pad = "[PAD]";
+    to->mask = "[MASK]";
+}
+
+static const dp__word_row dp__tokenizers[] = {
+    {"BertTokenizer", 0}, {"BertTokenizerFast", 0}, {"DistilBertTokenizer", 0},
+    {"DistilBertTokenizerFast", 0}, {NULL, 0},
+};
+
+/* T1: true or false. */
+static dp_status dp__conf_switch(dp__conf *c, int32_t *to) {
+    if (c->json.kind != DP_JSON_TRUE && c->json.kind != DP_JSON_FALSE)
+        return dp__conf_fail(c, DP_E_FORMAT, "T1", "true or false is expected");
+    *to = c->json.kind == DP_JSON_TRUE;
+    return DP_OK;
+}
+
+/* T2: "[UNK]", or an object with "content": "[UNK]". json ends behind it. */
+static dp_status dp__conf_token(dp__conf *c, const char **to) {
+    dp_json   key, content = c->json;
+    int       more = content.kind == DP_JSON_OBJECT;
+    dp_status status = DP_OK;
+    while (more && (status = dp__conf_member(c, &key, &more)) == DP_OK && more) {
+        if (dp__json_is(&key, "content")) content = c->json;
+        status = dp__json_skip(&c->json, c->file, c->err);
+        if (status != DP_OK) return status;
+    }
+    if (status != DP_OK) return status;
+    if (content.kind != DP_JSON_STRING || content.length == 0)
+        return dp__conf_fail(c, DP_E_FORMAT, "T2", "a special token is not a text");
+    *to = dp__json_copy(&content, DP_MAX_VOCAB_ENTRY, c->arena, c->file, &status, c->err);
+    return status;
+}
+
+/* T4: every one of the "added_tokens_decoder" is special, so that it never splits a document. */
+static dp_status dp__conf_added(dp__conf *c) {
+    dp_json   key;
+    int       more = 1, special;
+    dp_status status;
+    if (c->json.kind != DP_JSON_OBJECT)
+        return dp__conf_fail(c, DP_E_FORMAT, "T4", "an object is expected");
+    while ((status = dp__conf_member(c, &key, &more)) == DP_OK && more) {
+        dp_json word = key;
+        if (c->json.kind != DP_JSON_OBJECT)
+            return dp__conf_fail(c, DP_E_FORMAT, "T4", "an object is expected");
+        for (special = 0; (status = dp__conf_member(c, &key, &more)) == DP_OK && more;) {
+            if (dp__json_is(&key, "special")) special = c->json.kind == DP_JSON_TRUE;
+            status = dp__json_skip(&c->json, c->file, c->err);
+            if (status != DP_OK) return status;
+        }
+        if (status != DP_OK) return status;
+        if (!special)
+            return dp__conf_fail_key(c, &word, DP_E_UNSUPPORTED, "T4",
+                                     "added words are not supported");
+    }
+    return status;
+}
+
+/* Members that would make another tokenizer of it (T3, T4). */
+static dp_status dp__conf_refuse_tokenizer(dp__conf *c, const dp_json *key) {
+    int32_t v;
+    if (dp__json_is(key, "tokenizer_class") && !dp__word_find(&c->json, dp__tokenizers, &v))
+        return dp__conf_fail(c, DP_E_UNSUPPORTED, "T3", "this tokenizer_class is not supported");
+    if (dp__json_is(key, "do_basic_tokenize") && c->json.kind != DP_JSON_TRUE)
+        return dp__conf_fail(c, DP_E_UNSUPPORTED, "T3", "do_basic_tokenize has to be true");
+    if (dp__json_is(key, "never_split") &&
+        (c->json.kind != DP_JSON_ARRAY || dp__conf_count(&c->json) > 0))
+        return dp__conf_fail(c, DP_E_UNSUPPORTED, "T4", "never_split is not supported");
+    return DP_OK;
+}
+
+/* One member of tokenizer_config.json; json stands at its value and is moved behind it. */
+static dp_status dp__conf_tokenizer(dp__conf *c, const dp_json *key, dp__tokenizer_config *to) {
+    static const char *const names[] = {"unk_token", "cls_token", "sep_token", "pad_token",
+                                        "mask_token"};
+    const char **tokens[] = {&to->unk, &to->cls, &to->sep, &to->pad, &to->mask};
+    if (c->json.kind == DP_JSON_NULL) return DP_OK;
+    for (int i = 0; i < 5; i++) {
+        if (dp__json_is(key, names[i])) return dp__conf_token(c, tokens[i]);
+    }
+    if (dp__json_is(key, "do_lower_case")) {
+        to->explicit_case = 1;
+        return dp__conf_switch(c, &to->lower_case);
+    }
+    if (dp__json_is(key, "strip_accents")) return dp__conf_switch(c, &to->strip_accents);
+    if (dp__json_is(key, "tokenize_chinese_chars")) return dp__conf_switch(c, &to->chinese_chars);
+    if (dp__json_is(key, "added_tokens_decoder")) return dp__conf_added(c);
+    dp_status status = dp__conf_refuse_tokenizer(c, key);
+    return status == DP_OK ? dp__json_skip(&c->json, c->file, c->err) : status;
+}
+
+/* Reads tokenizer_config.json; text NULL: there is none, the defaults hold. On failure *to is
+ * zeroed. */
+static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__arena *arena,
+                                            const char *file, dp__tokenizer_config *to,
+                                            dp_error *err) {
+    dp__conf c;
+    dp_json  key;
+    int      more = 1;
+    memset(&c, 0, sizeof c);
+    c.arena = arena;
+    c.file = file;
+    c.err = err;
+    dp__tokenizer_config_usual(to);
+    if (text == NULL) return DP_OK;
+    dp_status status = dp__conf_begin(&c, text, bytes);
+    while (status == DP_OK && (status = dp__conf_member(&c, &key, &more)) == DP_OK && more)
+        status = dp__conf_tokenizer(&c, &key, to);
+    if (status != DP_OK) memset(to, 0, sizeof *to);
+    return status;
+}
+
+static void dp__put_tokens(dp__put *put, const dp__tokenizer_config *from) {
+    const char *const names[] = {"unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+    const char *const words[] = {from->unk, from->sep, from->pad, from->cls, from->mask};
+    for (int i = 0; i < 5; i++) {
+        dp__put_member(put, names[i], "");
+        dp__put_string(put, words[i], strlen(words[i]));
+        dp__put_text(put, i < 4 ? ",\n" : "\n}\n");
+    }
+}
+
+/* Writes tokenizer_config.json, always with the case. 1, or 0 when there is no memory. */
+static int dp__tokenizer_config_write(const dp__tokenizer_config *from, dp__buffer *to) {
+    static const char *const words[] = {"null,\n", "false,\n", "true,\n"};
+    dp__put put = {to, 1};
+    dp__put_text(&put, "{\n");
+    dp__put_member(&put, "tokenizer_class", "\"BertTokenizer\",\n");
+    dp__put_member(&put, "do_lower_case", words[1 + from->lower_case]);
+    dp__put_member(&put, "strip_accents", words[1 + from->strip_accents]);
+    dp__put_member(&put, "tokenize_chinese_chars", words[1 + from->chinese_chars]);
+    dp__put_tokens(&put, from);
+    return put.ok;
+}
+
+/* Writes special_tokens_map.json. */
+static int dp__special_tokens_write(const dp__tokenizer_config *from, dp__buffer *to) {
+    dp__put put = {to, 1};
+    dp__put_text(&put, "{\n");
+    dp__put_tokens(&put, from);
+    return put.ok;
+}
 
 /* ============================================================================================
  * [D] Text                                                                  budget 950 lines
