@@ -7511,8 +7511,502 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                              budget 180 lines
+ * [F1] Tensors                                                              budget 400 lines
+ * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
+ * Needs:  B memory, C3 files, C5 config, E10 packed forms.
+ * Never:  trusts a name or a shape of a file; holds a second copy of a model.
+ * Tests:  tests/test_network.c: params_*, load_*
  * ============================================================================================ */
+
+/* One rule per tensor: name as Hugging Face spells it, and its shape in the letters of [0.4]
+ * (P positions, Y types, 1: a vector). The order is the order of the flat buffer; query, key
+ * and value stand together so that they are one [3C, C] weight and one [3C] bias. */
+typedef struct dp__tensor_rule {
+    const char *name;
+    char        rows, cols;
+} dp__tensor_rule;
+
+enum { DP__WORDS, DP__PLACES, DP__TYPES, DP__EMBED_GAIN, DP__EMBED_BIAS, DP__HEAD_PARTS };
+static const dp__tensor_rule dp__head_rules[DP__HEAD_PARTS] = {
+    {"bert.embeddings.word_embeddings.weight", 'V', 'C'},
+    {"bert.embeddings.position_embeddings.weight", 'P', 'C'},
+    {"bert.embeddings.token_type_embeddings.weight", 'Y', 'C'},
+    {"bert.embeddings.LayerNorm.weight", 'C', '1'},
+    {"bert.embeddings.LayerNorm.bias", 'C', '1'},
+};
+
+enum {
+    DP__Q_W, DP__K_W, DP__V_W, DP__Q_B, DP__K_B, DP__V_B, DP__MIX_W, DP__MIX_B, DP__NORM1_GAIN,
+    DP__NORM1_BIAS, DP__UP_W, DP__UP_B, DP__DOWN_W, DP__DOWN_B, DP__NORM2_GAIN, DP__NORM2_BIAS,
+    DP__LAYER_PARTS
+};
+static const dp__tensor_rule dp__layer_rules[DP__LAYER_PARTS] = {
+    {"attention.self.query.weight", 'C', 'C'},
+    {"attention.self.key.weight", 'C', 'C'},
+    {"attention.self.value.weight", 'C', 'C'},
+    {"attention.self.query.bias", 'C', '1'},
+    {"attention.self.key.bias", 'C', '1'},
+    {"attention.self.value.bias", 'C', '1'},
+    {"attention.output.dense.weight", 'C', 'C'},
+    {"attention.output.dense.bias", 'C', '1'},
+    {"attention.output.LayerNorm.weight", 'C', '1'},
+    {"attention.output.LayerNorm.bias", 'C', '1'},
+    {"intermediate.dense.weight", 'F', 'C'},
+    {"intermediate.dense.bias", 'F', '1'},
+    {"output.dense.weight", 'C', 'F'},
+    {"output.dense.bias", 'C', '1'},
+    {"output.LayerNorm.weight", 'C', '1'},
+    {"output.LayerNorm.bias", 'C', '1'},
+};
+
+enum { DP__POOL_W, DP__POOL_B, DP__CLASS_W, DP__CLASS_B, DP__TAIL_PARTS };
+static const dp__tensor_rule dp__tail_rules[DP__TAIL_PARTS] = {
+    {"bert.pooler.dense.weight", 'C', 'C'},
+    {"bert.pooler.dense.bias", 'C', '1'},
+    {"classifier.weight", 'K', 'C'},
+    {"classifier.bias", 'K', '1'},
+};
+
+typedef struct dp__tensor {
+    char    name[72];   /* the longest, with layer 511, has 59 characters */
+    int32_t dims;       /* 2: [rows, cols]; 1: [rows], cols is 1 */
+    size_t  rows, cols;
+    size_t  offset;     /* of its first value in the flat buffer */
+} dp__tensor;
+
+typedef struct dp__params {
+    dp__tensor *list;   /* [count] */
+    size_t      count;
+    size_t      total;  /* values of the flat buffer; gaps (to multiples of 16) stay 0 */
+    uint64_t    values; /* parameters without the gaps */
+    int32_t     layers;
+} dp__params;
+
+static size_t dp__layer_tensor(int32_t layer, int part) {
+    return (size_t)DP__HEAD_PARTS + (size_t)layer * DP__LAYER_PARTS + (size_t)part;
+}
+
+static size_t dp__tail_tensor(const dp__params *p, int part) {
+    return dp__layer_tensor(p->layers, part);
+}
+
+static size_t dp__letter_size(const dp__config *c, char letter) {
+    switch (letter) {
+    case 'V': return (size_t)c->vocab;
+    case 'P': return (size_t)c->positions;
+    case 'Y': return (size_t)c->types;
+    case 'C': return (size_t)c->hidden;
+    case 'F': return (size_t)c->inner;
+    case 'K': return (size_t)c->classes;
+    default: return 1;
+    }
+}
+
+static const dp__tensor_rule *dp__rule_of(const dp__params *p, size_t t) {
+    size_t tail = dp__tail_tensor(p, 0);
+    if (t < DP__HEAD_PARTS) return &dp__head_rules[t];
+    if (t >= tail) return &dp__tail_rules[t - tail];
+    return &dp__layer_rules[(t - DP__HEAD_PARTS) % DP__LAYER_PARTS];
+}
+
+/* Tensor t of the table, placed at *end; parts of one fused Linear follow without a gap. */
+static int dp__params_add(dp__params *p, const dp__config *c, size_t t, size_t *end) {
+    const dp__tensor_rule *rule = dp__rule_of(p, t);
+    dp__tensor            *x = &p->list[t];
+    dp__text               name = {x->name, sizeof x->name, 0};
+    size_t                 size;
+    int                    inside = t >= DP__HEAD_PARTS && t < dp__tail_tensor(p, 0);
+    int                    part = inside ? (int)((t - DP__HEAD_PARTS) % DP__LAYER_PARTS) : -1;
+    if (inside) {
+        dp__text_add(&name, "bert.encoder.layer.");
+        dp__text_u64(&name, (t - DP__HEAD_PARTS) / DP__LAYER_PARTS);
+        dp__text_add(&name, ".");
+    }
+    dp__text_add(&name, rule->name);
+    x->dims = rule->cols == '1' ? 1 : 2;
+    x->rows = dp__letter_size(c, rule->rows);
+    x->cols = dp__letter_size(c, rule->cols);
+    int fused = part == DP__K_W || part == DP__V_W || part == DP__K_B || part == DP__V_B;
+    if (!fused && !dp__round_up(*end, 16, end)) return 0;
+    x->offset = *end;
+    if (!dp__mul_size(x->rows, x->cols, &size) || !dp__add_size(*end, size, end)) return 0;
+    p->values += size;
+    return 1;
+}
+
+/* The table of a geometry that [C5] has checked against the limits. */
+static dp_status dp__params_init(dp__params *p, const dp__config *c, dp__arena *arena,
+                                 dp_error *err) {
+    size_t end = 0;
+    memset(p, 0, sizeof *p);
+    p->layers = c->layers;
+    p->count = dp__tail_tensor(p, DP__TAIL_PARTS);
+    p->list = (dp__tensor *)dp__arena_get(arena, p->count, sizeof *p->list);
+    if (p->list == NULL) return dp__no_memory(err);
+    for (size_t t = 0; t < p->count; t++) {
+        if (!dp__params_add(p, c, t, &end)) return dp__no_memory(err);
+    }
+    if (!dp__round_up(end, 16, &p->total) || p->total > SIZE_MAX / sizeof(dp_real))
+        return dp__no_memory(err);
+    return DP_OK;
+}
+
+/* Names of files. Both spellings of BERT checkpoints are accepted: with and without "bert.",
+ * and LayerNorm.gamma/beta for weight/bias.
+ * Trap: gamma and beta are renamed only at the very end of a name; replacing them anywhere
+ * broke other models for five years (transformers #29554). */
+static int dp__name_is(const char *name, size_t bytes, const char *canonical) {
+    static const char *const old_ends[2] = {"LayerNorm.gamma", "LayerNorm.beta"};
+    static const char *const new_ends[2] = {"LayerNorm.weight", "LayerNorm.bias"};
+    int    bert = bytes >= 5 && memcmp(name, "bert.", 5) == 0;
+    size_t n = strlen(canonical);
+    if (!bert && strncmp(canonical, "bert.", 5) == 0) {
+        canonical += 5;
+        n -= 5;
+    }
+    if (n == bytes && memcmp(name, canonical, n) == 0) return 1;
+    for (int i = 0; i < 2; i++) {
+        size_t a = strlen(old_ends[i]), b = strlen(new_ends[i]);
+        if (bytes >= a && n >= b && bytes - a == n - b && memcmp(name, canonical, n - b) == 0 &&
+            memcmp(name + bytes - a, old_ends[i], a) == 0 &&
+            memcmp(canonical + n - b, new_ends[i], b) == 0) return 1;
+    }
+    return 0;
+}
+
+static int dp__name_begins(const char *name, size_t bytes, const char *with) {
+    size_t n = strlen(with);
+    return bytes >= n && memcmp(name, with, n) == 0;
+}
+
+typedef enum dp__name_kind { DP__NAME_TENSOR, DP__NAME_IGNORED, DP__NAME_UNKNOWN } dp__name_kind;
+
+/* Layer number of "[bert.]encoder.layer.N.": -1 when the name is of another kind. Numbers that
+ * are no number, have a leading zero or reach limit give limit (which no tensor has). */
+static int32_t dp__name_layer(const char *name, size_t bytes, int32_t limit) {
+    size_t at = dp__name_begins(name, bytes, "bert.") ? 5 : 0;
+    if (!dp__name_begins(name + at, bytes - at, "encoder.layer.")) return -1;
+    at += 14;
+    size_t  first = at;
+    int32_t n = 0;
+    for (; at < bytes && name[at] >= '0' && name[at] <= '9'; at++) {
+        n = n * 10 + (name[at] - '0');
+        if (n >= limit) return limit;
+    }
+    if (at == first || at >= bytes || name[at] != '.') return limit;
+    return name[first] == '0' && at > first + 1 ? limit : n;
+}
+
+/* The tensor that a name of a file means. Pre-training heads and the position_ids buffer are
+ * ignored by rule; everything else must be in the table. */
+static dp__name_kind dp__params_find(const dp__params *p, const char *name, size_t bytes,
+                                     size_t *tensor) {
+    int32_t layer = dp__name_layer(name, bytes, p->layers);
+    size_t  first = layer < 0 ? 0 : dp__layer_tensor(layer, 0);
+    size_t  last = layer < 0 ? DP__HEAD_PARTS : first + DP__LAYER_PARTS;
+    if (dp__name_begins(name, bytes, "cls.")) return DP__NAME_IGNORED;
+    if (dp__name_is(name, bytes, "bert.embeddings.position_ids")) return DP__NAME_IGNORED;
+    if (layer == p->layers) return DP__NAME_UNKNOWN;
+    for (int pass = 0; pass < (layer < 0 ? 2 : 1); pass++) {
+        for (size_t t = first; t < last; t++) {
+            if (!dp__name_is(name, bytes, p->list[t].name)) continue;
+            *tensor = t;
+            return DP__NAME_TENSOR;
+        }
+        first = dp__tail_tensor(p, 0);
+        last = p->count;
+    }
+    return DP__NAME_UNKNOWN;
+}
+
+/* Value i of a new tensor: 0 for biases, 1 for LayerNorm gains, else N(0, range). The sum of
+ * twelve 16-bit uniform numbers has mean 6 and variance 1 - 2^-32 and is exact in integers, so
+ * every CPU draws the same weights; no value is beyond 6 standard deviations. */
+static void dp__params_draw(const dp__tensor *x, size_t number, uint64_t seed, float range,
+                            size_t first, size_t count, dp_real *to) {
+    size_t   n = strlen(x->name);
+    uint64_t key = dp__mix64(seed + 0x9E3779B97F4A7C15u * (number + 1));
+    int      gain = n >= 16 && memcmp(x->name + n - 16, "LayerNorm.weight", 16) == 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t sum = 0;
+        for (uint64_t j = 0; j < 3 && x->dims == 2; j++) {
+            uint64_t r = dp__mix64(key + 3 * (uint64_t)(first + i) + j);
+            sum += (r & 0xFFFF) + (r >> 16 & 0xFFFF) + (r >> 32 & 0xFFFF) + (r >> 48);
+        }
+        /* sum + 6 (half a step for each of the twelve) over 65,536, minus the mean */
+        double normal = ((double)sum + 6.0) / 65536.0 - 6.0;
+        to[i] = x->dims == 1 ? (dp_real)gain : (dp_real)(float)(normal * (double)range);
+    }
+}
+
+/* y[m, out] = x[m, in] * weight[out, in]^T + bias[out]. One of the three weights is set. */
+typedef struct dp__linear {
+    size_t         out, in;
+    const dp_real *raw;     /* [out, in] rows of the flat buffer: training */
+    const dp_real *packed;  /* tile images (E10): inference */
+    const int8_t  *packed8; /* tile images of the INT8 weight, with ... */
+    const int32_t *comp;    /* [out] correction for activations stored as s8 + 128 */
+    const dp_real *scale;   /* [out] */
+    const dp_real *bias;    /* [out] */
+} dp__linear;
+
+typedef struct dp__table { /* an embedding [rows, C]: values, or INT8 with a scale per row */
+    size_t         rows;
+    const dp_real *raw;
+    const int8_t  *raw8;
+    const dp_real *scale;   /* [rows] */
+} dp__table;
+
+typedef struct dp__norm {
+    const dp_real *gain, *bias; /* [C] */
+} dp__norm;
+
+typedef struct dp__layer {
+    dp__linear qkv;      /* [3C, C] all layers but the last */
+    dp__linear q, kv;    /* [C, C] and [2C, C] of the last layer: only [CLS] asks there */
+    dp__linear mix;      /* [C, C] behind attention */
+    dp__norm   norm1;
+    dp__linear up, down; /* [F, C] and [C, F] */
+    dp__norm   norm2;
+} dp__layer;
+
+typedef struct dp__net {
+    const dp__config *config;
+    const dp__params *params;
+    dp__table         words, places, types;
+    dp__norm          embed_norm;
+    dp__layer        *layers; /* [L] */
+    dp__linear        pooler, classifier;
+    const dp_real    *flat;   /* the flat buffer while training; NULL: packed forms below */
+    int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
+    dp_alloc          alloc;
+    void             *memory; /* packed weights, one piece */
+    size_t            bytes;
+} dp__net;
+
+/* Where weights come from: files, a flat buffer, another net, a quantizer. Values of tensor t
+ * are asked for in whole rows and in order. */
+typedef struct dp__source {
+    void *ctx;
+    int (*is_int8)(void *ctx, size_t t);
+    dp_status (*real)(void *ctx, size_t t, size_t row, size_t rows, dp_real *to, dp_error *err);
+    dp_status (*int8)(void *ctx, size_t t, size_t row, size_t rows, int8_t *to, dp_real *scale,
+                      dp_error *err);
+} dp__source;
+
+/* Pieces of one allocation. The first walk (p NULL) measures, the second hands out. */
+typedef struct dp__carving {
+    char  *p;
+    size_t at;
+    int    too_big;
+} dp__carving;
+
+static void *dp__carve(dp__carving *c, size_t count, size_t size) {
+    size_t bytes, end;
+    if (!dp__mul_size(count, size, &bytes) || !dp__round_up(bytes, DP__ALIGN, &bytes) ||
+        !dp__add_size(c->at, bytes, &end)) {
+        c->too_big = 1;
+        return NULL;
+    }
+    void *piece = c->p == NULL ? NULL : c->p + c->at;
+    c->at = end;
+    return piece;
+}
+
+typedef struct dp__builder {
+    dp__net          *net;
+    const dp__source *source;
+    dp__carving       carve;
+    void             *stage; /* [48, widest input] rows on their way; NULL: measuring */
+    dp_status         status;
+    dp_error         *err;
+} dp__builder;
+
+/* Rows [row, row + rows) of the tensors t, t + 1, ... laid end to end (q, k, v). */
+static void dp__build_rows(dp__builder *b, size_t t, size_t row, size_t rows, void *to,
+                           dp_real *scale) {
+    const dp__tensor *list = b->net->params->list;
+    size_t            item = scale != NULL ? sizeof(int8_t) : sizeof(dp_real);
+    while (rows > 0 && b->status == DP_OK) {
+        if (row >= list[t].rows) {
+            row -= list[t++].rows;
+            continue;
+        }
+        size_t n = list[t].rows - row < rows ? list[t].rows - row : rows;
+        if (scale == NULL) {
+            b->status = b->source->real(b->source->ctx, t, row, n, (dp_real *)to, b->err);
+        } else {
+            b->status = b->source->int8(b->source->ctx, t, row, n, (int8_t *)to, scale, b->err);
+            scale += n;
+        }
+        to = (char *)to + n * list[t].cols * item;
+        row += n;
+        rows -= n;
+    }
+}
+
+/* count values of the vectors t, t + 1, ... laid end to end, from value skip on. */
+static const dp_real *dp__build_vector(dp__builder *b, size_t t, size_t skip, size_t count) {
+    if (b->net->flat != NULL) return b->net->flat + b->net->params->list[t].offset + skip;
+    dp_real *to = (dp_real *)dp__carve(&b->carve, count, sizeof *to);
+    if (b->stage != NULL) dp__build_rows(b, t, skip, count, to, NULL);
+    return to;
+}
+
+static void dp__build_table(dp__builder *b, size_t t, dp__table *x) {
+    const dp__tensor *tensor = &b->net->params->list[t];
+    memset(x, 0, sizeof *x);
+    x->rows = tensor->rows;
+    if (b->net->flat != NULL) {
+        x->raw = b->net->flat + tensor->offset;
+    } else if (b->source->is_int8(b->source->ctx, t)) {
+        int8_t  *q = (int8_t *)dp__carve(&b->carve, tensor->rows, tensor->cols);
+        dp_real *s = (dp_real *)dp__carve(&b->carve, tensor->rows, sizeof *s);
+        if (b->stage != NULL) dp__build_rows(b, t, 0, tensor->rows, q, s);
+        if (b->stage != NULL) b->net->int8_tables++;
+        x->raw8 = q;
+        x->scale = s;
+    } else {
+        size_t   size = tensor->rows * tensor->cols;
+        dp_real *v = (dp_real *)dp__carve(&b->carve, size, sizeof *v);
+        if (b->stage != NULL) dp__build_rows(b, t, 0, tensor->rows, v, NULL);
+        x->raw = v;
+    }
+}
+
+static void dp__net_close(dp__net *net) {
+    const dp__params *p = net->params;
+    if (net->layers != NULL) dp__free(&net->alloc, net->layers, (size_t)p->layers, sizeof *net->layers);
+    dp__free(&net->alloc, net->memory, net->bytes, 1);
+    memset(net, 0, sizeof *net);
+}
+static void dp__build_linear8(dp__builder *b, dp__linear *x, size_t weight, size_t skip) {
+    (void)b; (void)x; (void)weight; (void)skip;
+}
+
+/* The Linear of rows [skip, skip + out) of the weights t, t + 1, ... with the biases from bias
+ * on. A panel of 48 rows is read, checked and packed at a time: the only extra memory. */
+static void dp__build_linear(dp__builder *b, dp__linear *x, size_t weight, size_t bias,
+                             size_t skip, size_t out) {
+    const dp__tensor *tensor = &b->net->params->list[weight];
+    memset(x, 0, sizeof *x);
+    x->out = out;
+    x->in = tensor->cols;
+    x->bias = dp__build_vector(b, bias, skip, out);
+    if (b->net->flat != NULL) {
+        x->raw = b->net->flat + tensor->offset + skip * tensor->cols;
+    } else if (b->source->is_int8(b->source->ctx, weight)) {
+        dp__build_linear8(b, x, weight, skip);
+    } else {
+        size_t   panel = dp__ceil(x->in, DP__TILE) * DP__PANEL;
+        dp_real *to = (dp_real *)dp__carve(&b->carve, dp__pack_size(out, x->in), sizeof *to);
+        x->packed = to;
+        for (size_t j = 0; b->stage != NULL && j < out && b->status == DP_OK; j += DP__PANEL) {
+            size_t   rows = out - j < DP__PANEL ? out - j : DP__PANEL;
+            dp_real *stage = (dp_real *)b->stage;
+            dp__build_rows(b, weight, skip + j, rows, stage, NULL);
+            dp__pack_nk(to + j / DP__PANEL * panel, stage, x->in, rows, x->in);
+        }
+    }
+}
+
+static void dp__build_norm(dp__builder *b, dp__norm *x, size_t gain) {
+    size_t width = b->net->params->list[gain].rows;
+    x->gain = dp__build_vector(b, gain, 0, width);
+    x->bias = dp__build_vector(b, gain + 1, 0, width);
+}
+
+/* One walk over the whole network, in the order of the table. */
+static void dp__build_walk(dp__builder *b) {
+    dp__net          *net = b->net;
+    const dp__params *p = net->params;
+    size_t            width = (size_t)net->config->hidden, inner = (size_t)net->config->inner;
+    dp__build_table(b, DP__WORDS, &net->words);
+    dp__build_table(b, DP__PLACES, &net->places);
+    dp__build_table(b, DP__TYPES, &net->types);
+    dp__build_norm(b, &net->embed_norm, DP__EMBED_GAIN);
+    for (int32_t l = 0; l < p->layers && b->status == DP_OK; l++) {
+        dp__layer *x = &net->layers[l];
+        size_t     t = dp__layer_tensor(l, 0);
+        if (l + 1 < p->layers) {
+            dp__build_linear(b, &x->qkv, t + DP__Q_W, t + DP__Q_B, 0, 3 * width);
+        } else {
+            dp__build_linear(b, &x->q, t + DP__Q_W, t + DP__Q_B, 0, width);
+            dp__build_linear(b, &x->kv, t + DP__K_W, t + DP__K_B, 0, 2 * width);
+        }
+        dp__build_linear(b, &x->mix, t + DP__MIX_W, t + DP__MIX_B, 0, width);
+        dp__build_norm(b, &x->norm1, t + DP__NORM1_GAIN);
+        dp__build_linear(b, &x->up, t + DP__UP_W, t + DP__UP_B, 0, inner);
+        dp__build_linear(b, &x->down, t + DP__DOWN_W, t + DP__DOWN_B, 0, width);
+        dp__build_norm(b, &x->norm2, t + DP__NORM2_GAIN);
+    }
+    dp__build_linear(b, &net->pooler, dp__tail_tensor(p, DP__POOL_W),
+                     dp__tail_tensor(p, DP__POOL_B), 0, width);
+    dp__build_linear(b, &net->classifier, dp__tail_tensor(p, DP__CLASS_W),
+                     dp__tail_tensor(p, DP__CLASS_B), 0, (size_t)net->config->classes);
+}
+
+/* A net over config and params, which must outlive it. With flat: bound to that buffer, source
+ * NULL. Else packed from the source into memory of its own. On failure net is empty. */
+static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__config *config,
+                              const dp__params *params, const dp_real *flat,
+                              const dp__source *source, dp_error *err) {
+    dp__builder b;
+    size_t      widest = (size_t)(config->inner > config->hidden ? config->inner : config->hidden);
+    memset(net, 0, sizeof *net);
+    memset(&b, 0, sizeof b);
+    net->alloc = *alloc;
+    net->config = config;
+    net->params = params;
+    net->flat = flat;
+    b.net = net;
+    b.source = source;
+    b.err = err;
+    net->layers = (dp__layer *)dp__alloc(alloc, (size_t)params->layers, sizeof *net->layers);
+    if (net->layers == NULL) return dp__no_memory(err);
+    memset(net->layers, 0, (size_t)params->layers * sizeof *net->layers);
+    dp__build_walk(&b);
+    if (flat != NULL) return DP_OK;
+    net->bytes = b.carve.at;
+    if (!b.carve.too_big) net->memory = dp__alloc(alloc, net->bytes, 1);
+    if (net->memory != NULL) b.stage = dp__alloc(alloc, DP__PANEL * widest, sizeof(dp_real));
+    if (b.stage != NULL) {
+        b.carve.p = (char *)net->memory;
+        b.carve.at = 0;
+        dp__build_walk(&b);
+        dp__free(alloc, b.stage, DP__PANEL * widest, sizeof(dp_real));
+    } else {
+        b.status = dp__no_memory(err);
+    }
+    if (b.status != DP_OK) dp__net_close(net);
+    return b.status;
+}
+
+/* A flat buffer as a source: a trained model is packed from it. */
+typedef struct dp__flat_source {
+    const dp__params *params;
+    const dp_real    *flat;
+} dp__flat_source;
+
+static int dp__flat_is_int8(void *ctx, size_t t) {
+    (void)ctx;
+    (void)t;
+    return 0;
+}
+
+static dp_status dp__flat_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
+                               dp_error *err) {
+    const dp__flat_source *s = (const dp__flat_source *)ctx;
+    const dp__tensor      *x = &s->params->list[t];
+    (void)err;
+    memcpy(to, s->flat + x->offset + row * x->cols, rows * x->cols * sizeof *to);
+    return DP_OK;
+}
+
+static dp__source dp__source_flat(dp__flat_source *flat) {
+    dp__source s = {flat, dp__flat_is_int8, dp__flat_real, NULL};
+    return s;
+}
 
 /* ============================================================================================
  * [F2] Layers                                                               budget 650 lines
@@ -7851,13 +8345,985 @@ static void dp__dequantize(const dp__exec *x, dp_real *y, size_t ldy, const int3
     dp__vec_run(x, &v, rows, rows * n);
 }
 
-/* ============================================================================================
- * [F3] BERT forward                                                         budget 240 lines
- * ============================================================================================ */
+/* ---- what the layers work on --------------------------------------------------------------- */
+
+/* Sequences laid end to end: no padding exists anywhere. */
+typedef struct dp__batch {
+    const int32_t  *ids;        /* [N] */
+    const int32_t  *types;      /* [N] */
+    const size_t   *begin;      /* [B + 1] first token of each text; begin[0] 0, begin[B] = N */
+    const uint32_t *docs;       /* [B] dataset rows, which key dropout; NULL: 0, 1, 2, ... */
+    size_t          texts;      /* B >= 1; every text has at least one token */
+    size_t          first;      /* place of the first text within the optimizer step */
+    size_t          step_texts; /* texts of the whole optimizer step: the loss is their mean */
+} dp__batch;
+
+typedef struct dp__mat { /* a matrix whose rows stand ld numbers apart */
+    dp_real *p;
+    size_t   ld;
+} dp__mat;
+
+/* A set of rows of the batch: all N tokens, or the B tokens [CLS]. */
+typedef struct dp__tokens {
+    size_t    m;
+    size_t   *begin; /* [B + 1] first row of each text */
+    int32_t  *at;    /* [m] place of the row's token in its text */
+    uint32_t *doc;   /* [m] dataset row of its text */
+    size_t   *cuts;  /* [cut_count] rows where sums over rows begin anew */
+    size_t    cut_count;
+} dp__tokens;
+
+typedef struct dp__dropping { /* dropout of one optimizer step, see dp__dropout_at */
+    uint64_t seed;
+    uint32_t step;
+    float    hidden, attention, classifier;
+} dp__dropping;
+
+/* What a layer leaves for its backward pass. M is N, in the last layer B: there only the rows
+ * of [CLS] ask, and everything behind its keys and values is computed for them alone. In
+ * evaluation all layers share one set of buffers. */
+typedef struct dp__kept {
+    dp__mat  x;            /* [N, C] input */
+    dp__mat  asking;       /* [M, C] the rows of x that ask */
+    dp__mat  qkv;          /* [N, 3C]; of the queries only M rows */
+    dp__mat  mixed;        /* [M, C] output of attention */
+    dp__mat  sum1, middle; /* [M, C] input and output of LayerNorm 1 */
+    dp__mat  pre;          /* [M, F] before the activation; p NULL in evaluation */
+    dp__mat  sum2;         /* [M, C] input of LayerNorm 2 */
+    dp__mat  y;            /* [M, C] output */
+    dp_real *mean1, *rstd1, *mean2, *rstd2; /* [M]; NULL in evaluation */
+} dp__kept;
+
+/* Working memory of passes over batches of at most tokens, texts and longest. One piece. */
+typedef struct dp__work {
+    dp_alloc  alloc;
+    uint64_t  limit;      /* bytes that it may take; 0: no limit */
+    int32_t   all_tokens; /* 1: the last layer computes every token too (a test's switch) */
+    int32_t   train;
+    size_t    tokens, texts, longest; /* capacity: N, B, the largest T */
+    void     *memory;
+    size_t    bytes;
+    dp__tokens  all, first; /* the rows of all tokens, and of [CLS] */
+    int32_t  *types;      /* [N] zeros */
+    dp__mat   asking;     /* [B, C] input rows of [CLS] in the last layer */
+    dp__kept *kept;       /* [L] */
+    dp__mat   embed;      /* [N, C] sum of the three embeddings */
+    dp_real  *embed_mean, *embed_rstd; /* [N] */
+    dp__mat   act;        /* [N, F] behind the activation, and other short-lived things */
+    dp__mat   cls;        /* [B, C] output of [CLS] */
+    dp__mat   pool_pre, pooled, head; /* [B, C] pooler before and after tanh, after dropout */
+    dp_real  *logits, *dlogits;       /* [B, K] */
+    dp_real  *loss;       /* [B] */
+    uint8_t  *q8;         /* [N, ldq8] input of an INT8 Linear */
+    size_t    ldq8;
+    dp_real  *q8_scale;   /* [N] */
+    dp_real  *scratch;    /* [threads, scratch_each] of attention */
+    size_t    scratch_each;
+    dp__mat   d0, d1, d2; /* [N, C] gradients on their way back */
+    dp__mat   dqkv;       /* [N, 3C] */
+    dp__mat   dpre;       /* [N, F] */
+} dp__work;
+
+/* One pass over one batch. */
+typedef struct dp__pass {
+    const dp__exec     *exec;
+    const dp__net      *net;
+    const dp__batch    *batch;
+    dp__work           *work;
+    const dp__dropping *drop; /* NULL: no dropout */
+    dp_real            *grad; /* flat buffer of gradients, added to; NULL: no backward pass */
+} dp__pass;
+
+/* Row stride of a matrix with n columns: whole cache lines, an odd number of them. Trap: rows
+ * 4,096 bytes apart share one set of the L1 cache (66 % of peak instead of 96 %). */
+static size_t dp__stride(size_t n) {
+    size_t line = DP__ALIGN / sizeof(dp_real);
+    return ((n + line - 1) / line | 1) * line;
+}
+
+static dp__mat dp__from_column(dp__mat x, size_t column) {
+    x.p += column;
+    return x;
+}
+
+static dp__mat dp__from_row(dp__mat x, size_t row) {
+    x.p += row * x.ld;
+    return x;
+}
+
+static size_t dp__width(const dp__pass *s) {
+    return (size_t)s->net->config->hidden;
+}
+
+/* to [B, n] = the rows of x [N, n] that hold [CLS]. */
+static void dp__take_first(const dp__pass *s, dp__mat to, dp__mat x, size_t n) {
+    for (size_t b = 0; b < s->batch->texts; b++)
+        memcpy(to.p + b * to.ld, x.p + s->batch->begin[b] * x.ld, n * sizeof *to.p);
+}
+
+/* ---- embedding ------------------------------------------------------------------------------
+ * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
+
+static dp_real dp__table_at(const dp__table *t, size_t row, size_t width, size_t j) {
+    if (t->raw8 == NULL) return t->raw[row * width + j];
+    return t->scale[row] * (dp_real)t->raw8[row * width + j];
+}
+
+/* The same sum where a table is INT8. */
+static void dp__embed8(const dp__pass *s, const int32_t *types) {
+    const dp__net  *net = s->net;
+    const dp__work *w = s->work;
+    size_t          width = dp__width(s);
+    for (size_t i = 0; i < w->all.m; i++) {
+        dp_real *y = w->embed.p + i * w->embed.ld;
+        for (size_t j = 0; j < width; j++) {
+            y[j] = (dp__table_at(&net->words, (size_t)s->batch->ids[i], width, j) +
+                    dp__table_at(&net->types, (size_t)types[i], width, j)) +
+                   dp__table_at(&net->places, (size_t)w->all.at[i], width, j);
+        }
+    }
+}
+
+static dp__dropout_at dp__site(const dp__pass *s, float p, uint32_t site) {
+    dp__dropout_at at = {s->drop->seed, s->drop->step, site, p};
+    return at;
+}
+
+enum { DP__SITE_EMBED, DP__SITE_POOLED, DP__SITE_LAYERS }; /* then three for each layer: */
+enum { DP__SITE_ATTENTION, DP__SITE_MIX, DP__SITE_DOWN };
+
+static uint32_t dp__layer_site(int32_t layer, int place) {
+    return (uint32_t)DP__SITE_LAYERS + 3 * (uint32_t)layer + (uint32_t)place;
+}
+
+/* y = residual + dropout(x) on rows [m, C]; residual.p may be NULL, y may be x. */
+static void dp__drop_rows(const dp__pass *s, const dp__tokens *rows, float p, uint32_t site,
+                          dp__mat y, dp__mat x, dp__mat residual) {
+    dp__dropout_at at = dp__site(s, p, site);
+    dp__dropout(s->exec, &at, y.p, y.ld, x.p, x.ld, residual.p, residual.ld, rows->doc, rows->at,
+                rows->m, dp__width(s));
+}
+
+static int dp__drops_hidden(const dp__pass *s) {
+    return s->drop != NULL && s->drop->hidden > 0;
+}
+
+static void dp__norm_forward(const dp__pass *s, const dp__norm *norm, size_t m, dp__mat y,
+                             dp_real *mean, dp_real *rstd, dp__mat x) {
+    dp__layernorm(s->exec, y.p, y.ld, mean, rstd, x.p, x.ld, norm->gain, norm->bias,
+                  (dp_real)s->net->config->eps, m, dp__width(s));
+}
+
+static void dp__embed_forward(const dp__pass *s, dp__mat y) {
+    const dp__net *net = s->net;
+    dp__work      *w = s->work;
+    const int32_t *types = s->batch->types != NULL ? s->batch->types : w->types;
+    if (net->words.raw8 != NULL || net->places.raw8 != NULL || net->types.raw8 != NULL) {
+        dp__embed8(s, types);
+    } else {
+        dp__embed(s->exec, w->embed.p, w->embed.ld, net->words.raw, net->types.raw,
+                  net->places.raw, s->batch->ids, types, w->all.at, w->all.m, dp__width(s));
+    }
+    dp__norm_forward(s, &net->embed_norm, w->all.m, y, w->embed_mean, w->embed_rstd, w->embed);
+    dp__mat none = {NULL, 0};
+    if (dp__drops_hidden(s))
+        dp__drop_rows(s, &w->all, s->drop->hidden, DP__SITE_EMBED, y, y, none);
+}
+
+#ifndef DP_NO_TRAIN
+/* The gradient of a parameter stands where the parameter stands in the flat buffer. */
+static dp_real *dp__grad_of(const dp__pass *s, const dp_real *parameter) {
+    return s->grad + (parameter - s->net->flat);
+}
+
+/* Differentiates y = LayerNorm(x): dx from dy, gain and bias gradients added. dx may be dy. */
+static void dp__norm_backward(const dp__pass *s, const dp__norm *norm, const dp__tokens *rows,
+                              dp__mat dx, dp__mat dy, dp__mat x, dp_real *mean, dp_real *rstd) {
+    size_t n = dp__width(s);
+    dp__layernorm_params(s->exec, dp__grad_of(s, norm->gain), dp__grad_of(s, norm->bias), dy.p,
+                         dy.ld, x.p, x.ld, mean, rstd, rows->m, n, rows->cuts, rows->cut_count);
+    dp__layernorm_backward(s->exec, dx.p, dx.ld, dy.p, dy.ld, x.p, x.ld, mean, rstd, norm->gain,
+                           rows->m, n);
+}
+
+/* Differentiates y = dropout(LayerNorm(word[id] + type[t] + place[at])). dy is used up. */
+static void dp__embed_backward_all(const dp__pass *s, dp__mat dy) {
+    const dp__net *net = s->net;
+    dp__work      *w = s->work;
+    const int32_t *types = s->batch->types != NULL ? s->batch->types : w->types;
+    size_t         m = w->all.m, n = dp__width(s);
+    dp__mat        none = {NULL, 0};
+    if (dp__drops_hidden(s))
+        dp__drop_rows(s, &w->all, s->drop->hidden, DP__SITE_EMBED, dy, dy, none);
+    dp__norm_backward(s, &net->embed_norm, &w->all, dy, dy, w->embed, w->embed_mean,
+                      w->embed_rstd);
+    dp__embed_backward(s->exec, dp__grad_of(s, net->words.raw), dy.p, dy.ld, s->batch->ids, m, n);
+    dp__embed_backward(s->exec, dp__grad_of(s, net->types.raw), dy.p, dy.ld, types, m, n);
+    dp__embed_backward(s->exec, dp__grad_of(s, net->places.raw), dy.p, dy.ld, w->all.at, m, n);
+}
+#endif
+
+/* ---- linear ---------------------------------------------------------------------------------
+ * y[m, out] = act(x[m, in] * W[out, in]^T + bias) or ... + residual. */
+
+typedef struct dp__finish { /* what is done to a product while it is at hand */
+    int     act;            /* DP__ACT_NONE, or 1 + dp__act */
+    dp__mat pre;            /* [m, out] gets the value before the activation; p may be NULL */
+    dp__mat residual;       /* [m, out] added; p may be NULL */
+} dp__finish;
+
+static void dp__linear_run(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y, dp__mat x,
+                           const dp__finish *finish) {
+    dp__mm op;
+    memset(&op, 0, sizeof op);
+    op.c = y.p;
+    op.ldc = y.ld;
+    op.a = x.p;
+    op.a_row = x.ld;
+    op.a_k = 1;
+    op.b = l->packed != NULL ? l->packed : l->raw;
+    op.b_form = l->packed != NULL ? DP__B_PACKED : DP__B_NK;
+    op.ldb = l->in;
+    op.m = m;
+    op.n = l->out;
+    op.k = l->in;
+    op.bias = l->bias;
+    op.residual = finish->residual.p;
+    op.ldr = finish->residual.ld;
+    if (finish->pre.p != NULL) {
+        op.c = finish->pre.p;
+        op.ldc = finish->pre.ld;
+    }
+    dp__matmul(s->exec, &op);
+    if (finish->act != DP__ACT_NONE)
+        dp__act_forward(s->exec, finish->act - 1, y.p, y.ld, op.c, op.ldc, m, l->out);
+}
+
+static void dp__linear_forward(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
+                               dp__mat x) {
+    dp__finish plain = {DP__ACT_NONE, {NULL, 0}, {NULL, 0}};
+    dp__linear_run(s, l, m, y, x, &plain);
+}
+
+static void dp__linear_act(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
+                           dp__mat pre, dp__mat x, dp__act act) {
+    dp__finish finish = {1 + (int)act, pre, {NULL, 0}};
+    dp__linear_run(s, l, m, y, x, &finish);
+}
+
+/* sum [rows, C] = residual + dropout(x * W^T + bias): the end of both halves of a layer. */
+static void dp__linear_residual(const dp__pass *s, const dp__linear *l, const dp__tokens *rows,
+                                dp__mat sum, dp__mat x, dp__mat residual, uint32_t site) {
+    dp__finish finish = {DP__ACT_NONE, {NULL, 0}, residual};
+    if (!dp__drops_hidden(s)) {
+        dp__linear_run(s, l, rows->m, sum, x, &finish);
+        return;
+    }
+    dp__linear_forward(s, l, rows->m, sum, x);
+    dp__drop_rows(s, rows, s->drop->hidden, site, sum, sum, residual);
+}
+
+#ifndef DP_NO_TRAIN
+/* Differentiates y = x * W^T + bias by W and bias, for rows of m tokens:
+ *   dW[out, in] += sum over tokens of dy[., out] x[., in],   dbias[out] += sum of dy[., out]. */
+static void dp__linear_weight_grad(const dp__pass *s, const dp__linear *l, const dp__tokens *rows,
+                                   dp__mat dy, dp__mat x) {
+    dp__mm op;
+    memset(&op, 0, sizeof op);
+    op.c = dp__grad_of(s, l->raw);
+    op.ldc = l->in;
+    op.a = dy.p;
+    op.a_row = 1;
+    op.a_k = dy.ld;
+    op.b = x.p;
+    op.b_form = DP__B_KN;
+    op.ldb = x.ld;
+    op.m = l->out;
+    op.n = l->in;
+    op.k = rows->m;
+    op.accumulate = 1;
+    op.cuts = rows->cuts;
+    op.cut_count = rows->cut_count;
+    dp__matmul(s->exec, &op);
+    dp__column_sums(s->exec, dp__grad_of(s, l->bias), dy.p, dy.ld, rows->m, l->out, rows->cuts,
+                    rows->cut_count);
+}
+
+/* Differentiates y = x * W^T + bias by x: dx[m, in] = dy[m, out] * W[out, in] (+ residual). */
+static void dp__linear_input_grad(const dp__pass *s, const dp__linear *l, size_t m, dp__mat dx,
+                                  dp__mat dy, dp__mat residual) {
+    dp__mm op;
+    memset(&op, 0, sizeof op);
+    op.c = dx.p;
+    op.ldc = dx.ld;
+    op.a = dy.p;
+    op.a_row = dy.ld;
+    op.a_k = 1;
+    op.b = l->raw;
+    op.b_form = DP__B_KN;
+    op.ldb = l->in;
+    op.m = m;
+    op.n = l->in;
+    op.k = l->out;
+    op.residual = residual.p;
+    op.ldr = residual.ld;
+    dp__matmul(s->exec, &op);
+}
+
+/* Differentiates sum = residual + dropout(x * W^T + bias): dx from dsum; the residual gets dsum
+ * itself. masked [m, C] is working memory. */
+static void dp__linear_residual_backward(const dp__pass *s, const dp__linear *l,
+                                         const dp__tokens *rows, dp__mat dx, dp__mat dsum,
+                                         dp__mat masked, dp__mat x, uint32_t site) {
+    dp__mat none = {NULL, 0}, dy = dsum;
+    if (dp__drops_hidden(s)) {
+        dy = masked;
+        dp__drop_rows(s, rows, s->drop->hidden, site, dy, dsum, none);
+    }
+    dp__linear_weight_grad(s, l, rows, dy, x);
+    dp__linear_input_grad(s, l, rows->m, dx, dy, none);
+}
+#endif
+
+/* ---- attention ------------------------------------------------------------------------------
+ * For each text and head, with q, k, v the head's D columns:
+ *   score[i, j] = q[i] . k[j],  p[i, .] = softmax(score[i, .] / sqrt(D)),  mixed = dropout(p) v
+ * Work is one block of 32 query rows of one text and head; blocks are dealt to threads in one
+ * run each, by cost. A block's numbers do not depend on who computes it. */
+
+#define DP__QUERIES 32u
+
+typedef struct dp__attention {
+    const dp__pass *s;
+    const dp__kept *k;
+    const dp__tokens *rows; /* that ask */
+    int32_t         layer;
+    dp__mat         dq, dqkv, dmixed; /* backward */
+} dp__attention;
+
+/* Working memory of one thread, for the T keys of one text and head. */
+typedef struct dp__head {
+    dp__exec  alone;       /* the row of the pass without its team */
+    dp_real  *scratch;     /* of dp__matmul_serial */
+    dp_real  *k_nk, *v_kn; /* packed: T columns x D, D columns x T */
+    dp_real  *k_kn, *v_nk; /* backward: D columns x T, T columns x D */
+    dp_real  *p, *pd, *dp; /* [32, ld] probabilities, the same after dropout, their gradient */
+    size_t    ld, t, d;
+    dp_real   scale;       /* 1 / sqrt(D) */
+} dp__head;
+
+static size_t dp__head_numbers(size_t longest, size_t d, int train) {
+    size_t packed = dp__ceil(longest, DP__TILE) * dp__ceil(d, DP__TILE);
+    return (train ? 4 : 2) * packed + (train ? 3 : 1) * DP__QUERIES * dp__stride(longest);
+}
+
+static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
+    const dp__work *w = a->s->work;
+    size_t          heads = (size_t)a->s->net->config->heads;
+    dp_real        *at = w->scratch + (size_t)tid * w->scratch_each;
+    h->alone = *a->s->exec;
+    h->alone.team = NULL;
+    h->alone.threads = 1;
+    h->scratch = a->s->exec->scratch + (size_t)tid * DP__SCRATCH;
+    h->d = dp__width(a->s) / heads;
+    h->scale = (dp_real)1 / (dp_real)sqrt((double)h->d);
+    size_t packed = dp__ceil(w->longest, DP__TILE) * dp__ceil(h->d, DP__TILE);
+    size_t block = DP__QUERIES * dp__stride(w->longest);
+    h->k_nk = at;
+    h->v_kn = at + packed;
+    h->p = at + 2 * packed;
+    if (!w->train) return;
+    h->pd = h->p + block;
+    h->dp = h->pd + block;
+    h->k_kn = h->dp + block;
+    h->v_nk = h->k_kn + packed;
+}
+
+/* Keys and values of one text and head, packed once for all its blocks. */
+static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size_t head) {
+    const size_t *begin = a->s->batch->begin;
+    size_t        width = dp__width(a->s);
+    dp__mat       rows = dp__from_row(a->k->qkv, begin[text]);
+    h->t = begin[text + 1] - begin[text];
+    h->ld = dp__stride(h->t);
+    dp__mat k = dp__from_column(rows, width + head * h->d);
+    dp__mat v = dp__from_column(rows, 2 * width + head * h->d);
+    dp__pack_nk(h->k_nk, k.p, k.ld, h->t, h->d);
+    if (a->dmixed.p == NULL) {
+        dp__pack_kn(h->v_kn, v.p, v.ld, h->d, h->t);
+    } else {
+        dp__pack_kn(h->k_kn, k.p, k.ld, h->d, h->t);
+        dp__pack_nk(h->v_nk, v.p, v.ld, h->t, h->d);
+    }
+}
+
+/* c [m, n] = a [m, k] * packed b. */
+static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp_real *packed,
+                             size_t m, size_t n, size_t k) {
+    dp__mm op;
+    memset(&op, 0, sizeof op);
+    op.c = c.p;
+    op.ldc = c.ld;
+    op.a = a.p;
+    op.a_row = a.ld;
+    op.a_k = 1;
+    op.b = packed;
+    op.b_form = DP__B_PACKED;
+    op.m = m;
+    op.n = n;
+    op.k = k;
+    dp__matmul_serial(h->alone.row, &op, h->scratch);
+}
+
+/* y [m, T] = dropout(x) for the queries from row i0 of a head; x itself where nothing drops. */
+static dp_real *dp__head_drop(const dp__head *h, const dp__attention *a, dp_real *y, dp_real *x,
+                              size_t text, size_t head, size_t i0, size_t m) {
+    int32_t  at[DP__QUERIES];
+    uint32_t doc[DP__QUERIES];
+    if (a->s->drop == NULL || !(a->s->drop->attention > 0)) return x;
+    for (size_t i = 0; i < m; i++) {
+        at[i] = (int32_t)(head * h->t + i0 + i);
+        doc[i] = a->rows->doc[a->rows->begin[text]];
+    }
+    dp__dropout_at where = dp__site(a->s, a->s->drop->attention,
+                                    dp__layer_site(a->layer, DP__SITE_ATTENTION));
+    dp__dropout(&h->alone, &where, y, h->ld, x, h->ld, NULL, 0, doc, at, m, h->t);
+    return y;
+}
+
+/* Probabilities [m, T] of the queries q. */
+static void dp__head_probabilities(const dp__head *h, dp__mat q, size_t m) {
+    dp__mat score = {h->p, h->ld};
+    dp__head_product(h, score, q, h->k_nk, m, h->t, h->d);
+    dp__softmax(&h->alone, h->p, h->ld, h->p, h->ld, h->scale, m, h->t);
+}
+
+static void dp__attention_block(const dp__head *h, const dp__attention *a, size_t text,
+                                size_t head, size_t i0, size_t m) {
+    size_t  row = a->rows->begin[text] + i0;
+    dp__mat q = dp__from_column(dp__from_row(a->k->qkv, row), head * h->d);
+    dp__mat y = dp__from_column(dp__from_row(a->k->mixed, row), head * h->d);
+    dp__mat p = {h->p, h->ld};
+    dp__head_probabilities(h, q, m);
+    p.p = dp__head_drop(h, a, h->pd, h->p, text, head, i0, m);
+    dp__head_product(h, y, p, h->v_kn, m, h->d, h->t);
+}
+
+#ifndef DP_NO_TRAIN
+/* c [m, n] (+)= a^T * b, a [k, m], b [k, n]. */
+static void dp__head_outer(const dp__head *h, dp__mat c, dp__mat a, dp__mat b, size_t m,
+                           size_t n, size_t k, int accumulate) {
+    dp__mm op;
+    memset(&op, 0, sizeof op);
+    op.c = c.p;
+    op.ldc = c.ld;
+    op.a = a.p;
+    op.a_row = 1;
+    op.a_k = a.ld;
+    op.b = b.p;
+    op.b_form = DP__B_KN;
+    op.ldb = b.ld;
+    op.m = m;
+    op.n = n;
+    op.k = k;
+    op.accumulate = accumulate;
+    dp__matmul_serial(h->alone.row, &op, h->scratch);
+}
+
+/* Differentiates the blocks of one text and head. Probabilities are computed again: keeping
+ * them would take H T^2 numbers a text and layer, computing them is 0.3 % of a step at T = 64.
+ *   dpd = dmixed v^T, dp = mask(dpd), dscore = softmax backward (p, dp) / sqrt(D),
+ *   dq = dscore k,    dk = dscore^T q,  dv = pd^T dmixed. */
+static void dp__attention_head_backward(const dp__head *h, const dp__attention *a, size_t text,
+                                        size_t head, size_t queries) {
+    size_t  width = dp__width(a->s), column = head * h->d;
+    dp__mat grads = dp__from_row(a->dqkv, a->s->batch->begin[text]);
+    dp__mat dk = dp__from_column(grads, width + column);
+    dp__mat dv = dp__from_column(grads, 2 * width + column);
+    dp__mat dscore = {h->dp, h->ld}, pd = {NULL, h->ld};
+    for (size_t i = 0; i < queries; i += DP__QUERIES) {
+        size_t  m = queries - i < DP__QUERIES ? queries - i : DP__QUERIES;
+        size_t  row = a->rows->begin[text] + i;
+        dp__mat q = dp__from_column(dp__from_row(a->k->qkv, row), column);
+        dp__mat dq = dp__from_column(dp__from_row(a->dq, row), column);
+        dp__mat dmixed = dp__from_column(dp__from_row(a->dmixed, row), column);
+        dp__head_probabilities(h, q, m);
+        pd.p = dp__head_drop(h, a, h->pd, h->p, text, head, i, m);
+        dp__head_product(h, dscore, dmixed, h->v_nk, m, h->t, h->d);
+        dp__head_drop(h, a, h->dp, h->dp, text, head, i, m);
+        dp__softmax_backward(&h->alone, h->dp, h->ld, h->dp, h->ld, h->p, h->ld, h->scale, m,
+                             h->t);
+        dp__head_product(h, dq, dscore, h->k_kn, m, h->d, h->t);
+        dp__head_outer(h, dk, dscore, q, h->t, h->d, m, i > 0);
+        dp__head_outer(h, dv, pd, dmixed, h->t, h->d, m, i > 0);
+    }
+}
+#endif
+
+/* The work of one unit: a block of queries forward, all queries of a head backward. */
+static void dp__attention_unit(dp__head *h, const dp__attention *a, size_t text, size_t head,
+                               size_t i0, size_t m, int loaded) {
+    if (!loaded) dp__head_load(h, a, text, head);
+#ifndef DP_NO_TRAIN
+    if (a->dmixed.p != NULL) {
+        dp__attention_head_backward(h, a, text, head, m);
+        return;
+    }
+#endif
+    dp__attention_block(h, a, text, head, i0, m);
+}
+
+/* Units in order text, head, rows; the cost of one is its rows times the keys. A thread computes
+ * the units that begin within its share of the total cost (exact in double below 2^53). */
+static void dp__attention_task(void *arg, int32_t tid, int32_t threads) {
+    const dp__attention *a = (const dp__attention *)arg;
+    const size_t        *begin = a->s->batch->begin, *asks = a->rows->begin;
+    size_t               heads = (size_t)a->s->net->config->heads, texts = a->s->batch->texts;
+    double               total = 0, at = 0;
+    dp__head             h;
+    memset(&h, 0, sizeof h);
+    dp__head_open(&h, a, tid);
+    for (size_t b = 0; b < texts; b++)
+        total += (double)heads * (double)(asks[b + 1] - asks[b]) * (double)(begin[b + 1] - begin[b]);
+    double first = total / (double)threads * (double)tid;
+    double last = tid + 1 == threads ? 2 * total : total / (double)threads * (double)(tid + 1);
+    for (size_t b = 0; b < texts; b++) {
+        size_t m = asks[b + 1] - asks[b], t = begin[b + 1] - begin[b];
+        size_t step = a->dmixed.p != NULL ? m : DP__QUERIES;
+        for (size_t head = 0; head < heads; head++) {
+            int loaded = 0;
+            for (size_t i = 0; i < m; i += step) {
+                size_t rows = m - i < step ? m - i : step;
+                double here = at;
+                at += (double)rows * (double)t;
+                if (here < first || here >= last) continue;
+                dp__attention_unit(&h, a, b, head, i, rows, loaded);
+                loaded = 1;
+            }
+        }
+    }
+}
+
+static dp__attention dp__attention_of(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
+    dp__attention a;
+    memset(&a, 0, sizeof a);
+    a.s = s;
+    a.k = &s->work->kept[layer];
+    a.rows = rows;
+    a.layer = layer;
+    return a;
+}
+
+static void dp__attention_forward(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
+    dp__attention a = dp__attention_of(s, layer, rows);
+    dp__exec_run(s->exec, dp__attention_task, &a);
+}
+
+#ifndef DP_NO_TRAIN
+static void dp__attention_backward(const dp__pass *s, int32_t layer, const dp__tokens *rows,
+                                   dp__mat dq, dp__mat dqkv, dp__mat dmixed) {
+    dp__attention a = dp__attention_of(s, layer, rows);
+    a.dq = dq;
+    a.dqkv = dqkv;
+    a.dmixed = dmixed;
+    dp__exec_run(s->exec, dp__attention_task, &a);
+}
+#endif
 
 /* ============================================================================================
- * [F4] BERT backward                                                        budget 230 lines
+ * [F3] BERT forward                                                         budget 240 lines
+ * Owns:   working memory of passes; the network as a list of calls.   Needs: F1, F2.
+ * Never:  allocates while it computes; computes a padding token.
+ * Tests:  tests/test_network.c: forward_*, work_*
  * ============================================================================================ */
+
+static dp__mat dp__carve_mat(dp__carving *c, size_t rows, size_t columns) {
+    dp__mat x;
+    size_t  size;
+    x.ld = dp__stride(columns);
+    x.p = NULL;
+    if (!dp__mul_size(rows, x.ld, &size)) c->too_big = 1;
+    else x.p = (dp_real *)dp__carve(c, size, sizeof *x.p);
+    return x;
+}
+
+static void dp__carve_rows(dp__carving *c, dp__tokens *r, size_t m, size_t texts) {
+    r->begin = (size_t *)dp__carve(c, texts + 1, sizeof *r->begin);
+    r->at = (int32_t *)dp__carve(c, m, sizeof *r->at);
+    r->doc = (uint32_t *)dp__carve(c, m, sizeof *r->doc);
+    r->cuts = (size_t *)dp__carve(c, texts / 8 + m / DP__CHAIN + 2, sizeof *r->cuts);
+}
+
+static dp_real *dp__carve_reals(dp__carving *c, size_t n) {
+    return (dp_real *)dp__carve(c, n, sizeof(dp_real));
+}
+
+/* Evaluation: four matrices for all layers. Each name is dead before its memory is written under
+ * another: x (and asking) until sum1, qkv until mixed, mixed until sum1, middle until sum2. */
+static dp__kept dp__carve_shared(dp__work *w, dp__carving *c, const dp__config *config) {
+    size_t   n = w->tokens, width = (size_t)config->hidden, inner = (size_t)config->inner;
+    dp__kept k;
+    memset(&k, 0, sizeof k);
+    k.x = dp__carve_mat(c, n, width);
+    k.middle = dp__carve_mat(c, n, width);
+    k.mixed = dp__carve_mat(c, n, width);
+    k.qkv = dp__carve_mat(c, n, inner > 3 * width ? inner : 3 * width);
+    w->embed = k.x;
+    w->act = k.qkv;
+    w->act.ld = dp__stride(inner);
+    k.qkv.ld = dp__stride(3 * width);
+    k.asking = k.x;
+    k.sum1 = k.middle;
+    k.sum2 = k.y = k.x;
+    return k;
+}
+
+/* Training: what each layer must keep, 8 C + F numbers a token. The output of the activation is
+ * not kept: computing it again costs less than writing and reading it. */
+static dp__kept dp__carve_layer(const dp__work *w, dp__carving *c, const dp__config *config,
+                                dp__mat x, size_t m) {
+    size_t   width = (size_t)config->hidden;
+    dp__kept k;
+    k.x = k.asking = x;
+    k.qkv = dp__carve_mat(c, w->tokens, 3 * width);
+    k.mixed = dp__carve_mat(c, m, width);
+    k.sum1 = dp__carve_mat(c, m, width);
+    k.middle = dp__carve_mat(c, m, width);
+    k.pre = dp__carve_mat(c, m, (size_t)config->inner);
+    k.sum2 = dp__carve_mat(c, m, width);
+    k.y = dp__carve_mat(c, m, width);
+    k.mean1 = dp__carve_reals(c, m);
+    k.rstd1 = dp__carve_reals(c, m);
+    k.mean2 = dp__carve_reals(c, m);
+    k.rstd2 = dp__carve_reals(c, m);
+    return k;
+}
+
+static void dp__carve_training(dp__work *w, dp__carving *c, const dp__config *config) {
+    size_t  n = w->tokens, width = (size_t)config->hidden;
+    dp__mat x = dp__carve_mat(c, n, width);
+    w->embed = dp__carve_mat(c, n, width);
+    w->embed_mean = dp__carve_reals(c, n);
+    w->embed_rstd = dp__carve_reals(c, n);
+    w->act = dp__carve_mat(c, n, (size_t)config->inner);
+    w->d0 = dp__carve_mat(c, n, width);
+    w->d1 = dp__carve_mat(c, n, width);
+    w->d2 = dp__carve_mat(c, n, width);
+    w->dqkv = dp__carve_mat(c, n, 3 * width);
+    w->dpre = dp__carve_mat(c, n, (size_t)config->inner);
+    for (int32_t l = 0; l < config->layers; l++) {
+        int      all = l + 1 < config->layers || w->all_tokens;
+        dp__kept k = dp__carve_layer(w, c, config, x, all ? n : w->texts);
+        if (w->kept != NULL) w->kept[l] = k;
+        x = k.y;
+    }
+}
+
+/* One walk over everything that w holds, for its capacity. */
+static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
+                           const dp__net *net) {
+    const dp__config *config = net->config;
+    size_t width = (size_t)config->hidden, inner = (size_t)config->inner;
+    size_t classes = (size_t)config->classes, heads = (size_t)config->heads;
+    size_t widest = width > inner ? width : inner, all_logits = 0;
+    w->kept = (dp__kept *)dp__carve(c, (size_t)config->layers, sizeof *w->kept);
+    dp__carve_rows(c, &w->all, w->tokens, w->texts);
+    dp__carve_rows(c, &w->first, w->texts, w->texts);
+    w->types = (int32_t *)dp__carve(c, w->tokens, sizeof *w->types);
+    w->asking = dp__carve_mat(c, w->texts, width);
+    w->cls = dp__carve_mat(c, w->texts, width);
+    w->pool_pre = dp__carve_mat(c, w->texts, width);
+    w->pooled = dp__carve_mat(c, w->texts, width);
+    w->head = dp__carve_mat(c, w->texts, width);
+    if (!dp__mul_size(w->texts, classes, &all_logits)) c->too_big = 1;
+    w->logits = dp__carve_reals(c, all_logits);
+    w->dlogits = dp__carve_reals(c, all_logits);
+    w->loss = dp__carve_reals(c, w->texts);
+    if (net->int8_linears > 0) {
+        w->ldq8 = (dp__ceil(widest, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
+        w->q8 = (uint8_t *)dp__carve(c, w->tokens, w->ldq8);
+        w->q8_scale = dp__carve_reals(c, w->tokens);
+    }
+    w->scratch_each = dp__ceil(dp__head_numbers(w->longest, width / heads, w->train), 32);
+    w->scratch = dp__carve_reals(c, (size_t)exec->threads * w->scratch_each);
+    if (w->train) {
+        dp__carve_training(w, c, config);
+        return;
+    }
+    dp__kept shared = dp__carve_shared(w, c, config);
+    for (int32_t l = 0; l < config->layers && w->kept != NULL; l++) w->kept[l] = shared;
+}
+
+static void dp__work_init(dp__work *w, const dp_alloc *alloc, uint64_t limit) {
+    memset(w, 0, sizeof *w);
+    w->alloc = *alloc;
+    w->limit = limit;
+}
+
+/* What went through a pass came from a document: it is wiped. */
+static void dp__work_close(dp__work *w) {
+    if (w->memory != NULL) dp__wipe(w->memory, w->bytes);
+    dp__free(&w->alloc, w->memory, w->bytes, 1);
+    w->memory = NULL;
+    w->bytes = w->tokens = w->texts = w->longest = 0;
+}
+
+/* Room for batches of so many tokens, texts and tokens of one text; train: also for backward
+ * passes. Nothing is allocated if there is room already. On failure w is empty, not closed. */
+static dp_status dp__work_reserve(dp__work *w, const dp__exec *exec, const dp__net *net,
+                                  size_t tokens, size_t texts, size_t longest, int train,
+                                  dp_error *err) {
+    dp__carving c = {NULL, 0, 0};
+    if (w->memory != NULL && tokens <= w->tokens && texts <= w->texts && longest <= w->longest &&
+        train == w->train) return DP_OK;
+    if (w->memory != NULL && train == w->train) { /* what fitted before still does */
+        if (tokens < w->tokens) tokens = w->tokens;
+        if (texts < w->texts) texts = w->texts;
+        if (longest < w->longest) longest = w->longest;
+    }
+    dp__work_close(w);
+    if (tokens > SIZE_MAX / 256) return dp__no_memory(err); /* room for the rounding in strides */
+    w->tokens = tokens;
+    w->texts = texts;
+    w->longest = longest;
+    w->train = train;
+    dp__carve_work(w, &c, exec, net);
+    size_t bytes = c.at;
+    if (!c.too_big && (w->limit == 0 || bytes <= w->limit)) w->memory = dp__alloc(&w->alloc, bytes, 1);
+    if (w->memory == NULL) {
+        w->tokens = w->texts = w->longest = 0;
+        return c.too_big || w->limit == 0 || bytes <= w->limit ? dp__no_memory(err)
+            : dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than the limit");
+    }
+    w->bytes = bytes;
+    c.p = (char *)w->memory;
+    c.at = 0;
+    dp__carve_work(w, &c, exec, net);
+    memset(w->types, 0, w->tokens * sizeof *w->types);
+    return DP_OK;
+}
+
+/* Sums over rows begin anew after every 8 texts of the optimizer step, so that micro-batches of
+ * 8 n texts add up to the bits of one large batch, and after 1,024 rows within them. */
+static void dp__rows_cut(dp__tokens *r, const dp__batch *batch) {
+    size_t last = 0;
+    r->cut_count = 0;
+    for (size_t b = 0; b <= batch->texts; b++) {
+        if (b < batch->texts && (batch->first + b) % 8 != 0) continue;
+        while (r->begin[b] - last > DP__CHAIN) r->cuts[r->cut_count++] = last += DP__CHAIN;
+        last = r->begin[b];
+        if (last > 0 && last < r->m) r->cuts[r->cut_count++] = last;
+    }
+}
+
+static void dp__rows_set(dp__tokens *r, const dp__batch *batch, int every_token) {
+    for (size_t b = 0; b < batch->texts; b++) {
+        size_t n = every_token ? batch->begin[b + 1] - batch->begin[b] : 1;
+        r->begin[b] = every_token ? batch->begin[b] : b;
+        for (size_t i = 0; i < n; i++) {
+            r->at[r->begin[b] + i] = (int32_t)i;
+            r->doc[r->begin[b] + i] = batch->docs != NULL ? batch->docs[b] : (uint32_t)b;
+        }
+    }
+    r->m = r->begin[batch->texts] = every_token ? batch->begin[batch->texts] : batch->texts;
+    dp__rows_cut(r, batch);
+}
+
+/* Makes room for a pass (drop and grad as in dp__pass) and sets it up. */
+static dp_status dp__pass_begin(dp__pass *s, const dp__exec *exec, const dp__net *net,
+                                const dp__batch *batch, dp__work *work, const dp__dropping *drop,
+                                dp_real *grad, dp_error *err) {
+    size_t longest = 0;
+    for (size_t b = 0; b < batch->texts; b++) {
+        size_t t = batch->begin[b + 1] - batch->begin[b];
+        if (t > longest) longest = t;
+    }
+    dp_status status = dp__work_reserve(work, exec, net, batch->begin[batch->texts],
+                                        batch->texts, longest, grad != NULL, err);
+    if (status != DP_OK) return status;
+    s->exec = exec;
+    s->net = net;
+    s->batch = batch;
+    s->work = work;
+    s->drop = drop;
+    s->grad = grad;
+    dp__rows_set(&work->all, batch, 1);
+    dp__rows_set(&work->first, batch, 0);
+    return DP_OK;
+}
+
+/* The rows behind the keys and values of a layer: all, in the last layer those of [CLS]. */
+static const dp__tokens *dp__layer_rows(const dp__pass *s, int32_t layer) {
+    int last = layer + 1 == s->net->config->layers;
+    return last && !s->work->all_tokens ? &s->work->first : &s->work->all;
+}
+
+/* q, k, v = x W^T + b. In the last layer only the rows of [CLS] have a query. */
+static void dp__queries_forward(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
+    const dp__layer *l = &s->net->layers[layer];
+    dp__work        *w = s->work;
+    dp__kept        *k = &w->kept[layer];
+    k->asking = k->x;
+    if (layer + 1 < s->net->config->layers) {
+        dp__linear_forward(s, &l->qkv, w->all.m, k->qkv, k->x);
+        return;
+    }
+    if (rows == &w->first) {
+        k->asking = w->asking;
+        dp__take_first(s, k->asking, k->x, dp__width(s));
+    }
+    dp__linear_forward(s, &l->q, rows->m, k->qkv, k->asking);
+    dp__linear_forward(s, &l->kv, w->all.m, dp__from_column(k->qkv, dp__width(s)), k->x);
+}
+
+/* One encoder layer:
+ *   middle = LayerNorm(x + dropout(mix(attention(x)))),
+ *   y = LayerNorm(middle + dropout(down(act(up(middle))))). */
+static void dp__layer_forward(const dp__pass *s, int32_t layer) {
+    const dp__layer *l = &s->net->layers[layer];
+    const dp__tokens  *rows = dp__layer_rows(s, layer);
+    dp__work        *w = s->work;
+    const dp__kept  *k = &w->kept[layer];
+    dp__queries_forward(s, layer, rows);
+    dp__attention_forward(s, layer, rows);
+    dp__linear_residual(s, &l->mix, rows, k->sum1, k->mixed, k->asking,
+                        dp__layer_site(layer, DP__SITE_MIX));
+    dp__norm_forward(s, &l->norm1, rows->m, k->middle, k->mean1, k->rstd1, k->sum1);
+    dp__linear_act(s, &l->up, rows->m, w->act, k->pre, k->middle, s->net->config->act);
+    dp__linear_residual(s, &l->down, rows, k->sum2, w->act, k->middle,
+                        dp__layer_site(layer, DP__SITE_DOWN));
+    dp__norm_forward(s, &l->norm2, rows->m, k->y, k->mean2, k->rstd2, k->sum2);
+}
+
+/* pooled = tanh(pooler([CLS])), logits = classifier(dropout(pooled)). */
+static void dp__head_forward(const dp__pass *s) {
+    const dp__net *net = s->net;
+    dp__work      *w = s->work;
+    size_t         m = s->batch->texts;
+    dp__mat        last = w->kept[net->config->layers - 1].y, none = {NULL, 0};
+    dp__mat        logits = {w->logits, (size_t)net->config->classes};
+    if (w->all_tokens) dp__take_first(s, w->cls, last, dp__width(s));
+    dp__linear_act(s, &net->pooler, m, w->pooled, w->pool_pre, w->all_tokens ? w->cls : last,
+                   DP__TANH);
+    int drops = s->drop != NULL && s->drop->classifier > 0;
+    if (drops) dp__drop_rows(s, &w->first, s->drop->classifier, DP__SITE_POOLED, w->head,
+                             w->pooled, none);
+    dp__linear_forward(s, &net->classifier, m, logits, drops ? w->head : w->pooled);
+}
+
+/* The network: work->logits [B, K] and work->pooled [B, C] from the batch. */
+static void dp__forward(const dp__pass *s) {
+    dp__embed_forward(s, s->work->kept[0].x);
+    for (int32_t layer = 0; layer < s->net->config->layers; layer++) dp__layer_forward(s, layer);
+    dp__head_forward(s);
+}
+
+/* This batch's part of the step's mean loss, in text order; dlogits is its gradient. labels [B]
+ * for a single label, else targets [B, K]. Means: cross-entropy over texts; binary
+ * cross-entropy and squared error over texts and classes (BertForSequenceClassification). */
+static double dp__pass_loss(const dp__pass *s, const int32_t *labels, const dp_real *targets) {
+    const dp__config *c = s->net->config;
+    dp__work         *w = s->work;
+    double            sum = 0, parts = (double)s->batch->step_texts;
+    if (c->problem != DP_SINGLE_LABEL) parts *= (double)c->classes;
+    dp__loss(s->exec, c->problem, w->loss, w->dlogits, w->logits, labels, targets,
+             (dp_real)(1 / parts), s->batch->texts, (size_t)c->classes);
+    for (size_t b = 0; b < s->batch->texts; b++) sum += (double)w->loss[b];
+    return sum / parts;
+}
+
+/* ============================================================================================
+ * [F4] BERT backward                                                        budget 150 lines
+ * Owns:   the mirror of [F3], call for call from the last to the first.   Needs: F1, F2, F3.
+ * Never:  adds up over threads; writes outside the gradient buffer and the working memory.
+ * Tests:  tests/test_network.c: backward_*; tests/test_double.c
+ * ============================================================================================ */
+
+#ifndef DP_NO_TRAIN
+/* Differentiates logits = classifier(dropout(tanh(pooler([CLS])))): dcls [B, C]. */
+static void dp__head_backward(const dp__pass *s, dp__mat dcls) {
+    const dp__net *net = s->net;
+    dp__work      *w = s->work;
+    size_t         m = s->batch->texts, n = dp__width(s);
+    dp__mat        last = w->kept[net->config->layers - 1].y, none = {NULL, 0}, d = w->d1;
+    dp__mat        dlogits = {w->dlogits, (size_t)net->config->classes};
+    int            drops = s->drop != NULL && s->drop->classifier > 0;
+    dp__linear_weight_grad(s, &net->classifier, &w->first, dlogits, drops ? w->head : w->pooled);
+    dp__linear_input_grad(s, &net->classifier, m, d, dlogits, none);
+    if (drops) dp__drop_rows(s, &w->first, s->drop->classifier, DP__SITE_POOLED, d, d, none);
+    dp__act_backward(s->exec, DP__TANH, d.p, d.ld, d.p, d.ld, w->pool_pre.p, w->pool_pre.ld, m, n);
+    dp__linear_weight_grad(s, &net->pooler, &w->first, d, w->all_tokens ? w->cls : last);
+    dp__linear_input_grad(s, &net->pooler, m, dcls, d, none);
+}
+
+/* to [N, C] = 0 but for the rows of [CLS], which are from [B, C]; with add, they are added. */
+static void dp__give_first(const dp__pass *s, dp__mat to, dp__mat from, int add) {
+    size_t n = dp__width(s);
+    for (size_t i = 0; i < s->work->all.m && !add; i++)
+        memset(to.p + i * to.ld, 0, n * sizeof *to.p);
+    for (size_t b = 0; b < s->batch->texts; b++) {
+        dp__mat row = dp__from_row(to, s->batch->begin[b]);
+        for (size_t j = 0; j < n; j++) row.p[j] += from.p[b * from.ld + j];
+    }
+}
+
+/* Differentiates q, k, v = x W^T + b: dx [N, C] from dqkv, and dsum1 [M, C] of the residual. */
+static void dp__queries_backward(const dp__pass *s, int32_t layer, const dp__tokens *rows,
+                                 dp__mat dx, dp__mat dsum1, dp__mat spare) {
+    const dp__layer *l = &s->net->layers[layer];
+    dp__work        *w = s->work;
+    const dp__kept  *k = &w->kept[layer];
+    dp__mat          none = {NULL, 0}, dkv = dp__from_column(w->dqkv, dp__width(s));
+    if (layer + 1 < s->net->config->layers) {
+        dp__linear_weight_grad(s, &l->qkv, rows, w->dqkv, k->x);
+        dp__linear_input_grad(s, &l->qkv, rows->m, dx, w->dqkv, dsum1);
+        return;
+    }
+    dp__linear_weight_grad(s, &l->q, rows, w->dqkv, k->asking);
+    dp__linear_weight_grad(s, &l->kv, &w->all, dkv, k->x);
+    dp__linear_input_grad(s, &l->q, rows->m, spare, w->dqkv, dsum1);
+    dp__linear_input_grad(s, &l->kv, w->all.m, dx, dkv, rows == &w->all ? spare : none);
+    if (rows == &w->first) dp__give_first(s, dx, spare, 1);
+}
+
+/* The mirror of dp__layer_forward; d0 holds dy [M, C] and gets dx [N, C]. */
+static void dp__layer_backward(const dp__pass *s, int32_t layer) {
+    const dp__layer *l = &s->net->layers[layer];
+    const dp__tokens  *rows = dp__layer_rows(s, layer);
+    dp__work        *w = s->work;
+    const dp__kept  *k = &w->kept[layer];
+    dp__act          act = s->net->config->act;
+    size_t           inner = (size_t)s->net->config->inner;
+    /* y = LayerNorm(sum2), sum2 = middle + dropout(down(act)) */
+    dp__norm_backward(s, &l->norm2, rows, w->d1, w->d0, k->sum2, k->mean2, k->rstd2);
+    dp__act_forward(s->exec, (int)act, w->act.p, w->act.ld, k->pre.p, k->pre.ld, rows->m, inner);
+    dp__linear_residual_backward(s, &l->down, rows, w->dpre, w->d1, w->d2, w->act,
+                                 dp__layer_site(layer, DP__SITE_DOWN));
+    /* act = act(pre), pre = up(middle) */
+    dp__act_backward(s->exec, (int)act, w->dpre.p, w->dpre.ld, w->dpre.p, w->dpre.ld, k->pre.p,
+                     k->pre.ld, rows->m, inner);
+    dp__linear_weight_grad(s, &l->up, rows, w->dpre, k->middle);
+    dp__linear_input_grad(s, &l->up, rows->m, w->d0, w->dpre, w->d1);
+    /* middle = LayerNorm(sum1), sum1 = asking + dropout(mix(mixed)) */
+    dp__norm_backward(s, &l->norm1, rows, w->d1, w->d0, k->sum1, k->mean1, k->rstd1);
+    dp__linear_residual_backward(s, &l->mix, rows, w->d0, w->d1, w->d2, k->mixed,
+                                 dp__layer_site(layer, DP__SITE_MIX));
+    /* mixed = attention(qkv), qkv = x W^T + b */
+    dp__attention_backward(s, layer, rows, w->dqkv, w->dqkv, w->d0);
+    dp__queries_backward(s, layer, rows, w->d0, w->d1, w->d2);
+}
+
+/* Adds the gradient of the loss by every parameter to s->grad, after dp__forward and
+ * dp__pass_loss of the same pass. */
+static void dp__backward(const dp__pass *s) {
+    dp__work *w = s->work;
+    dp__head_backward(s, w->all_tokens ? w->d2 : w->d0);
+    if (w->all_tokens) dp__give_first(s, w->d0, w->d2, 0);
+    for (int32_t layer = s->net->config->layers - 1; layer >= 0; layer--)
+        dp__layer_backward(s, layer);
+    dp__embed_backward_all(s, w->d0);
+}
+#endif
 
 /* ============================================================================================
  * [G] Learning and measuring                                              budget 1150 lines
