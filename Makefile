@@ -17,7 +17,8 @@ TORCH = torch==2.8.0 transformers==4.55.4 tokenizers==0.21.4 safetensors numpy
 all: build/train build/predict build/quantize ## the three programs (default)
 
 help: ## this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | \
+	    awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
 # ---- programs and tools --------------------------------------------------------------------
 
@@ -65,7 +66,7 @@ SUITES = build/test build/test_double build/test_simde build/test_readers
 test: all $(SUITES) build/make_data build/naive_bayes ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
 
-test-all: all $(SUITES) build/make_data build/naive_bayes ## test, long variants and all that follows
+test-all: all $(SUITES) build/make_data build/naive_bayes ## everything below down to mutants
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) programs fuzz-replay lint-full
 	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
 

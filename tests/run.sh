@@ -31,18 +31,17 @@ for suite; do
     { run "$suite" 2>&1; echo "exit $?"; } | tee "$log.part" | sed '/^exit [0-9]*$/d'
     mv "$log.part" "$log"
     code=$(sed -n '$s/^exit //p' "$log")
-    counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed\(, \([0-9]*\) skipped\)\{0,1\}$/\1 \2 0\4/p' \
-        "$log" | tail -1)
-    # shellcheck disable=SC2086  # three numbers
-    set -- ${counts:-0 0 0}
-    passed=$1 failed=$2 skipped=${3#0}
+    counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' "$log" | tail -1)
+    # shellcheck disable=SC2046  # the words of the line
+    set -- $(echo "$counts" | tr -d ',')
+    passed=${1:-0} failed=${3:-0} skipped=${5:-0}
     if [ -z "$counts" ] || { [ "$code" != 0 ] && [ "$failed" = 0 ]; }; then
         echo "FAIL $suite ended with exit code $code and no failure in its count"
         failed=$((failed + 1))
     fi
     total_passed=$((total_passed + passed))
     total_failed=$((total_failed + failed))
-    total_skipped=$((total_skipped + ${skipped:-0}))
+    total_skipped=$((total_skipped + skipped))
 done
 
 echo "==== all suites"

@@ -79,7 +79,8 @@ languages() { # C-STANDARDS C++-STANDARDS
 }
 
 public_functions() { # the X-list of the functions that part A declares
-    names=$(sed -n '/^#ifndef DISEASEPRED_H/,/^#endif .* DISEASEPRED_H/s/^DPDEF.*[ *]\(dp_[a-z0-9_]*\)(.*/\1/p' ../../diseasepred.h)
+    names=$(sed '/^#endif .* DISEASEPRED_H/q' ../../diseasepred.h |
+        sed -n 's/^DPDEF.*[ *]\(dp_[a-z0-9_]*\)(.*/\1/p')
     echo "#define PUBLIC_FUNCTIONS(X) \\"
     for name in $names; do echo "    X($name) \\"; done
     echo
@@ -175,7 +176,7 @@ features() {
     c c99 -E -DDP_NO_STDIO -DDP_NO_SIMD feature.c 2>&1 | grep -E '^# .*/stdio.h' >$out/log
     [ ! -s $out/log ]
     ok "$cc DP_NO_STDIO: <stdio.h> is not included" $?
-    feature DP_NO_POSIX ' U (open|openat|fsync|pread|fstat|fstatvfs|renameat|unlinkat|pthread_.*)$' \
+    feature DP_NO_POSIX ' U (open|openat|fsync|pread|fstat|renameat|unlinkat|pthread_.*)(64)?$' \
         -DDP_NO_POSIX
     feature DP_NO_THREADS ' U pthread_' -DDP_NO_THREADS
     feature DP_NO_TRAIN ' [Tt] (dp_train|dp__adam|dp__[a-z0-9_]*_backward)' -DDP_NO_TRAIN
