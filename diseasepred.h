@@ -3419,7 +3419,8 @@ static dp_status dp__st_header(dp__st *st, void *file, uint64_t size, dp__entry 
 }
 
 static void dp__store_close(dp__store *store) {
-    for (uint32_t i = 0; i < store->file_count; i++) store->io.close(store->io.ctx, store->files[i]);
+    for (uint32_t i = 0; i < store->file_count; i++)
+        store->io.close(store->io.ctx, store->files[i]);
     memset(store, 0, sizeof *store);
 }
 
@@ -3540,13 +3541,10 @@ static dp_status dp__store_files(dp__store *store, dp__st *st, size_t count) {
     return store->files == NULL || store->names == NULL ? dp__no_memory(st->err) : DP_OK;
 }
 
-static dp_status dp__store_open_index(dp__store *store, dp__st *st, void *dir) {
-    char  *text = NULL;
-    size_t bytes = 0, count = 0;
-    dp_status status = dp__file_read(st->env, dir, st->file, DP_MAX_HEADER_BYTES, st->arena, &text,
-                                     &bytes, st->err);
-    if (status == DP_OK)
-        status = dp__json_unique(text, 0, bytes, &st->env->alloc, st->file, st->err);
+static dp_status dp__store_open_index(dp__store *store, dp__st *st, void *dir, const char *text,
+                                      size_t bytes) {
+    size_t    count = 0;
+    dp_status status = dp__json_unique(text, 0, bytes, &st->env->alloc, st->file, st->err);
     if (status == DP_OK) status = dp__index_root(st, text, bytes, NULL, &count);
     if (status != DP_OK) return status;
     dp__mapped *map = (dp__mapped *)dp__arena_get(st->arena, count, sizeof *map);
@@ -3562,22 +3560,19 @@ static dp_status dp__store_open_index(dp__store *store, dp__st *st, void *dir) {
     return dp__index_shards(store, st, dir, map, count);
 }
 
-/* 1: the directory has this file. */
-static int dp__file_exists(const dp_env *env, void *dir, const char *name) {
-    void    *file;
-    uint64_t bytes;
-    dp_status status = env->io.open(env->io.ctx, dir, name, &file, &bytes);
-    if (status == DP_OK) env->io.close(env->io.ctx, file);
-    return status != DP_E_NOT_FOUND;
-}
-
+/* Neither model.safetensors nor an index: says so, or what stands there instead. */
 static dp_status dp__store_missing(const dp_env *env, void *dir, dp_error *err) {
     static const char *const bins[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
     for (int i = 0; i < 2; i++) {
         dp__where where = {bins[i], DP_NO_PLACE, NULL, 0};
-        if (dp__file_exists(env, dir, bins[i]))
-            return dp__fail_at(err, DP_E_UNSUPPORTED, "", &where,
-                               "PyTorch checkpoints are not read; convert it to safetensors");
+        void     *file;
+        uint64_t  bytes;
+        dp_status status = env->io.open(env->io.ctx, dir, bins[i], &file, &bytes);
+        if (status == DP_E_NOT_FOUND) continue;
+        if (status != DP_OK) return dp__io_fail(err, status, bins[i]);
+        env->io.close(env->io.ctx, file);
+        return dp__fail_at(err, DP_E_UNSUPPORTED, "", &where,
+                           "PyTorch checkpoints are not read; convert it to safetensors");
     }
     return dp__io_fail(err, DP_E_NOT_FOUND, "model.safetensors");
 }
@@ -3586,24 +3581,24 @@ static dp_status dp__store_missing(const dp_env *env, void *dir, dp_error *err) 
  * shards. Entries and names live in the arena. On failure the store is zeroed, nothing is open. */
 static dp_status dp__store_open(dp__store *store, const dp_env *env, void *dir, dp__arena *arena,
                                 dp_error *err) {
-    static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
     dp__st st;
+    char  *text;
+    size_t bytes;
     memset(&st, 0, sizeof st);
     memset(store, 0, sizeof *store);
     store->io = env->io;
     st.env = env;
     st.arena = arena;
-    st.file = single;
     st.err = err;
-    dp_status status;
-    if (dp__file_exists(env, dir, single)) {
-        status = dp__store_files(store, &st, 1);
-        if (status == DP_OK)
-            status = dp__store_add(store, &st, dir, &store->entries, 0, &store->count);
-    } else {
-        st.file = index;
-        status = dp__file_exists(env, dir, index) ? dp__store_open_index(store, &st, dir)
-                                                  : dp__store_missing(env, dir, err);
+    st.file = "model.safetensors";
+    dp_status status = dp__store_files(store, &st, 1);
+    if (status == DP_OK)
+        status = dp__store_add(store, &st, dir, &store->entries, 0, &store->count);
+    if (status == DP_E_NOT_FOUND) {
+        st.file = "model.safetensors.index.json";
+        status = dp__file_read(env, dir, st.file, DP_MAX_HEADER_BYTES, arena, &text, &bytes, err);
+        if (status == DP_E_NOT_FOUND) status = dp__store_missing(env, dir, err);
+        else if (status == DP_OK) status = dp__store_open_index(store, &st, dir, text, bytes);
     }
     if (status != DP_OK) dp__store_close(store);
     return status;
@@ -3709,8 +3704,9 @@ static dp_status dp__store_read_real(const dp__store *store, const dp__entry *e,
         }
         size_t bad = dp__find_bad(to + at, part);
         if (bad < part)
-            return dp__entry_fail(store, e, DP_E_FORMAT, "S12", e->begin + (first + at + bad) * size,
-                                  "a weight is not finite", err);
+            return dp__entry_fail(store, e, DP_E_FORMAT, "S12",
+                                  e->begin + (first + at + bad) * size, "a weight is not finite",
+                                  err);
     }
     return DP_OK;
 }
@@ -3790,7 +3786,8 @@ static dp_status dp__st_text(const dp__entry *entries, size_t count, const char 
     dp__put_text(&put, "}");
     while (put.ok && out->n % 8 != 0) dp__put_text(&put, " ");
     if (!put.ok) return dp__no_memory(err);
-    if (out->n - 8 > DP_MAX_HEADER_BYTES) return dp__fail(err, DP_E_LIMIT, "the header is too long");
+    if (out->n - 8 > DP_MAX_HEADER_BYTES)
+        return dp__fail(err, DP_E_LIMIT, "the header is too long");
     dp__store_le((uint8_t *)out->p, 8, out->n - 8);
     return DP_OK;
 }
@@ -3802,7 +3799,9 @@ static void dp__st_abort(dp__st_writer *w) {
 
 /* Steps over tensors that are complete (an empty one is complete at once). */
 static void dp__st_advance(dp__st_writer *w) {
-    while (w->left == 0 && w->at < w->count && ++w->at < w->count) w->left = w->entries[w->at].bytes;
+    while (w->left == 0 && w->at < w->count) {
+        if (++w->at < w->count) w->left = w->entries[w->at].bytes;
+    }
 }
 
 /* Sorts entries (name, name_bytes, dtype, dims and shape are the caller's) and fills in begin and
@@ -4489,8 +4488,8 @@ static void dp__put_quant(dp__put *put, const dp__config *from) {
     }
     dp__put_text(put, "],\n    \"config_groups\": {\n      \"group_0\": {\n"
                       "        \"targets\": [\"Linear\"],\n"
-                      "        \"weights\": {\"num_bits\": 8, \"type\": \"int\", \"symmetric\": true, "
-                      "\"strategy\": \"channel\", \"dynamic\": false},\n"
+                      "        \"weights\": {\"num_bits\": 8, \"type\": \"int\", "
+                      "\"symmetric\": true, \"strategy\": \"channel\", \"dynamic\": false},\n"
                       "        \"input_activations\": {\"num_bits\": 8, \"type\": \"int\", "
                       "\"symmetric\": true, \"strategy\": \"token\", \"dynamic\": true}\n      }");
     if (from->int8_tables)
