@@ -1170,6 +1170,540 @@ static void test_st_write_faults(void) {
     st_done(&b);
 }
 
+/* ---- config.json -------------------------------------------------------------------------- */
+
+typedef struct conf_case {
+    const char *text;
+    dp_status   code;
+    const char *rule;
+    long        place; /* -1: none */
+} conf_case;
+
+#define QW "\"weights\":{\"num_bits\":8,\"type\":\"int\",\"symmetric\":true,\"strategy\":" \
+           "\"channel\",\"dynamic\":false}"
+#define QA "\"input_activations\":{\"num_bits\":8,\"type\":\"int\",\"symmetric\":true," \
+           "\"strategy\":\"token\",\"dynamic\":true}"
+#define QH "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":" \
+           "\"int-quantized\",\"quantization_status\":\"compressed\","
+#define QG(groups) QH "\"config_groups\":{" groups "}}}"
+#define Q0 "\"group_0\":{\"targets\":[\"Linear\"]," QW "," QA "}"
+#define Q1 "\"group_1\":{\"targets\":[\"Embedding\"]," QW "}"
+
+static const conf_case config_cases[] = {
+    {"{}", DP_OK, "", 0},
+    {"{\"a\":1,\"architectures\":[\"X\"],\"use_cache\":true,\"x\":{\"y\":[]}}", DP_OK, "", 0},
+    {"{\"hidden_size\":null,\"model_type\":null,\"id2label\":null,\"pruned_heads\":null,"
+     "\"quantization_config\":null,\"problem_type\":null,\"classifier_dropout\":null,"
+     "\"is_decoder\":null,\"layer_norm_eps\":null}", DP_OK, "", 0},
+    {"{\"model_type\":\"bert\",\"position_embedding_type\":\"absolute\",\"is_decoder\":false,"
+     "\"add_cross_attention\":false,\"pruned_heads\":{}}", DP_OK, "", 0},
+    {"", DP_E_FORMAT, "J1", 0},
+    {"[]", DP_E_FORMAT, "M1", 0},
+    {"null", DP_E_FORMAT, "M1", 0},
+    {"{} x", DP_E_FORMAT, "J5", 3},
+    {"{\"hidden_size\":1,\"hidden_size\":1}", DP_E_FORMAT, "J2", 18},
+    {"{\"model_type\":\"roberta\"}", DP_E_UNSUPPORTED, "M2", 15},
+    {"{\"model_type\":\"Bert\"}", DP_E_UNSUPPORTED, "M2", 15},
+    {"{\"model_type\":1}", DP_E_UNSUPPORTED, "M2", 14},
+    {"{\"model_type\":[\"bert\"]}", DP_E_UNSUPPORTED, "M2", 14},
+    {"{\"hidden_size\":0}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":-12}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":768.0}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":1e2}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":\"768\"}", DP_E_FORMAT, "M3", 16},
+    {"{\"hidden_size\":true}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":[768]}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":99999999999999999999}", DP_E_FORMAT, "M3", 15},
+    {"{\"hidden_size\":9223372036854775807}", DP_E_LIMIT, "M3", 15},
+    {"{\"hidden_size\":4294967308}", DP_E_LIMIT, "M3", 15},
+    {"{\"pad_token_id\":-1}", DP_E_FORMAT, "M3", 16},
+    {"{\"pad_token_id\":30521}", DP_OK, "", 0},
+    {"{\"pad_token_id\":30522}", DP_E_FORMAT, "M3", -1},
+    {"{\"vocab_size\":3,\"pad_token_id\":2}", DP_OK, "", 0},
+    {"{\"hidden_size\":10,\"num_attention_heads\":3}", DP_E_FORMAT, "M4", -1},
+    {"{\"hidden_size\":10,\"num_attention_heads\":11}", DP_E_FORMAT, "M4", -1},
+    {"{\"num_attention_heads\":2,\"hidden_size\":10}", DP_OK, "", 0},
+    {"{\"hidden_act\":\"gelu\"}", DP_OK, "", 0}, {"{\"hidden_act\":\"relu\"}", DP_OK, "", 0},
+    {"{\"hidden_act\":\"gelu_pytorch_tanh\"}", DP_OK, "", 0},
+    {"{\"hidden_act\":\"swish\"}", DP_OK, "", 0}, {"{\"hidden_act\":\"tanh\"}", DP_OK, "", 0},
+    {"{\"hidden_act\":\"quick_gelu\"}", DP_E_UNSUPPORTED, "M5", 15},
+    {"{\"hidden_act\":\"mish\"}", DP_E_UNSUPPORTED, "M5", 15},
+    {"{\"hidden_act\":\"gel\"}", DP_E_UNSUPPORTED, "M5", 15},
+    {"{\"hidden_act\":\"gelu_\"}", DP_E_UNSUPPORTED, "M5", 15},
+    {"{\"hidden_act\":{}}", DP_E_UNSUPPORTED, "M5", 14},
+    {"{\"position_embedding_type\":\"relative_key\"}", DP_E_UNSUPPORTED, "M6", 28},
+    {"{\"position_embedding_type\":0}", DP_E_UNSUPPORTED, "M6", 27},
+    {"{\"layer_norm_eps\":1e-12}", DP_OK, "", 0}, {"{\"layer_norm_eps\":0.1}", DP_OK, "", 0},
+    {"{\"layer_norm_eps\":0}", DP_E_FORMAT, "M7", 18},
+    {"{\"layer_norm_eps\":1e-60}", DP_E_FORMAT, "M7", 18},
+    {"{\"layer_norm_eps\":-1e-5}", DP_E_FORMAT, "M7", 18},
+    {"{\"layer_norm_eps\":0.11}", DP_E_FORMAT, "M7", 18},
+    {"{\"layer_norm_eps\":1e999}", DP_E_FORMAT, "M7", 18},
+    {"{\"layer_norm_eps\":\"1e-12\"}", DP_E_FORMAT, "M7", 19},
+    {"{\"hidden_dropout_prob\":0}", DP_OK, "", 0},
+    {"{\"hidden_dropout_prob\":0.999}", DP_OK, "", 0},
+    {"{\"hidden_dropout_prob\":1}", DP_E_FORMAT, "M7", 23},
+    {"{\"hidden_dropout_prob\":0.99999999999}", DP_E_FORMAT, "M7", 23},
+    {"{\"hidden_dropout_prob\":-0.5}", DP_E_FORMAT, "M7", 23},
+    {"{\"attention_probs_dropout_prob\":1.5}", DP_E_FORMAT, "M7", 32},
+    {"{\"classifier_dropout\":1.0}", DP_E_FORMAT, "M7", 22},
+    {"{\"initializer_range\":1}", DP_OK, "", 0},
+    {"{\"initializer_range\":1.5}", DP_E_FORMAT, "M7", 21},
+    {"{\"problem_type\":\"regression\"}", DP_OK, "", 0},
+    {"{\"problem_type\":\"multi_label_classification\"}", DP_OK, "", 0},
+    {"{\"problem_type\":\"ranking\"}", DP_E_UNSUPPORTED, "M8", 17},
+    {"{\"problem_type\":0}", DP_E_UNSUPPORTED, "M8", 16},
+    {"{\"is_decoder\":true}", DP_E_UNSUPPORTED, "M10", 14},
+    {"{\"is_decoder\":1}", DP_E_UNSUPPORTED, "M10", 14},
+    {"{\"add_cross_attention\":true}", DP_E_UNSUPPORTED, "M10", 23},
+    {"{\"pruned_heads\":{\"0\":[1]}}", DP_E_UNSUPPORTED, "M10", 16},
+    {"{\"pruned_heads\":[]}", DP_E_UNSUPPORTED, "M10", 16},
+    /* labels */
+    {"{\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_OK, "", 0},
+    {"{\"id2label\":{\"1\":\"b\",\"0\":\"a\"},\"label2id\":{\"a\":0,\"b\":1}}", DP_OK, "", 0},
+    {"{\"label2id\":{\"b\":1,\"a\":0}}", DP_OK, "", 0},
+    {"{\"num_labels\":2,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_OK, "", 0},
+    {"{\"num_labels\":7}", DP_OK, "", 0},
+    {"{\"id2label\":[]}", DP_E_FORMAT, "V4", 12},
+    {"{\"id2label\":{}}", DP_E_FORMAT, "V4", 12},
+    {"{\"id2label\":{\"0\":1}}", DP_E_FORMAT, "J1", 17},
+    {"{\"id2label\":{\"1\":\"a\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", DP_E_FORMAT, "V4", 26},
+    {"{\"id2label\":{\"00\":\"a\"}}", DP_E_FORMAT, "V4", 19},
+    {"{\"id2label\":{\"-0\":\"a\"}}", DP_E_FORMAT, "V4", 19},
+    {"{\"id2label\":{\"a\":\"a\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"id2label\":{\"0\":\"a\",\"1\":\"a\"}}", DP_E_FORMAT, "V4", -1},
+    {"{\"id2label\":{\"0\":\"a\\n\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"id2label\":{\"0\":\"a\\u007f\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"id2label\":{\"0\":\"\\u0000\"}}", DP_E_FORMAT, "J3", 18},
+    {"{\"id2label\":{\"0\":\"\\ud800\"}}", DP_E_FORMAT, "J3", 18},
+    {"{\"label2id\":{\"a\":0,\"b\":0}}", DP_E_FORMAT, "V4", 23},
+    {"{\"label2id\":{\"a\":\"0\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"label2id\":{\"a\":0.0}}", DP_E_FORMAT, "V4", 17},
+    {"{\"num_labels\":3,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_E_FORMAT, "V4", 43},
+    {"{\"num_labels\":1,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_E_FORMAT, "V4", 41},
+    {"{\"id2label\":{\"0\":\"a\",\"1\":\"b\"},\"label2id\":{\"a\":1,\"b\":0}}", DP_E_FORMAT, "V4", 53},
+    {"{\"id2label\":{\"0\":\"a\",\"1\":\"b\"},\"label2id\":{\"a\":0}}", DP_E_FORMAT, "V4", 47},
+    /* quantization */
+    {QG(Q0), DP_OK, "", 0}, {QG(Q1 "," Q0), DP_OK, "", 0},
+    {QH "\"ignore\":[\"classifier\",\"a.b\"],\"kv_cache_scheme\":null,\"version\":\"1\","
+     "\"global_compression_ratio\":1.5,\"sparsity_config\":{},\"config_groups\":{" Q0 "}}}", DP_OK,
+     "", 0},
+    {QG("\"group_0\":{\"targets\":[\"Linear\"],\"output_activations\":null," QW "," QA "}"), DP_OK,
+     "", 0},
+    {"{\"quantization_config\":[]}", DP_E_FORMAT, "M9", 23},
+    {"{\"quantization_config\":{}}", DP_E_UNSUPPORTED, "M9", 23},
+    {QG(""), DP_E_UNSUPPORTED, "M9", 23}, {QG(Q1), DP_E_UNSUPPORTED, "M9", 23},
+    {QG(Q0 ",\"group_1\":{\"targets\":[\"Embedding\"]}"), DP_E_UNSUPPORTED, "M9", 23},
+    {QG("\"group_0\":{\"targets\":[\"Linear\"]," QW "}"), DP_E_UNSUPPORTED, "M9", 23},
+    {QG("\"group_0\":{\"targets\":[]," QW "," QA "}"), DP_E_UNSUPPORTED, "M9", 23},
+    {QG("\"group_0\":{\"targets\":[\"Linear\",\"Linear\"]," QW "," QA "}"), DP_E_UNSUPPORTED, "M9",
+     169},
+    {QG("\"group_0\":{\"targets\":\"Linear\"," QW "," QA "}"), DP_E_UNSUPPORTED, "M9", 159},
+    {QG("\"group_0\":{\"targets\":[[\"Linear\"]]," QW "," QA "}"), DP_E_UNSUPPORTED, "M9", 161},
+    {QG(Q0 ",\"group_2\":{\"targets\":[\"Linear\"]," QW "}"), DP_E_UNSUPPORTED, "M9", 384},
+    {QG("\"group_0\":{\"targets\":[\"Linear\"],\"weights.num_bits\":8," QW "," QA "}"),
+     DP_E_UNSUPPORTED, "M9", 170},
+    {"{\"quantization_config\":{\"quant_method\":\"gptq\"}}", DP_E_UNSUPPORTED, "M9", 40},
+    {"{\"quantization_config\":{\"bits\":4}}", DP_E_UNSUPPORTED, "M9", 31},
+    {"{\"quantization_config\":{\"format\":\"pack-quantized\"}}", DP_E_UNSUPPORTED, "M9", 34},
+    {"{\"quantization_config\":{\"ignore\":[1]}}", DP_E_FORMAT, "J1", 34},
+    {"{\"quantization_config\":{\"ignore\":\"x\"}}", DP_E_UNSUPPORTED, "M9", 34},
+};
+
+static dp_status conf_run(const char *text, size_t bytes, test_heap *heap, int tokenizer, void *to,
+                          dp__arena *arena, dp_error *err) {
+    guarded  g = guarded_new(bytes);
+    dp_alloc alloc = test_alloc(heap);
+    if (bytes > 0) memcpy(g.p, text, bytes);
+    dp__arena_init(arena, &alloc);
+    dp_status status = tokenizer
+        ? dp__tokenizer_config_parse((const char *)g.p, bytes, arena, "tokenizer_config.json",
+                                     (dp__tokenizer_config *)to, err)
+        : dp__config_parse((const char *)g.p, bytes, arena, "config.json", (dp__config *)to, err);
+    guarded_free(&g); /* nothing in the result points into the text */
+    return status;
+}
+
+static void conf_table(const conf_case *cases, size_t n, int tokenizer) {
+    size_t bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        const conf_case *c = cases + i;
+        union { dp__config c; dp__tokenizer_config t; char bytes[1]; } to, zero;
+        test_heap heap;
+        dp__arena arena;
+        dp_error  err;
+        memset(&heap, 0, sizeof heap);
+        memset(&zero, 0, sizeof zero);
+        memset(&to, 0x5A, sizeof to);
+        dp_status status = conf_run(c->text, strlen(c->text), &heap, tokenizer, &to, &arena, &err);
+        check_error(c->text, &err, status, c->code, c->rule,
+                    c->place < 0 ? DP_NO_PLACE : (uint64_t)c->place);
+        if (status != DP_OK)
+            CHECK(memcmp(&to, &zero, tokenizer ? sizeof to.t : sizeof to.c) == 0);
+        bad += status != DP_OK;
+        CHECK(heap.peak_bytes <= 32 * strlen(c->text) + (2u << 20));
+        dp__arena_free(&arena);
+        CHECK_INT(heap.live_bytes, 0);
+    }
+    printf("    %zu accepted, %zu refused\n", n - bad, bad);
+}
+
+static void test_config_cases(void) {
+    conf_table(config_cases, sizeof config_cases / sizeof *config_cases, 0);
+}
+
+static const char config_crafted[] =
+    "{\"architectures\": [\"BertForSequenceClassification\"], \"model_type\": \"bert\", "
+    "\"num_hidden_layers\": 3, \"hidden_size\": 48, \"num_attention_heads\": 4, "
+    "\"intermediate_size\": 100, \"vocab_size\": 999, \"max_position_embeddings\": 77, "
+    "\"type_vocab_size\": 2, \"layer_norm_eps\": 1e-05, \"hidden_dropout_prob\": 0.25, "
+    "\"attention_probs_dropout_prob\": 0.5, \"classifier_dropout\": null, \"pad_token_id\": 7, "
+    "\"initializer_range\": 0.02, \"hidden_act\": \"gelu_new\", \"problem_type\": null, "
+    "\"id2label\": {\"0\": \"Acne\", \"1\": \"(vertigo) Paroymsal\", \"2\": \"caf\\u00e9\"}, "
+    "\"label2id\": {\"Acne\": 0, \"(vertigo) Paroymsal\": 1, \"caf\xc3\xa9\": 2}}";
+
+static int ref_int(const ref *tree, const char *key, int usual) {
+    const ref *r = ref_get(tree, key);
+    return r == NULL || r->kind == '0' ? usual : r->kind == 'n' ? (int)strtod(r->text, NULL) : -999;
+}
+
+static float ref_real(const ref *tree, const char *key, float usual) {
+    const ref *r = ref_get(tree, key);
+    return r == NULL || r->kind == '0' ? usual : r->kind == 'n' ? (float)strtod(r->text, NULL) : -999;
+}
+
+/* Is this what the tree says? */
+static int config_equals(const dp__config *c, const ref *t) {
+    static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh"};
+    const ref *ids = ref_get(t, "id2label"), *act = ref_get(t, "hidden_act");
+    float hidden = ref_real(t, "hidden_dropout_prob", 0.1f);
+    int ok = c->layers == ref_int(t, "num_hidden_layers", 12) &&
+             c->hidden == ref_int(t, "hidden_size", 768) &&
+             c->heads == ref_int(t, "num_attention_heads", 12) &&
+             c->inner == ref_int(t, "intermediate_size", 3072) &&
+             c->vocab == ref_int(t, "vocab_size", 30522) &&
+             c->positions == ref_int(t, "max_position_embeddings", 512) &&
+             c->types == ref_int(t, "type_vocab_size", 2) &&
+             c->pad_id == ref_int(t, "pad_token_id", 0) &&
+             c->eps == ref_real(t, "layer_norm_eps", 1e-12f) &&
+             c->init_range == ref_real(t, "initializer_range", 0.02f) &&
+             c->attention_dropout == ref_real(t, "attention_probs_dropout_prob", 0.1f) &&
+             c->hidden_dropout == hidden &&
+             c->classifier_dropout == ref_real(t, "classifier_dropout", hidden) &&
+             strcmp(act == NULL ? "gelu" : act->text, acts[c->act]) == 0 && !c->quantized;
+    const ref *map = ids != NULL ? ids : ref_get(t, "label2id");
+    ok = ok && c->classes == (map != NULL ? (int)ref_count(map) : 2);
+    for (const ref *r = map ? map->child : NULL; ok && r != NULL; r = r->next) {
+        int id = atoi(ids ? r->key : r->text);
+        ok = id >= 0 && id < c->classes && strcmp(c->labels[id], ids ? r->text : r->key) == 0;
+    }
+    return ok && c->problem == (c->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL);
+}
+
+static void test_config_flips(void) {
+    size_t n = sizeof config_crafted - 1, accepted = 0, refused = 0;
+    char   text[sizeof config_crafted];
+    for (size_t i = 0; i <= n * 9; i++) {
+        size_t     bytes = i < n ? i : n;
+        dp__config c;
+        test_heap  heap;
+        dp__arena  arena;
+        dp_error   err;
+        memset(&heap, 0, sizeof heap);
+        memcpy(text, config_crafted, n);
+        if (i >= n && i < n * 9) text[(i - n) / 8] = (char)(text[(i - n) / 8] ^ 1 << (i - n) % 8);
+        dp_status status = conf_run(text, bytes, &heap, 0, &c, &arena, &err);
+        ref      *tree = ref_parse(text, bytes);
+        if (status == DP_OK) {
+            accepted++;
+            CHECK(tree != NULL && config_equals(&c, tree));
+        } else {
+            refused++;
+            CHECK(err.code == status && err.rule[0] != 0 && c.layers == 0 && c.labels == NULL);
+            CHECK(tree != NULL || err.rule[0] == 'J');
+        }
+        ref_free(tree);
+        dp__arena_free(&arena);
+        CHECK_INT(heap.live_bytes, 0);
+    }
+    printf("    truncations and bit flips: %zu refused, %zu accepted with the reference's content\n",
+           refused, accepted);
+    CHECK(accepted > 1500 && refused > 3000);
+}
+
+static void test_config_limits(void) {
+    static const struct { const char *name; long long limit; } ints[] = {
+        {"num_hidden_layers", DP_MAX_LAYERS}, {"hidden_size", DP_MAX_HIDDEN},
+        {"num_attention_heads", DP_MAX_HEADS}, {"intermediate_size", DP_MAX_INNER},
+        {"vocab_size", DP_MAX_VOCAB}, {"max_position_embeddings", DP_MAX_POSITIONS},
+        {"type_vocab_size", DP_MAX_TYPES}, {"num_labels", DP_MAX_CLASSES},
+    };
+    dp__config c;
+    test_heap  heap;
+    dp__arena  arena;
+    dp_error   err;
+    char       text[256];
+    memset(&heap, 0, sizeof heap);
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
+        for (int more = -1; more <= 1; more++) {
+            long long v = ints[i].limit + more, width = i == 2 ? v : 0;
+            if (i == 1) snprintf(text, sizeof text, "{\"num_attention_heads\":1,\"%s\":%lld}", ints[i].name, v);
+            else if (i == 2) snprintf(text, sizeof text, "{\"hidden_size\":%lld,\"%s\":%lld}", width, ints[i].name, v);
+            else snprintf(text, sizeof text, "{\"%s\":%lld}", ints[i].name, v);
+            dp_status status = conf_run(text, strlen(text), &heap, 0, &c, &arena, &err);
+            CHECK_INT(status, more > 0 ? DP_E_LIMIT : DP_OK);
+            if (status != DP_OK) CHECK_TEXT(err.rule, "M3");
+            dp__arena_free(&arena);
+        }
+    }
+    char *big = (char *)malloc(DP_MAX_CONFIG_BYTES + 32);
+    for (int more = -1; more <= 1; more++) {
+        size_t n = (size_t)(DP_MAX_CONFIG_BYTES + more);
+        memset(big, ' ', n);
+        memcpy(big, "{}", 2);
+        CHECK_INT(conf_run(big, n, &heap, 0, &c, &arena, &err), more > 0 ? DP_E_LIMIT : DP_OK);
+        dp__arena_free(&arena);
+        size_t label = (size_t)(DP__MAX_LABEL + more), at = (size_t)sprintf(big, "{\"id2label\":{\"0\":\"");
+        memset(big + at, 'x', label);
+        at += label;
+        at += (size_t)sprintf(big + at, "\"}}");
+        CHECK_INT(conf_run(big, at, &heap, 0, &c, &arena, &err), more > 0 ? DP_E_LIMIT : DP_OK);
+        dp__arena_free(&arena);
+        at = (size_t)sprintf(big, "{\"label2id\":{"); /* as many labels as fit: at most 65,537 */
+        for (int i = 0; i < DP_MAX_CLASSES + more; i++)
+            at += (size_t)sprintf(big + at, "%s\"%x\":%d", i ? "," : "", (unsigned)i, i);
+        at += (size_t)sprintf(big + at, "}}");
+        CHECK(at <= DP_MAX_CONFIG_BYTES);
+        CHECK_INT(conf_run(big, at, &heap, 0, &c, &arena, &err), more > 0 ? DP_E_LIMIT : DP_OK);
+        CHECK(heap.peak_bytes <= 32 * at + (2u << 20));
+        dp__arena_free(&arena);
+    }
+    free(big);
+    CHECK_INT(heap.live_bytes, 0);
+}
+
+/* Fails the n-th allocation, once and for ever. */
+static void conf_memory(const char *text, int tokenizer) {
+    size_t points = 0;
+    for (int for_ever = 0; for_ever < 2; for_ever++) {
+        for (size_t at = 1;; at++) {
+            union { dp__config c; dp__tokenizer_config t; } to, zero;
+            test_heap heap;
+            dp__arena arena;
+            dp_error  err;
+            memset(&heap, 0, sizeof heap);
+            memset(&zero, 0, sizeof zero);
+            heap.fail_at = at;
+            heap.for_ever = for_ever;
+            dp_status status = conf_run(text, strlen(text), &heap, tokenizer, &to, &arena, &err);
+            if (heap.calls < at) CHECK_INT(status, DP_OK);
+            else CHECK_INT(status, DP_E_MEMORY);
+            if (status != DP_OK)
+                CHECK(memcmp(&to, &zero, tokenizer ? sizeof to.t : sizeof to.c) == 0);
+            dp__arena_free(&arena);
+            CHECK_INT(heap.live_bytes, 0);
+            if (heap.calls < at) break;
+            points++;
+        }
+    }
+    printf("    %zu points\n", points);
+}
+
+static void test_config_memory(void) {
+    conf_memory(config_crafted, 0);
+    conf_memory(QH "\"ignore\":[\"classifier\"],\"config_groups\":{" Q0 "}}}", 0);
+}
+
+static void test_config_round_trip(void) {
+    static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh"};
+    dp_alloc   alloc = {dp__default_alloc, dp__default_free, NULL};
+    dp__arena  arena;
+    dp_error   err;
+    const char *labels[3] = {"a\"b", "caf\xc3\xa9", ""}, *ignore[2] = {"classifier", "bert.pooler.dense"};
+    dp__arena_init(&arena, &alloc);
+    for (int i = 0; i < 30; i++) {
+        dp__config c, d;
+        dp__buffer out;
+        memset(&c, 0, sizeof c);
+        c.layers = i + 1; c.heads = i % 4 + 1; c.hidden = c.heads * 7; c.inner = 13; c.vocab = 100 + i;
+        c.positions = 64; c.types = 1 + i % 3; c.classes = 1 + i % 3; c.pad_id = i;
+        c.act = (dp__act)(i % 5); c.problem = (dp_problem)(i % 3);
+        c.eps = 1e-12f * (float)(i + 1); c.init_range = 0.02f / (float)(i + 1);
+        c.hidden_dropout = 1.0f / (float)(i + 2); c.attention_dropout = 0;
+        c.classifier_dropout = 0.3f;
+        c.labels = labels;
+        c.quantized = i > 10;
+        c.int8_tables = i > 20;
+        c.ignore = ignore;
+        c.ignore_count = c.quantized ? i % 3 : 0;
+        dp__buffer_init(&out, &alloc);
+        CHECK(dp__config_write(&c, &out));
+        dp_status status = dp__config_parse(out.p, out.n, &arena, "config.json", &d, &err);
+        if (status != DP_OK) printf("    %s\n%.*s\n", err.text, (int)out.n, out.p);
+        CHECK(status == DP_OK);
+        ref *tree = ref_parse(out.p, out.n);
+        CHECK(tree != NULL && strcmp(ref_get(tree, "hidden_act")->text, acts[c.act]) == 0);
+        ref_free(tree);
+        dp__buffer_free(&out);
+        if (status != DP_OK) continue;
+        CHECK(d.ignore_count == c.ignore_count && d.classes == c.classes);
+        for (int k = 0; k < c.classes; k++) CHECK_TEXT(d.labels[k], c.labels[k]);
+        for (int k = 0; k < c.ignore_count; k++) CHECK_TEXT(d.ignore[k], c.ignore[k]);
+        d.labels = c.labels;
+        d.ignore = c.ignore;
+        CHECK(memcmp(&c, &d, sizeof c) == 0);
+    }
+    dp__arena_free(&arena);
+}
+
+/* ---- tokenizer_config.json ---------------------------------------------------------------- */
+
+static const conf_case tokenizer_cases[] = {
+    {"{}", DP_OK, "", 0},
+    {"{\"do_lower_case\":false,\"strip_accents\":null,\"tokenize_chinese_chars\":true,"
+     "\"model_max_length\":1e30,\"never_split\":null,\"do_basic_tokenize\":true}", DP_OK, "", 0},
+    {"{\"unk_token\":\"[UNK]\",\"cls_token\":{\"content\":\"<s>\",\"lstrip\":false,\"__type\":"
+     "\"AddedToken\"},\"tokenizer_class\":\"BertTokenizerFast\"}", DP_OK, "", 0},
+    {"{\"added_tokens_decoder\":{\"0\":{\"content\":\"[PAD]\",\"special\":true}},"
+     "\"additional_special_tokens\":[],\"never_split\":[]}", DP_OK, "", 0},
+    {"", DP_E_FORMAT, "J1", 0}, {"[]", DP_E_FORMAT, "M1", 0}, {"{", DP_E_FORMAT, "J1", 1},
+    {"{\"x\":1,\"x\":2}", DP_E_FORMAT, "J2", 8},
+    {"{\"do_lower_case\":1}", DP_E_FORMAT, "T1", 17},
+    {"{\"do_lower_case\":\"true\"}", DP_E_FORMAT, "T1", 18},
+    {"{\"strip_accents\":0}", DP_E_FORMAT, "T1", 17},
+    {"{\"tokenize_chinese_chars\":[]}", DP_E_FORMAT, "T1", 26},
+    {"{\"unk_token\":1}", DP_E_FORMAT, "T2", 13}, {"{\"unk_token\":\"\"}", DP_E_FORMAT, "T2", 14},
+    {"{\"unk_token\":[\"[UNK]\"]}", DP_E_FORMAT, "T2", 13},
+    {"{\"unk_token\":{}}", DP_E_FORMAT, "T2", 14},
+    {"{\"unk_token\":{\"content\":{\"content\":\"x\"}}}", DP_E_FORMAT, "T2", 39},
+    {"{\"unk_token\":{\"content\":null}}", DP_E_FORMAT, "T2", 28},
+    {"{\"sep_token\":\"\\u0000\"}", DP_E_FORMAT, "J3", 14},
+    {"{\"pad_token\":\"\\ud800x\"}", DP_E_FORMAT, "J3", 14},
+    {"{\"tokenizer_class\":\"RobertaTokenizer\"}", DP_E_UNSUPPORTED, "T3", 20},
+    {"{\"tokenizer_class\":3}", DP_E_UNSUPPORTED, "T3", 19},
+    {"{\"do_basic_tokenize\":false}", DP_E_UNSUPPORTED, "T3", 21},
+    {"{\"never_split\":[\"x\"]}", DP_E_UNSUPPORTED, "T4", 15},
+    {"{\"never_split\":\"x\"}", DP_E_UNSUPPORTED, "T4", 16},
+    {"{\"added_tokens_decoder\":[]}", DP_E_FORMAT, "T4", 24},
+    {"{\"added_tokens_decoder\":{\"5\":\"x\"}}", DP_E_FORMAT, "T4", 30},
+    {"{\"added_tokens_decoder\":{\"5\":{\"content\":\"covid\",\"special\":false}}}",
+     DP_E_UNSUPPORTED, "T4", 63},
+    {"{\"added_tokens_decoder\":{\"5\":{\"content\":\"covid\"}}}", DP_E_UNSUPPORTED, "T4", 47},
+};
+
+static void test_tokenizer_config_cases(void) {
+    dp__tokenizer_config t;
+    dp__arena arena;
+    test_heap heap;
+    dp_error  err;
+    conf_table(tokenizer_cases, sizeof tokenizer_cases / sizeof *tokenizer_cases, 1);
+    memset(&heap, 0, sizeof heap);
+    CHECK(conf_run(tokenizer_cases[0].text, 2, &heap, 1, &t, &arena, &err) == DP_OK);
+    CHECK(t.lower_case == 1 && t.strip_accents == -1 && t.chinese_chars == 1 && !t.explicit_case);
+    CHECK_TEXT(t.mask, "[MASK]");
+    dp__arena_free(&arena);
+    CHECK(conf_run(tokenizer_cases[1].text, strlen(tokenizer_cases[1].text), &heap, 1, &t, &arena, &err) == DP_OK);
+    CHECK(t.lower_case == 0 && t.explicit_case == 1 && t.strip_accents == -1);
+    dp__arena_free(&arena);
+    CHECK(conf_run(tokenizer_cases[2].text, strlen(tokenizer_cases[2].text), &heap, 1, &t, &arena, &err) == DP_OK);
+    CHECK_TEXT(t.cls, "<s>");
+    dp__arena_free(&arena);
+    CHECK(dp__tokenizer_config_parse(NULL, 0, &arena, "x", &t, &err) == DP_OK && t.lower_case == 1);
+}
+
+static const char tokenizer_crafted[] =
+    "{\"do_lower_case\": false, \"strip_accents\": true, \"tokenize_chinese_chars\": false, "
+    "\"unk_token\": \"[UNK]\", \"cls_token\": {\"content\": \"[CLS]\", \"special\": true}, "
+    "\"sep_token\": \"\\u005bSEP]\", \"pad_token\": \"[PAD]\", \"mask_token\": \"[MASK]\", "
+    "\"tokenizer_class\": \"BertTokenizer\", \"model_max_length\": 512, \"never_split\": null, "
+    "\"added_tokens_decoder\": {\"0\": {\"content\": \"[PAD]\", \"special\": true}}}";
+
+static int ref_flag(const ref *t, const char *key, int usual) {
+    const ref *r = ref_get(t, key);
+    return r == NULL || r->kind == '0' ? usual : r->kind == 't' ? 1 : r->kind == 'f' ? 0 : -9;
+}
+
+static int ref_token_equals(const ref *t, const char *key, const char *usual, const char *got) {
+    const ref *r = ref_get(t, key);
+    if (r != NULL && r->kind == '{') r = ref_get(r, "content");
+    return strcmp(r == NULL || r->kind == '0' ? usual : r->text, got) == 0;
+}
+
+static void test_tokenizer_config_flips(void) {
+    size_t n = sizeof tokenizer_crafted - 1, accepted = 0, refused = 0;
+    char   text[sizeof tokenizer_crafted];
+    for (size_t i = 0; i <= n * 9; i++) {
+        size_t bytes = i < n ? i : n;
+        dp__tokenizer_config c;
+        test_heap heap;
+        dp__arena arena;
+        dp_error  err;
+        memset(&heap, 0, sizeof heap);
+        memcpy(text, tokenizer_crafted, n);
+        if (i >= n && i < n * 9) text[(i - n) / 8] = (char)(text[(i - n) / 8] ^ 1 << (i - n) % 8);
+        dp_status status = conf_run(text, bytes, &heap, 1, &c, &arena, &err);
+        ref      *t = ref_parse(text, bytes);
+        if (status == DP_OK) {
+            accepted++;
+            CHECK(t != NULL && c.lower_case == ref_flag(t, "do_lower_case", 1));
+            CHECK(t && c.strip_accents == ref_flag(t, "strip_accents", -1));
+            CHECK(t && c.chinese_chars == ref_flag(t, "tokenize_chinese_chars", 1));
+            CHECK(t && c.explicit_case == (ref_get(t, "do_lower_case") != NULL));
+            CHECK(t && ref_token_equals(t, "unk_token", "[UNK]", c.unk));
+            CHECK(t && ref_token_equals(t, "cls_token", "[CLS]", c.cls));
+            CHECK(t && ref_token_equals(t, "sep_token", "[SEP]", c.sep));
+            CHECK(t && ref_token_equals(t, "pad_token", "[PAD]", c.pad));
+            CHECK(t && ref_token_equals(t, "mask_token", "[MASK]", c.mask));
+        } else {
+            refused++;
+            CHECK(err.code == status && err.rule[0] != 0 && c.unk == NULL);
+            CHECK(t != NULL || err.rule[0] == 'J');
+        }
+        ref_free(t);
+        dp__arena_free(&arena);
+        CHECK_INT(heap.live_bytes, 0);
+    }
+    printf("    truncations and bit flips: %zu refused, %zu accepted with the reference's content\n",
+           refused, accepted);
+    CHECK(accepted > 1000 && refused > 1500);
+}
+
+static void test_tokenizer_config_memory(void) {
+    conf_memory(tokenizer_crafted, 1);
+}
+
+static void test_tokenizer_config_round_trip(void) {
+    dp_alloc   alloc = {dp__default_alloc, dp__default_free, NULL};
+    dp__arena  arena;
+    dp_error   err;
+    dp__arena_init(&arena, &alloc);
+    for (int i = 0; i < 12; i++) {
+        dp__tokenizer_config t, back;
+        dp__buffer out;
+        memset(&t, 0, sizeof t);
+        t.lower_case = i % 2;
+        t.strip_accents = i / 2 % 3 - 1;
+        t.chinese_chars = i / 6;
+        t.explicit_case = 1;
+        t.unk = "[UNK]"; t.cls = "[CLS]"; t.sep = "</\"s>"; t.pad = "[PAD]"; t.mask = "\xc3\xa9";
+        dp__buffer_init(&out, &alloc);
+        CHECK(dp__tokenizer_config_write(&t, &out));
+        CHECK(dp__tokenizer_config_parse(out.p, out.n, &arena, "x", &back, &err) == DP_OK);
+        CHECK_TEXT(back.sep, t.sep);
+        CHECK_TEXT(back.mask, t.mask);
+        back.unk = t.unk; back.cls = t.cls; back.sep = t.sep; back.pad = t.pad; back.mask = t.mask;
+        CHECK(memcmp(&t, &back, sizeof t) == 0);
+        out.n = 0;
+        CHECK(dp__special_tokens_write(&t, &out));
+        ref *tree = ref_parse(out.p, out.n);
+        CHECK(tree && ref_count(tree) == 5 && strcmp(ref_get(tree, "sep_token")->text, t.sep) == 0);
+        ref_free(tree);
+        dp__buffer_free(&out);
+    }
+    dp__arena_free(&arena);
+}
+
 static const test tests_parse[] = {
     {"json_cases", test_json_cases},
     {"json_flips", test_json_flips},
@@ -1192,4 +1726,13 @@ static const test tests_parse[] = {
     {"index_order", test_index_order},
     {"index_flips", test_index_flips},
     {"index_limits", test_index_limits},
+    {"config_cases", test_config_cases},
+    {"config_flips", test_config_flips},
+    {"config_limits", test_config_limits},
+    {"config_memory", test_config_memory},
+    {"config_round_trip", test_config_round_trip},
+    {"tokenizer_config_cases", test_tokenizer_config_cases},
+    {"tokenizer_config_flips", test_tokenizer_config_flips},
+    {"tokenizer_config_memory", test_tokenizer_config_memory},
+    {"tokenizer_config_round_trip", test_tokenizer_config_round_trip},
 };
