@@ -2920,34 +2920,6 @@ static int dp__json_double(const dp_json *json, double *to) {
            dp__read_double(json->text + json->token, json->length, to);
 }
 
-/* The present string as a name: in the arena, with a 0 behind it. NULL with *status set: it is no
- * string, holds NUL or a lone surrogate (J3), or is longer than max bytes. */
-static const char *dp__json_copy(const dp_json *json, size_t max, dp__arena *arena,
-                                 const char *file, dp_status *status, dp_error *err) {
-    const char *p = json->text + json->token;
-    if (json->kind != DP_JSON_STRING && json->kind != DP_JSON_KEY) {
-        *status = dp__json_fail(err, file, DP_E_FORMAT, "J1", json->token, "a string is expected");
-        return NULL;
-    }
-    for (size_t at = 0; at < json->length;) {
-        size_t  here = json->token + at;
-        int32_t c = dp__json_rune(p, json->length, &at);
-        if (c > 0 && (c < 0xD800 || c > 0xDFFF)) continue;
-        *status = dp__json_fail(err, file, DP_E_FORMAT, "J3", here,
-                                "a name holds NUL or a lone surrogate");
-        return NULL;
-    }
-    size_t bytes = dp__json_text(json, NULL, 0);
-    if (bytes > max) {
-        *status = dp__json_fail(err, file, DP_E_LIMIT, "J4", json->token, "a name is too long");
-        return NULL;
-    }
-    char *to = (char *)dp__arena_get(arena, bytes + 1, 1);
-    if (to != NULL) dp__json_text(json, to, bytes + 1);
-    else *status = dp__no_memory(err);
-    return to;
-}
-
 /* A name in the document, for the search for duplicates. */
 typedef struct dp__json_name {
     const char *p; /* escapes as written */
@@ -3007,6 +2979,106 @@ static dp_status dp__json_unique(const char *text, size_t at, size_t bytes, cons
     }
     dp__free(alloc, names, cap, sizeof *names);
     return status;
+}
+
+/* ---- reader: a document whose errors name the file ---------------------------------------- */
+
+typedef struct dp__doc {
+    dp_json     json;
+    dp__arena  *arena; /* names are copied there */
+    const char *file;
+    dp_error   *err;
+} dp__doc;
+
+/* Breaks off at the present token; what has a text is shown. */
+static dp_status dp__doc_fail(const dp__doc *r, dp_status code, const char *rule,
+                              const char *sentence) {
+    const dp_json *json = &r->json;
+    dp__where where = {r->file, json->token, json->text + json->token, json->length};
+    if (json->kind < DP_JSON_KEY) where.name = NULL;
+    return dp__fail_at(r->err, code, rule, &where, sentence);
+}
+
+static dp_status dp__doc_bad(const dp__doc *r, const char *rule, const char *sentence) {
+    return dp__doc_fail(r, DP_E_FORMAT, rule, sentence);
+}
+
+/* The same at the value of a member, which is named. */
+static dp_status dp__doc_fail_key(const dp__doc *r, const dp_json *key, dp_status code,
+                                  const char *rule, const char *sentence) {
+    dp__where where = {r->file, r->json.token, key->text + key->token, key->length};
+    return dp__fail_at(r->err, code, rule, &where, sentence);
+}
+
+static dp_status dp__doc_next(dp__doc *r) {
+    return dp__json_next(&r->json, r->file, r->err);
+}
+
+static dp_status dp__doc_skip(dp__doc *r) {
+    return dp__json_skip(&r->json, r->file, r->err);
+}
+
+/* To the next member of the present object: *key is its name, json stands at its value, in front
+ * of what a nested one holds. 0 at the end of the object, and at an error, which is *status. */
+static int dp__doc_member(dp__doc *r, dp_json *key, dp_status *status) {
+    if (*status == DP_OK) *status = dp__doc_next(r);
+    if (*status != DP_OK || r->json.kind != DP_JSON_KEY) return 0;
+    *key = r->json;
+    *status = dp__doc_next(r);
+    return *status == DP_OK;
+}
+
+/* Begins with the object that stands at text[at] and is the whole rest: rule speaks when it is
+ * none. checked: this text has been through dp__json_unique. */
+static dp_status dp__doc_begin(dp__doc *r, const char *text, size_t at, size_t bytes,
+                               int checked, const char *rule) {
+    dp_status status = DP_OK;
+    if (!checked) status = dp__json_unique(text, at, bytes, &r->arena->alloc, r->file, r->err);
+    if (status != DP_OK) return status;
+    dp__json_begin(&r->json, text, bytes);
+    r->json.at = at;
+    status = dp__doc_next(r);
+    if (status == DP_OK && r->json.kind != DP_JSON_OBJECT)
+        return dp__doc_bad(r, rule, "the document is not an object");
+    return status;
+}
+
+/* A string token as a name: in the arena, a 0 behind it; no NUL or lone surrogate (J3). */
+static dp_status dp__doc_name(dp__doc *r, const dp_json *token, size_t max,
+                              const char **to) {
+    const char *p = token->text + token->token;
+    dp__doc  here = *r;
+    here.json = *token;
+    if (token->kind != DP_JSON_STRING && token->kind != DP_JSON_KEY)
+        return dp__doc_bad(&here, "J1", "a string is expected");
+    for (size_t at = 0; at < token->length;) {
+        here.json.token = token->token + at;
+        int32_t c = dp__json_rune(p, token->length, &at);
+        if (c > 0 && (c < 0xD800 || c > 0xDFFF)) continue;
+        here.json.kind = DP_JSON_END;
+        return dp__doc_bad(&here, "J3", "a name holds NUL or a lone surrogate");
+    }
+    here.json = *token;
+    size_t bytes = dp__json_text(token, NULL, 0);
+    if (bytes > max) return dp__doc_fail(&here, DP_E_LIMIT, "J4", "a name is too long");
+    char *copy = (char *)dp__arena_get(r->arena, bytes + 1, 1);
+    if (copy == NULL) return dp__no_memory(r->err);
+    dp__json_text(token, copy, bytes + 1);
+    *to = copy;
+    return DP_OK;
+}
+
+/* Members of the present object or array. */
+static size_t dp__doc_count(const dp__doc *r) {
+    dp_json copy = r->json;
+    size_t  n = 0;
+    int32_t depth = copy.depth;
+    while (dp__json_next(&copy, NULL, NULL) == DP_OK && copy.depth >= depth) {
+        int begins = copy.kind == DP_JSON_OBJECT || copy.kind == DP_JSON_ARRAY;
+        int ends = copy.kind == DP_JSON_OBJECT_END || copy.kind == DP_JSON_ARRAY_END;
+        n += copy.kind != DP_JSON_KEY && !ends && copy.depth == depth + begins;
+    }
+    return n;
 }
 
 /* ---- writer ------------------------------------------------------------------------------- */
@@ -3143,16 +3215,6 @@ typedef struct dp__store {
     uint32_t     file_count;
 } dp__store;
 
-/* What the functions that read one header share. */
-typedef struct dp__st {
-    const dp_env *env;
-    dp__arena    *arena;
-    const char   *file;
-    dp_error     *err;
-    dp_json       json;
-    uint32_t      number; /* of the file */
-} dp__st;
-
 /* Bytes of an element; 0 for DP__OTHER. */
 static size_t dp__dtype_bytes(dp__dtype dtype) {
     for (size_t i = 0; i < DP__DTYPE_COUNT; i++) {
@@ -3165,15 +3227,6 @@ static size_t dp__dtype_rank(dp__dtype dtype) {
     size_t i = DP__DTYPE_COUNT - 1;
     while (i > 0 && dp__dtypes[i].dtype != dtype) i--;
     return i;
-}
-
-static dp_status dp__st_fail(const dp__st *st, dp_status code, const char *rule,
-                             const char *sentence) {
-    return dp__json_fail(st->err, st->file, code, rule, st->json.token, sentence);
-}
-
-static dp_status dp__st_next(dp__st *st) {
-    return dp__json_next(&st->json, st->file, st->err);
 }
 
 /* Product of a shape; 0 when it is above 2^64. Trap: a product that wraps to 0 looks like an empty
@@ -3193,129 +3246,121 @@ static int dp__shape_count(const uint64_t *shape, int32_t dims, uint64_t *count)
 }
 
 /* "shape": an array of up to DP_MAX_DIMS sizes (S6, S7). */
-static dp_status dp__st_shape(dp__st *st, dp__entry *e) {
+static dp_status dp__st_shape(dp__doc *r, dp__entry *e) {
     int64_t v;
-    if (st->json.kind != DP_JSON_ARRAY)
-        return dp__st_fail(st, DP_E_FORMAT, "S6", "shape is not an array");
+    if (r->json.kind != DP_JSON_ARRAY) return dp__doc_bad(r, "S6", "shape is not an array");
     for (e->dims = 0;; e->dims++) {
-        dp_status status = dp__st_next(st);
-        if (status != DP_OK || st->json.kind == DP_JSON_ARRAY_END) return status;
-        if (!dp__json_int(&st->json, 0, INT64_MAX, &v))
-            return dp__st_fail(st, DP_E_FORMAT, "S6", "a dimension is not an integer from 0 up");
+        dp_status status = dp__doc_next(r);
+        if (status != DP_OK || r->json.kind == DP_JSON_ARRAY_END) return status;
+        if (!dp__json_int(&r->json, 0, INT64_MAX, &v))
+            return dp__doc_bad(r, "S6", "a dimension is not an integer from 0 up");
         if (e->dims >= DP_MAX_DIMS || v > (int64_t)DP__MAX_DIM)
-            return dp__st_fail(st, DP_E_LIMIT, "S7", "too many dimensions, or one is too large");
+            return dp__doc_fail(r, DP_E_LIMIT, "S7", "too many dimensions, or too large a one");
         e->shape[e->dims] = (uint64_t)v;
     }
 }
 
-/* "data_offsets": exactly two integers (S6). */
-static dp_status dp__st_offsets(dp__st *st, uint64_t *begin, uint64_t *end) {
+/* "data_offsets": exactly two integers (S6). bytes becomes the end for the moment. */
+static dp_status dp__st_offsets(dp__doc *r, dp__entry *e) {
     int64_t   v[2] = {0, 0};
-    dp_status status = DP_OK;
-    if (st->json.kind != DP_JSON_ARRAY)
-        return dp__st_fail(st, DP_E_FORMAT, "S6", "data_offsets is not an array");
+    dp_status status;
+    if (r->json.kind != DP_JSON_ARRAY)
+        return dp__doc_bad(r, "S6", "data_offsets is not an array");
     for (int i = 0; i < 2; i++) {
-        status = dp__st_next(st);
-        if (status != DP_OK) return status;
-        if (!dp__json_int(&st->json, 0, INT64_MAX, &v[i]))
-            return dp__st_fail(st, DP_E_FORMAT, "S6", "an offset is not an integer from 0 up");
+        if ((status = dp__doc_next(r)) != DP_OK) return status;
+        if (!dp__json_int(&r->json, 0, INT64_MAX, &v[i]))
+            return dp__doc_bad(r, "S6", "an offset is not an integer from 0 up");
     }
-    status = dp__st_next(st);
-    if (status != DP_OK) return status;
-    if (st->json.kind != DP_JSON_ARRAY_END)
-        return dp__st_fail(st, DP_E_FORMAT, "S6", "data_offsets has more than two numbers");
-    *begin = (uint64_t)v[0];
-    *end = (uint64_t)v[1];
+    if ((status = dp__doc_next(r)) != DP_OK) return status;
+    if (r->json.kind != DP_JSON_ARRAY_END)
+        return dp__doc_bad(r, "S6", "data_offsets has more than two numbers");
+    e->begin = (uint64_t)v[0];
+    e->bytes = (uint64_t)v[1];
     return DP_OK;
 }
 
-static dp_status dp__st_dtype(dp__st *st, dp__entry *e, uint64_t *bits) {
-    const dp_json *json = &st->json;
-    if (json->kind != DP_JSON_STRING)
-        return dp__st_fail(st, DP_E_FORMAT, "S6", "dtype is not a string");
+static dp_status dp__st_dtype(dp__doc *r, dp__entry *e, uint64_t *bits) {
+    if (r->json.kind != DP_JSON_STRING) return dp__doc_bad(r, "S6", "dtype is not a string");
     for (size_t i = 0; i < DP__DTYPE_COUNT; i++) {
-        if (!dp__json_is(json, dp__dtypes[i].name)) continue;
+        if (!dp__json_is(&r->json, dp__dtypes[i].name)) continue;
         e->dtype = dp__dtypes[i].dtype;
         *bits = dp__dtypes[i].bits;
         return DP_OK;
     }
-    dp__where where = {st->file, json->token, json->text + json->token, json->length};
-    return dp__fail_at(st->err, DP_E_UNSUPPORTED, "S10", &where, "unknown dtype");
+    return dp__doc_fail(r, DP_E_UNSUPPORTED, "S10", "unknown dtype");
 }
 
 /* The object behind the name of a tensor (S6, S7, S8). */
-static dp_status dp__st_entry(dp__st *st, dp__entry *e) {
-    uint64_t  bits = 0, begin = 0, end = 0, count, total;
+static dp_status dp__st_entry(dp__doc *r, const dp_json *name, dp__entry *e) {
+    uint64_t  bits = 0, count, total;
     int       seen = 0;
-    dp_status status = dp__st_next(st);
-    size_t    place = st->json.token;
-    if (status == DP_OK && st->json.kind != DP_JSON_OBJECT)
-        return dp__st_fail(st, DP_E_FORMAT, "S6", "the entry of a tensor is not an object");
-    while (status == DP_OK && (status = dp__st_next(st)) == DP_OK) {
-        if (st->json.kind == DP_JSON_OBJECT_END) break;
-        int key = dp__json_is(&st->json, "dtype") ? 1 : dp__json_is(&st->json, "shape") ? 2
-                : dp__json_is(&st->json, "data_offsets") ? 4 : 0;
-        if (key == 0) return dp__st_fail(st, DP_E_FORMAT, "S6", "a tensor has an unknown member");
-        seen |= key;
-        status = dp__st_next(st);
-        if (status != DP_OK) break;
-        status = key == 1 ? dp__st_dtype(st, e, &bits) : key == 2 ? dp__st_shape(st, e)
-               : dp__st_offsets(st, &begin, &end);
+    dp_json   key, entry = r->json;
+    dp_status status = DP_OK;
+    if (entry.kind != DP_JSON_OBJECT)
+        return dp__doc_bad(r, "S6", "the entry of a tensor is not an object");
+    while (dp__doc_member(r, &key, &status)) {
+        int which = dp__json_is(&key, "dtype") ? 1 : dp__json_is(&key, "shape") ? 2
+                  : dp__json_is(&key, "data_offsets") ? 4 : 0;
+        if (which == 0) {
+            r->json = key;
+            return dp__doc_bad(r, "S6", "a tensor has an unknown member");
+        }
+        seen |= which;
+        status = which == 1 ? dp__st_dtype(r, e, &bits) : which == 2 ? dp__st_shape(r, e)
+                            : dp__st_offsets(r, e);
     }
     if (status != DP_OK) return status;
-    st->json.token = place;
-    if (seen != 7)
-        return dp__st_fail(st, DP_E_FORMAT, "S6", "dtype, shape or data_offsets is missing");
-    if (!dp__shape_count(e->shape, e->dims, &count) || !dp__mul_u64(count, bits, &total))
-        return dp__st_fail(st, DP_E_FORMAT, "S7", "the product of a shape overflows");
-    if (total % 8 != 0 || end < begin || end - begin != total / 8)
-        return dp__st_fail(st, DP_E_FORMAT, "S8", "data_offsets do not fit dtype and shape");
-    e->begin = begin;
-    e->bytes = end - begin;
-    return DP_OK;
+    const char *text = NULL, *rule = "S6";
+    if (seen != 7) {
+        text = "dtype, shape or data_offsets is missing";
+    } else if (!dp__shape_count(e->shape, e->dims, &count) || !dp__mul_u64(count, bits, &total)) {
+        rule = "S7";
+        text = "the product of a shape overflows";
+    } else if (total % 8 != 0 || e->bytes < e->begin || e->bytes - e->begin != total / 8) {
+        rule = "S8";
+        text = "data_offsets do not fit dtype and shape";
+    }
+    e->bytes -= e->begin;
+    r->json.token = text != NULL ? entry.token : r->json.token;
+    return text == NULL ? DP_OK : dp__doc_fail_key(r, name, DP_E_FORMAT, rule, text);
 }
 
 /* "__metadata__": strings only (S5). */
-static dp_status dp__st_metadata(dp__st *st) {
-    dp_status status = dp__st_next(st);
-    size_t    first = st->json.token;
-    if (status != DP_OK) return status;
-    if (st->json.kind != DP_JSON_OBJECT)
-        return dp__st_fail(st, DP_E_FORMAT, "S5", "__metadata__ is not an object");
-    while ((status = dp__st_next(st)) == DP_OK && st->json.kind != DP_JSON_OBJECT_END) {
-        status = dp__st_next(st);
-        if (status != DP_OK) return status;
-        if (st->json.kind != DP_JSON_STRING)
-            return dp__st_fail(st, DP_E_FORMAT, "S5", "a value of __metadata__ is not a string");
+static dp_status dp__st_metadata(dp__doc *r) {
+    dp_status status = DP_OK;
+    size_t    first = r->json.token;
+    dp_json   key;
+    if (r->json.kind != DP_JSON_OBJECT)
+        return dp__doc_bad(r, "S5", "__metadata__ is not an object");
+    while (dp__doc_member(r, &key, &status)) {
+        if (r->json.kind != DP_JSON_STRING)
+            return dp__doc_bad(r, "S5", "a value of __metadata__ is not a string");
     }
-    if (status != DP_OK) return status;
-    if (st->json.at - first > DP__MAX_METADATA_BYTES)
-        return dp__st_fail(st, DP_E_LIMIT, "S5", "__metadata__ is too large");
-    return DP_OK;
+    if (status == DP_OK && r->json.at - first > DP__MAX_METADATA_BYTES)
+        return dp__doc_fail(r, DP_E_LIMIT, "S5", "__metadata__ is too large");
+    return status;
 }
 
-/* All entries of a header whose grammar has been checked. entries NULL: checks and counts. */
-static dp_status dp__st_entries(dp__st *st, dp__entry *entries, size_t *count) {
-    dp_status status = dp__st_next(st); /* the object itself: S3 */
+/* All entries of a header. entries NULL: checks and counts. */
+static dp_status dp__st_entries(dp__doc *r, uint32_t file, dp__entry *entries, size_t *count) {
+    dp_status status = DP_OK;
+    dp_json   key;
     dp__entry e;
     *count = 0;
-    while (status == DP_OK && (status = dp__st_next(st)) == DP_OK) {
-        if (st->json.kind == DP_JSON_OBJECT_END) break;
-        if (dp__json_is(&st->json, "__metadata__")) {
-            status = dp__st_metadata(st);
+    while (dp__doc_member(r, &key, &status)) {
+        if (dp__json_is(&key, "__metadata__")) {
+            status = dp__st_metadata(r);
             continue;
         }
         memset(&e, 0, sizeof e);
-        e.file = st->number;
-        e.name_bytes = dp__json_text(&st->json, NULL, 0);
+        e.file = file;
+        e.name_bytes = dp__json_text(&key, NULL, 0);
         if (e.name_bytes > DP_MAX_NAME_BYTES)
-            return dp__st_fail(st, DP_E_LIMIT, "S6", "the name of a tensor is too long");
+            return dp__doc_fail(r, DP_E_LIMIT, "S6", "the name of a tensor is too long");
         if (*count >= DP_MAX_TENSORS)
-            return dp__st_fail(st, DP_E_LIMIT, "S6", "too many tensors");
-        if (entries != NULL)
-            e.name = dp__json_copy(&st->json, DP_MAX_NAME_BYTES, st->arena, st->file, &status,
-                                   st->err);
-        if (status == DP_OK) status = dp__st_entry(st, &e);
+            return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
+        if (entries != NULL) status = dp__doc_name(r, &key, DP_MAX_NAME_BYTES, &e.name);
+        if (status == DP_OK) status = dp__st_entry(r, &key, &e);
         if (entries != NULL) entries[*count] = e;
         ++*count;
     }
@@ -3334,88 +3379,92 @@ static int dp__entry_by_name(const void *pa, const void *pb) {
 
 /* S9: the data of the tensors fill [0, data_bytes) without a hole, an overlap or a rest. On success
  * places are counted from the beginning of the file. */
-static dp_status dp__st_places(const dp__st *st, dp__entry *entries, size_t count,
+static dp_status dp__st_places(const dp__doc *r, dp__entry *entries, size_t count,
                                uint64_t data_start, uint64_t data_bytes) {
     uint64_t end = 0;
     dp__sort(entries, count, sizeof *entries, dp__entry_by_place);
     for (size_t i = 0; i < count; i++) {
         dp__entry *e = entries + i;
-        dp__where  where = {st->file, data_start + end, e->name, e->name_bytes};
+        dp__where  where = {r->file, data_start + end, e->name, e->name_bytes};
         if (e->begin != end)
-            return dp__fail_at(st->err, DP_E_FORMAT, "S9", &where,
+            return dp__fail_at(r->err, DP_E_FORMAT, "S9", &where,
                                e->begin > end ? "a hole in front of a tensor"
                                               : "a tensor overlaps another");
         if (e->bytes > data_bytes - end)
-            return dp__fail_at(st->err, DP_E_FORMAT, "S9", &where, "the file ends in a tensor");
+            return dp__fail_at(r->err, DP_E_FORMAT, "S9", &where, "the file ends in a tensor");
         end += e->bytes;
         e->begin += data_start;
     }
-    dp__where where = {st->file, data_start + end, NULL, 0};
+    dp__where where = {r->file, data_start + end, NULL, 0};
     if (end != data_bytes)
-        return dp__fail_at(st->err, DP_E_FORMAT, "S9", &where, "bytes follow the last tensor");
+        return dp__fail_at(r->err, DP_E_FORMAT, "S9", &where, "bytes follow the last tensor");
     dp__sort(entries, count, sizeof *entries, dp__entry_by_name);
     return DP_OK;
 }
 
-/* Entries of the header text[8..end); *entries NULL: in new memory of the arena, else there is room
- * for exactly want of them. */
-static dp_status dp__st_parse(dp__st *st, const char *text, size_t end, dp__entry **entries,
-                              size_t want, size_t *count) {
-    dp_status status = dp__json_unique(text, 8, end, &st->env->alloc, st->file, st->err);
-    if (status != DP_OK) return status;
-    dp__json_begin(&st->json, text, end);
-    st->json.at = 8;
-    status = dp__st_entries(st, NULL, count);
+/* Entries of the header text[8..end). *entries NULL: in new memory of the arena, else there is
+ * room for exactly want of them (F11). */
+static dp_status dp__st_parse(dp__doc *r, uint32_t file, const char *text, size_t end,
+                              dp__entry **entries, size_t want, size_t *count) {
+    dp_status status = dp__doc_begin(r, text, 8, end, 0, "S3");
+    if (status == DP_OK) status = dp__st_entries(r, file, NULL, count);
     if (status != DP_OK) return status;
     if (*entries != NULL && *count != want) {
-        dp__where where = {st->file, DP_NO_PLACE, NULL, 0};
-        return dp__fail_at(st->err, DP_E_FORMAT, "F11", &where,
+        dp__where where = {r->file, DP_NO_PLACE, NULL, 0};
+        return dp__fail_at(r->err, DP_E_FORMAT, "F11", &where,
                            "the index names more or fewer tensors of this file");
     }
-    if (*entries == NULL) {
-        *entries = (dp__entry *)dp__arena_get(st->arena, *count, sizeof **entries);
-        if (*entries == NULL) return dp__no_memory(st->err);
+    if (*entries == NULL)
+        *entries = (dp__entry *)dp__arena_get(r->arena, *count, sizeof **entries);
+    if (*entries == NULL) return dp__no_memory(r->err);
+    status = dp__doc_begin(r, text, 8, end, 1, "S3");
+    return status == DP_OK ? dp__st_entries(r, file, *entries, count) : status;
+}
+
+/* S1, S2: the length of the header of a file of size bytes. */
+static dp_status dp__st_length(const dp__store *store, uint32_t file, uint64_t size, size_t *n,
+                               dp_error *err) {
+    uint8_t    raw[8];
+    uint64_t   length = 0;
+    dp__cursor c = {raw, 8, 0, store->names[file], err};
+    if (size < 8) {
+        c.at = (size_t)size;
+        return dp__cursor_fail(&c, DP_E_FORMAT, "S1", "the file is shorter than 8 bytes");
     }
-    dp__json_begin(&st->json, text, end);
-    st->json.at = 8;
-    return dp__st_entries(st, *entries, count);
+    dp_status status = store->io.pread(store->io.ctx, store->files[file], 0, raw, 8);
+    if (status != DP_OK) return dp__io_fail(err, status, c.file);
+    dp__cursor_u(&c, 8, &length);
+    c.at = 0;
+    if (length > DP_MAX_HEADER_BYTES)
+        return dp__cursor_fail(&c, DP_E_LIMIT, "S2", "the header is too long");
+    if (length > size - 8)
+        return dp__cursor_fail(&c, DP_E_FORMAT, "S2", "the header is longer than the file");
+    *n = (size_t)length;
+    return DP_OK;
 }
 
 /* Reads and checks the header of an open file of size bytes: S1 to S9. */
-static dp_status dp__st_header(dp__st *st, void *file, uint64_t size, dp__entry **entries,
-                               size_t want, size_t *count) {
-    uint8_t    length[8];
-    uint64_t   n = 0;
-    dp__cursor c = {length, 8, 0, st->file, st->err};
-    const dp_io *io = &st->env->io;
-    if (size < 8) {
-        dp__where where = {st->file, size, NULL, 0};
-        return dp__fail_at(st->err, DP_E_FORMAT, "S1", &where, "the file is shorter than 8 bytes");
-    }
-    dp_status status = io->pread(io->ctx, file, 0, length, 8);
-    if (status != DP_OK) return dp__io_fail(st->err, status, st->file);
-    dp__cursor_u(&c, 8, &n);
-    c.at = 0;
-    if (n > DP_MAX_HEADER_BYTES)
-        return dp__cursor_fail(&c, DP_E_LIMIT, "S2", "the header is too long");
-    if (n > size - 8)
-        return dp__cursor_fail(&c, DP_E_FORMAT, "S2", "the header is longer than the file");
-    c.at = 8;
-    size_t bytes = (size_t)n + 8, end = bytes; /* n <= DP_MAX_HEADER_BYTES */
-    char  *text = (char *)dp__alloc(&st->env->alloc, bytes, 1);
-    if (text == NULL) return dp__no_memory(st->err);
-    status = io->pread(io->ctx, file, 0, text, bytes);
-    if (status != DP_OK) dp__io_fail(st->err, status, st->file);
+static dp_status dp__st_header(dp__doc *r, const dp__store *store, uint32_t file, uint64_t size,
+                               dp__entry **entries, size_t want, size_t *count) {
+    size_t    n = 0;
+    dp_status status = dp__st_length(store, file, size, &n, r->err);
+    if (status != DP_OK) return status;
+    size_t     bytes = n + 8, end = bytes; /* n <= DP_MAX_HEADER_BYTES */
+    char      *text = (char *)dp__alloc(&r->arena->alloc, bytes, 1);
+    dp__cursor c = {(const uint8_t *)text, bytes, 8, r->file, r->err};
+    if (text == NULL) return dp__no_memory(r->err);
+    status = store->io.pread(store->io.ctx, store->files[file], 0, text, bytes);
+    if (status != DP_OK) dp__io_fail(r->err, status, r->file);
     while (status == DP_OK && end > 8 && text[end - 1] == ' ') end--;
     if (status == DP_OK && (n == 0 || text[8] != '{'))
         status = dp__cursor_fail(&c, DP_E_FORMAT, "S3", "the header does not begin with a brace");
     c.at = end - 1;
     if (status == DP_OK && text[end - 1] != '}')
         status = dp__cursor_fail(&c, DP_E_FORMAT, "S4", "the header does not end with a brace");
-    if (status == DP_OK) status = dp__st_parse(st, text, end, entries, want, count);
-    dp__free(&st->env->alloc, text, bytes, 1);
+    if (status == DP_OK) status = dp__st_parse(r, file, text, end, entries, want, count);
+    dp__free(&r->arena->alloc, text, bytes, 1);
     if (status != DP_OK) return status;
-    return dp__st_places(st, *entries, *count, n + 8, size - 8 - n);
+    return dp__st_places(r, *entries, *count, bytes, size - bytes);
 }
 
 static void dp__store_close(dp__store *store) {
@@ -3424,16 +3473,16 @@ static void dp__store_close(dp__store *store) {
     memset(store, 0, sizeof *store);
 }
 
-/* Opens one more file of the store and reads its header. */
-static dp_status dp__store_add(dp__store *store, dp__st *st, void *dir, dp__entry **entries,
+/* Opens one more file of the store, r->file, and reads its header. */
+static dp_status dp__store_add(dp__store *store, dp__doc *r, void *dir, dp__entry **entries,
                                size_t want, size_t *count) {
     uint64_t  size = 0;
-    dp_status status = dp__file_open(st->env, dir, st->file, &store->files[store->file_count],
-                                     &size, st->err);
-    if (status != DP_OK) return status;
-    store->names[store->file_count] = st->file;
-    st->number = store->file_count++;
-    return dp__st_header(st, store->files[st->number], size, entries, want, count);
+    uint32_t  file = store->file_count;
+    dp_status status = store->io.open(store->io.ctx, dir, r->file, &store->files[file], &size);
+    if (status != DP_OK) return dp__io_fail(r->err, status, r->file);
+    store->names[file] = r->file;
+    store->file_count++;
+    return dp__st_header(r, store, file, size, entries, want, count);
 }
 
 /* One line of "weight_map". */
@@ -3448,116 +3497,86 @@ static int dp__mapped_compare(const void *pa, const void *pb) {
 }
 
 /* "weight_map": names of tensors to names of files (F1, F11). map NULL: checks and counts. */
-static dp_status dp__index_map(dp__st *st, dp__mapped *map, size_t *count) {
-    dp_status status = DP_OK;
-    dp__mapped m = {NULL, NULL};
-    if (st->json.kind != DP_JSON_OBJECT)
-        return dp__st_fail(st, DP_E_FORMAT, "F11", "weight_map is not an object");
-    for (*count = 0; (status = dp__st_next(st)) == DP_OK; ++*count) {
-        if (st->json.kind == DP_JSON_OBJECT_END) return DP_OK;
+static dp_status dp__index_map(dp__doc *r, dp__mapped *map, size_t *count) {
+    dp_status  status = DP_OK;
+    dp_json    key;
+    if (r->json.kind != DP_JSON_OBJECT)
+        return dp__doc_bad(r, "F11", "weight_map is not an object");
+    for (*count = 0; dp__doc_member(r, &key, &status); ++*count) {
         if (*count >= DP_MAX_TENSORS)
-            return dp__st_fail(st, DP_E_LIMIT, "S6", "too many tensors");
-        if (map != NULL)
-            m.name = dp__json_copy(&st->json, DP_MAX_NAME_BYTES, st->arena, st->file, &status,
-                                   st->err);
-        if (status == DP_OK) status = dp__st_next(st);
-        if (status != DP_OK) return status;
-        if (st->json.kind != DP_JSON_STRING)
-            return dp__st_fail(st, DP_E_FORMAT, "F11", "the name of a file is not a string");
+            return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
+        if (r->json.kind != DP_JSON_STRING)
+            return dp__doc_bad(r, "F11", "the name of a file is not a string");
         if (map == NULL) continue;
-        m.file = dp__json_copy(&st->json, DP__NAME_BYTES, st->arena, st->file, &status, st->err);
-        if (m.file == NULL) return status;
-        if (!dp__file_name_ok(m.file))
-            return dp__st_fail(st, DP_E_FORMAT, "F1", "the name of a file is not a plain one");
-        map[*count] = m;
+        dp__mapped *m = map + *count;
+        status = dp__doc_name(r, &key, DP_MAX_NAME_BYTES, &m->name);
+        if (status == DP_OK) status = dp__doc_name(r, &r->json, DP__NAME_BYTES, &m->file);
+        if (status == DP_OK && !dp__file_name_ok(m->file))
+            return dp__doc_bad(r, "F1", "the name of a file is not a plain one");
     }
     return status;
 }
 
 /* The root of an index: "weight_map", and "metadata", which is not used. */
-static dp_status dp__index_root(dp__st *st, const char *text, size_t bytes, dp__mapped *map,
+static dp_status dp__index_root(dp__doc *r, const char *text, size_t bytes, dp__mapped *map,
                                 size_t *count) {
-    int seen = 0;
-    dp__json_begin(&st->json, text, bytes);
-    dp_status status = dp__st_next(st);
-    if (status != DP_OK) return status;
-    if (st->json.kind != DP_JSON_OBJECT)
-        return dp__st_fail(st, DP_E_FORMAT, "F11", "the index is not an object");
-    while ((status = dp__st_next(st)) == DP_OK && st->json.kind != DP_JSON_OBJECT_END) {
-        if (dp__json_is(&st->json, "weight_map")) {
-            seen = 1;
-            status = dp__st_next(st);
-            if (status == DP_OK) status = dp__index_map(st, map, count);
-        } else if (dp__json_is(&st->json, "metadata")) {
-            status = dp__json_skip(&st->json, st->file, st->err);
-        } else {
-            return dp__st_fail(st, DP_E_FORMAT, "F11", "the index has an unknown member");
-        }
-        if (status != DP_OK) return status;
+    int       seen = 0;
+    dp_json   key;
+    dp_status status = dp__doc_begin(r, text, 0, bytes, map != NULL, "F11");
+    while (dp__doc_member(r, &key, &status)) {
+        seen |= dp__json_is(&key, "weight_map");
+        if (dp__json_is(&key, "weight_map")) status = dp__index_map(r, map, count);
+        else if (dp__json_is(&key, "metadata")) status = dp__doc_skip(r);
+        else r->json = key, status = dp__doc_bad(r, "F11", "the index has an unknown member");
     }
-    if (status == DP_OK && !seen)
-        return dp__st_fail(st, DP_E_FORMAT, "F11", "the index has no weight_map");
+    if (status == DP_OK && !seen) return dp__doc_bad(r, "F11", "the index has no weight_map");
     return status;
 }
 
-/* Compares the tensors of a shard, sorted by name, with the lines of the index about it. */
-static dp_status dp__index_equal(const dp__st *st, const dp__entry *entries,
-                                 const dp__mapped *map, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        dp__where where = {st->file, DP_NO_PLACE, map[i].name, strlen(map[i].name)};
-        if (strcmp(entries[i].name, map[i].name) != 0)
-            return dp__fail_at(st->err, DP_E_FORMAT, "F11", &where,
-                               "the index and this file name different tensors");
-    }
-    return DP_OK;
-}
-
-/* Opens the shards of a map that is sorted by file, then by name. */
-static dp_status dp__index_shards(dp__store *store, dp__st *st, void *dir, const dp__mapped *map,
-                                  size_t count) {
+/* Opens the shards of a map that is sorted by file, then by name: each has exactly the tensors
+ * that the map gives it (F11). */
+static dp_status dp__index_shards(dp__store *store, dp__doc *r, void *dir,
+                                  const dp__mapped *map, size_t count) {
     for (size_t i = 0, end; i < count; i = end) {
         for (end = i + 1; end < count && strcmp(map[end].file, map[i].file) == 0;) end++;
         size_t     found;
         dp__entry *entries = store->entries + i;
-        st->file = map[i].file;
-        dp_status status = dp__store_add(store, st, dir, &entries, end - i, &found);
-        if (status == DP_OK) status = dp__index_equal(st, entries, map + i, found);
+        r->file = map[i].file;
+        dp_status status = dp__store_add(store, r, dir, &entries, end - i, &found);
         if (status != DP_OK) return status;
+        for (size_t k = i; k < end; k++) {
+            dp__where where = {r->file, DP_NO_PLACE, map[k].name, strlen(map[k].name)};
+            if (strcmp(store->entries[k].name, map[k].name) != 0)
+                return dp__fail_at(r->err, DP_E_FORMAT, "F11", &where,
+                                   "the index and this file name different tensors");
+        }
     }
     store->count = count;
     dp__sort(store->entries, count, sizeof *store->entries, dp__entry_by_name);
     return DP_OK;
 }
 
-static size_t dp__index_files(const dp__mapped *map, size_t count) {
-    size_t files = count > 0;
-    for (size_t i = 1; i < count; i++) files += strcmp(map[i].file, map[i - 1].file) != 0;
-    return files;
+static dp_status dp__store_files(dp__store *store, dp__doc *r, size_t count) {
+    store->files = (void **)dp__arena_get(r->arena, count, sizeof *store->files);
+    store->names = (const char **)dp__arena_get(r->arena, count, sizeof *store->names);
+    return store->files == NULL || store->names == NULL ? dp__no_memory(r->err) : DP_OK;
 }
 
-static dp_status dp__store_files(dp__store *store, dp__st *st, size_t count) {
-    store->files = (void **)dp__arena_get(st->arena, count, sizeof *store->files);
-    store->names = (const char **)dp__arena_get(st->arena, count, sizeof *store->names);
-    return store->files == NULL || store->names == NULL ? dp__no_memory(st->err) : DP_OK;
-}
-
-static dp_status dp__store_open_index(dp__store *store, dp__st *st, void *dir, const char *text,
-                                      size_t bytes) {
-    size_t    count = 0;
-    dp_status status = dp__json_unique(text, 0, bytes, &st->env->alloc, st->file, st->err);
-    if (status == DP_OK) status = dp__index_root(st, text, bytes, NULL, &count);
+static dp_status dp__store_open_index(dp__store *store, dp__doc *r, void *dir,
+                                      const char *text, size_t bytes) {
+    size_t    count = 0, files = 1;
+    dp_status status = dp__index_root(r, text, bytes, NULL, &count);
     if (status != DP_OK) return status;
-    dp__mapped *map = (dp__mapped *)dp__arena_get(st->arena, count, sizeof *map);
-    store->entries = (dp__entry *)dp__arena_get(st->arena, count, sizeof *store->entries);
-    if (map == NULL || store->entries == NULL) return dp__no_memory(st->err);
-    status = dp__index_root(st, text, bytes, map, &count);
+    dp__mapped *map = (dp__mapped *)dp__arena_get(r->arena, count, sizeof *map);
+    store->entries = (dp__entry *)dp__arena_get(r->arena, count, sizeof *store->entries);
+    if (map == NULL || store->entries == NULL) return dp__no_memory(r->err);
+    status = dp__index_root(r, text, bytes, map, &count);
     if (status != DP_OK) return status;
     dp__sort(map, count, sizeof *map, dp__mapped_compare);
-    size_t files = dp__index_files(map, count);
-    if (files > DP_MAX_SHARDS) return dp__st_fail(st, DP_E_LIMIT, "F11", "too many shards");
-    status = dp__store_files(store, st, files);
-    if (status != DP_OK) return status;
-    return dp__index_shards(store, st, dir, map, count);
+    for (size_t i = 1; i < count; i++) files += strcmp(map[i].file, map[i - 1].file) != 0;
+    if (files > DP_MAX_SHARDS) return dp__doc_fail(r, DP_E_LIMIT, "F11", "too many shards");
+    status = dp__store_files(store, r, files);
+    return status == DP_OK ? dp__index_shards(store, r, dir, map, count) : status;
 }
 
 /* Neither model.safetensors nor an index: says so, or what stands there instead. */
@@ -3581,24 +3600,23 @@ static dp_status dp__store_missing(const dp_env *env, void *dir, dp_error *err) 
  * shards. Entries and names live in the arena. On failure the store is zeroed, nothing is open. */
 static dp_status dp__store_open(dp__store *store, const dp_env *env, void *dir, dp__arena *arena,
                                 dp_error *err) {
-    dp__st st;
-    char  *text;
-    size_t bytes;
-    memset(&st, 0, sizeof st);
+    dp__doc r;
+    char      *text;
+    size_t     bytes;
+    memset(&r, 0, sizeof r);
     memset(store, 0, sizeof *store);
     store->io = env->io;
-    st.env = env;
-    st.arena = arena;
-    st.err = err;
-    st.file = "model.safetensors";
-    dp_status status = dp__store_files(store, &st, 1);
+    r.arena = arena;
+    r.err = err;
+    r.file = "model.safetensors";
+    dp_status status = dp__store_files(store, &r, 1);
     if (status == DP_OK)
-        status = dp__store_add(store, &st, dir, &store->entries, 0, &store->count);
+        status = dp__store_add(store, &r, dir, &store->entries, 0, &store->count);
     if (status == DP_E_NOT_FOUND) {
-        st.file = "model.safetensors.index.json";
-        status = dp__file_read(env, dir, st.file, DP_MAX_HEADER_BYTES, arena, &text, &bytes, err);
+        r.file = "model.safetensors.index.json";
+        status = dp__file_read(env, dir, r.file, DP_MAX_HEADER_BYTES, arena, &text, &bytes, err);
         if (status == DP_E_NOT_FOUND) status = dp__store_missing(env, dir, err);
-        else if (status == DP_OK) status = dp__store_open_index(store, &st, dir, text, bytes);
+        else if (status == DP_OK) status = dp__store_open_index(store, &r, dir, text, bytes);
     }
     if (status != DP_OK) dp__store_close(store);
     return status;
@@ -3948,48 +3966,17 @@ typedef struct dp__tokenizer_config {
     const char *unk, *cls, *sep, *pad, *mask;
 } dp__tokenizer_config;
 
-/* What the functions about one file share. */
-typedef struct dp__conf {
-    dp__arena  *arena;
-    const char *file;
-    dp_error   *err;
-    dp_json     json;
-} dp__conf;
-
-static dp_status dp__conf_fail(const dp__conf *c, dp_status code, const char *rule,
-                               const char *sentence) {
-    const dp_json *json = &c->json;
-    dp__where where = {c->file, json->token, json->text + json->token, json->length};
-    if (json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY) where.name = NULL;
-    return dp__fail_at(c->err, code, rule, &where, sentence);
-}
-
-static dp_status dp__conf_next(dp__conf *c) {
-    return dp__json_next(&c->json, c->file, c->err);
-}
-
-/* Begins to read a checked object: M1, and J1 to J6. */
-static dp_status dp__conf_begin(dp__conf *c, const char *text, size_t bytes) {
-    dp__where where = {c->file, DP_MAX_CONFIG_BYTES, NULL, 0};
+/* Begins with a checked object: M1, and J1 to J6. */
+static dp_status dp__conf_begin(dp__doc *r, const char *text, size_t bytes, dp__arena *arena,
+                                const char *file, dp_error *err) {
+    dp__where where = {file, DP_MAX_CONFIG_BYTES, NULL, 0};
+    memset(r, 0, sizeof *r);
+    r->arena = arena;
+    r->file = file;
+    r->err = err;
     if (bytes > DP_MAX_CONFIG_BYTES)
-        return dp__fail_at(c->err, DP_E_LIMIT, "M1", &where, "the file is too large");
-    dp_status status = dp__json_unique(text, 0, bytes, &c->arena->alloc, c->file, c->err);
-    if (status != DP_OK) return status;
-    dp__json_begin(&c->json, text, bytes);
-    status = dp__conf_next(c);
-    if (status == DP_OK && c->json.kind != DP_JSON_OBJECT)
-        return dp__conf_fail(c, DP_E_FORMAT, "M1", "the file is not a JSON object");
-    return status;
-}
-
-/* Goes to the next member of the present object: key is it, and json stands at its value, in front
- * of a nested one. *more is 0 at the end of the object. */
-static dp_status dp__conf_member(dp__conf *c, dp_json *key, int *more) {
-    dp_status status = dp__conf_next(c);
-    *more = status == DP_OK && c->json.kind == DP_JSON_KEY;
-    if (!*more) return status;
-    *key = c->json;
-    return dp__conf_next(c);
+        return dp__fail_at(err, DP_E_LIMIT, "M1", &where, "the file is too large");
+    return dp__doc_begin(r, text, 0, bytes, 0, "M1");
 }
 
 /* ---- tables of plain members -------------------------------------------------------------- */
@@ -4057,23 +4044,16 @@ static const char *dp__word_name(const dp__word_row *rows, int32_t value) {
     return rows->name;
 }
 
-/* The present value, as the member that key names. */
-static dp_status dp__conf_fail_key(const dp__conf *c, const dp_json *key, dp_status code,
-                                   const char *rule, const char *sentence) {
-    dp__where where = {c->file, c->json.token, key->text + key->token, key->length};
-    return dp__fail_at(c->err, code, rule, &where, sentence);
-}
-
 /* M3 */
-static dp_status dp__conf_int(dp__conf *c, const dp_json *key, dp__config *to, int *known) {
+static dp_status dp__conf_int(dp__doc *c, const dp_json *key, dp__config *to, int *known) {
     int64_t i;
     for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++) {
         const dp__int_row *row = dp__config_ints + r;
         if (!dp__json_is(key, row->name)) continue;
         if (!dp__json_int(&c->json, row->min, INT64_MAX, &i))
-            return dp__conf_fail_key(c, key, DP_E_FORMAT, "M3", "no integer, or one too small");
+            return dp__doc_fail_key(c, key, DP_E_FORMAT, "M3", "no integer, or one too small");
         if (i > row->max)
-            return dp__conf_fail_key(c, key, DP_E_LIMIT, "M3", "an integer is above its limit");
+            return dp__doc_fail_key(c, key, DP_E_LIMIT, "M3", "an integer is above its limit");
         int32_t v = (int32_t)i;
         memcpy((char *)to + row->offset, &v, sizeof v);
         *known = 1;
@@ -4082,7 +4062,7 @@ static dp_status dp__conf_int(dp__conf *c, const dp_json *key, dp__config *to, i
 }
 
 /* M7 */
-static dp_status dp__conf_real(dp__conf *c, const dp_json *key, dp__config *to, int *known) {
+static dp_status dp__conf_real(dp__doc *c, const dp_json *key, dp__config *to, int *known) {
     double d = 0;
     for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++) {
         const dp__real_row *row = dp__config_reals + r;
@@ -4092,7 +4072,7 @@ static dp_status dp__conf_real(dp__conf *c, const dp_json *key, dp__config *to, 
         ok = ok && ((row->open & 1) ? v > row->low : v >= row->low);
         ok = ok && ((row->open & 2) ? v < row->high : v <= row->high);
         if (!ok)
-            return dp__conf_fail_key(c, key, DP_E_FORMAT, "M7", "no number, or out of its range");
+            return dp__doc_fail_key(c, key, DP_E_FORMAT, "M7", "no number, or out of its range");
         memcpy((char *)to + row->offset, &v, sizeof v);
         *known = 1;
     }
@@ -4118,34 +4098,29 @@ static int dp__compare_names(const void *a, const void *b) {
 
 /* Reads "id2label" ({"0": "name"}) or "label2id" ({"name": 0}) from the value at json. Each id
  * below count comes once, so the map is complete when it has count members. */
-static dp_status dp__conf_labels(dp__conf *c, int by_id, const char **labels, int32_t count) {
-    dp_json  key;
-    int      more;
-    int32_t  n = 0;
-    uint64_t id;
-    int64_t  number = 0;
-    dp_status status;
-    while ((status = dp__conf_member(c, &key, &more)) == DP_OK && more) {
-        dp_json name = by_id ? c->json : key;
+static dp_status dp__conf_labels(dp__doc *c, int by_id, const char **labels, int32_t count) {
+    dp_json   key;
+    int32_t   n = 0;
+    uint64_t  id = 0;
+    int64_t   number = 0;
+    dp_status status = DP_OK;
+    for (; dp__doc_member(c, &key, &status); n++) {
         int ok = by_id ? dp__read_u64(key.text + key.token, key.length, &id)
                        : dp__json_int(&c->json, 0, INT32_MAX, &number);
         if (!by_id) id = (uint64_t)number;
         if (!ok || id >= (uint64_t)count || labels[id] != NULL)
-            return dp__conf_fail(c, DP_E_FORMAT, "V4", "ids of labels are not 0 .. n-1, each once");
-        const char *text = dp__json_copy(&name, DP__MAX_LABEL, c->arena, c->file, &status, c->err);
-        if (text == NULL) return status;
-        if (!dp__label_ok(text))
-            return dp__conf_fail(c, DP_E_FORMAT, "V4", "a label holds a control character");
-        labels[id] = text;
-        n++;
+            return dp__doc_bad(c, "V4", "ids of labels are not 0 .. n-1, each once");
+        status = dp__doc_name(c, by_id ? &c->json : &key, DP__MAX_LABEL, &labels[id]);
+        if (status == DP_OK && !dp__label_ok(labels[id]))
+            return dp__doc_bad(c, "V4", "a label holds a control character");
     }
     if (status == DP_OK && n != count)
-        return dp__conf_fail(c, DP_E_FORMAT, "V4", "the label map does not fit num_labels");
+        return dp__doc_bad(c, "V4", "the label map does not fit num_labels");
     return status;
 }
 
 /* V4: names are unique. */
-static dp_status dp__conf_labels_unique(dp__conf *c, const char **labels, int32_t count) {
+static dp_status dp__conf_labels_unique(dp__doc *c, const char **labels, int32_t count) {
     size_t n = (size_t)count;
     const char **sorted = (const char **)dp__alloc(&c->arena->alloc, n, sizeof *sorted);
     dp_status status = DP_OK;
@@ -4162,7 +4137,7 @@ static dp_status dp__conf_labels_unique(dp__conf *c, const char **labels, int32_
 }
 
 /* LABEL_0, LABEL_1 ... */
-static dp_status dp__conf_labels_usual(dp__conf *c, const char **labels, int32_t count) {
+static dp_status dp__conf_labels_usual(dp__doc *c, const char **labels, int32_t count) {
     const size_t room = 20; /* "LABEL_", ten digits, 0 */
     char *names = (char *)dp__arena_get(c->arena, (size_t)count, room);
     if (names == NULL) return dp__no_memory(c->err);
@@ -4175,44 +4150,29 @@ static dp_status dp__conf_labels_usual(dp__conf *c, const char **labels, int32_t
     return DP_OK;
 }
 
-/* Members of an object or array that begins behind copy; copy is a parser of its own. */
-static int32_t dp__conf_count(const dp_json *start) {
-    dp_json copy = *start;
-    int32_t n = 0;
-    int32_t depth = copy.depth;
-    while (dp__json_next(&copy, NULL, NULL) == DP_OK && copy.depth >= depth) {
-        int begins = copy.kind == DP_JSON_OBJECT || copy.kind == DP_JSON_ARRAY;
-        int ends = copy.kind == DP_JSON_OBJECT_END || copy.kind == DP_JSON_ARRAY_END;
-        n += copy.kind != DP_JSON_KEY && !ends && copy.depth == depth + begins;
-    }
-    return n;
-}
-
-/* Both maps, as they stand in the file (kind DP_JSON_OBJECT, or neither). */
-static dp_status dp__conf_label_maps(dp__conf *c, dp_json maps[2], dp__config *to) {
+/* Both maps as they stand in the file: kind DP_JSON_OBJECT, or not given. */
+static dp_status dp__conf_label_maps(dp__doc *c, const dp_json maps[2], dp__config *to) {
     const char **read[2] = {NULL, NULL};
-    dp_status    status = DP_OK;
-    int32_t      stated = to->classes; /* num_labels, 0: not given */
     for (int i = 0; i < 2; i++) {
         if (maps[i].kind != DP_JSON_OBJECT) continue;
-        int32_t n = dp__conf_count(&maps[i]);
         c->json = maps[i];
-        if (n > DP_MAX_CLASSES) return dp__conf_fail(c, DP_E_LIMIT, "V4", "too many labels");
-        if (n == 0) return dp__conf_fail(c, DP_E_FORMAT, "V4", "the label map is empty");
-        if (to->classes == 0) to->classes = n;
+        size_t n = dp__doc_count(c);
+        if (n > DP_MAX_CLASSES) return dp__doc_fail(c, DP_E_LIMIT, "V4", "too many labels");
+        if (n == 0) return dp__doc_bad(c, "V4", "the label map is empty");
+        if (to->classes == 0) to->classes = (int32_t)n;
         read[i] = (const char **)dp__arena_get(c->arena, (size_t)to->classes, sizeof **read);
         if (read[i] == NULL) return dp__no_memory(c->err);
-        status = dp__conf_labels(c, i == 0, read[i], to->classes);
+        dp_status status = dp__conf_labels(c, i == 0, read[i], to->classes);
         if (status == DP_OK) status = dp__conf_labels_unique(c, read[i], to->classes);
         if (status != DP_OK) return status;
     }
     for (int32_t i = 0; read[0] != NULL && read[1] != NULL && i < to->classes; i++) {
         if (strcmp(read[0][i], read[1][i]) != 0)
-            return dp__conf_fail(c, DP_E_FORMAT, "V4", "id2label and label2id differ");
+            return dp__doc_bad(c, "V4", "id2label and label2id differ");
     }
     to->labels = read[0] != NULL ? read[0] : read[1];
     if (to->labels != NULL) return DP_OK;
-    to->classes = stated > 0 ? stated : 2;
+    if (to->classes == 0) to->classes = 2;
     to->labels = (const char **)dp__arena_get(c->arena, (size_t)to->classes, sizeof *to->labels);
     return to->labels == NULL ? dp__no_memory(c->err)
                               : dp__conf_labels_usual(c, to->labels, to->classes);
@@ -4285,7 +4245,7 @@ static int dp__path_step(dp__path *path, const dp_json *json) {
 }
 
 /* M9 for one value; seen counts the rows that have been met. */
-static dp_status dp__quant_value(dp__conf *c, const char *path, uint32_t *seen) {
+static dp_status dp__quant_value(dp__doc *c, const char *path, uint32_t *seen) {
     size_t quotes = c->json.kind == DP_JSON_STRING;
     for (size_t r = 0; r < DP__QUANT_ROWS; r++) {
         const dp__quant_row *row = dp__quant_rows + r;
@@ -4297,29 +4257,25 @@ static dp_status dp__quant_value(dp__conf *c, const char *path, uint32_t *seen) 
         return DP_OK;
     }
     if (c->json.kind == DP_JSON_NULL) return DP_OK;
-    return dp__conf_fail(c, DP_E_UNSUPPORTED, "M9",
-                         "this kind of quantization is not read (only INT8 compressed-tensors with "
-                         "channel weights and dynamic token activations)");
+    return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9",
+                        "not our INT8 scheme (compressed-tensors, int-quantized, channel "
+                        "weights, dynamic token activations)");
 }
 
 /* "ignore": names of modules that stay floating-point. */
-static dp_status dp__quant_ignore(dp__conf *c, dp__config *to) {
-    dp_status status;
-    to->ignore_count = 0;
-    to->ignore = (const char **)dp__arena_get(c->arena, (size_t)dp__conf_count(&c->json),
-                                              sizeof *to->ignore);
+static dp_status dp__quant_ignore(dp__doc *c, dp__config *to) {
+    dp_status status = DP_OK;
+    to->ignore = (const char **)dp__arena_get(c->arena, dp__doc_count(c), sizeof *to->ignore);
     if (to->ignore == NULL) return dp__no_memory(c->err);
-    while ((status = dp__conf_next(c)) == DP_OK && c->json.kind != DP_JSON_ARRAY_END) {
-        const char *name = dp__json_copy(&c->json, DP_MAX_NAME_BYTES, c->arena, c->file, &status,
-                                         c->err);
-        if (name == NULL) return status;
-        to->ignore[to->ignore_count++] = name;
+    while (status == DP_OK && (status = dp__doc_next(c)) == DP_OK) {
+        if (c->json.kind == DP_JSON_ARRAY_END) return DP_OK;
+        status = dp__doc_name(c, &c->json, DP_MAX_NAME_BYTES, &to->ignore[to->ignore_count++]);
     }
     return status;
 }
 
 /* The object at json must be our scheme, member for member; null means "not given". */
-static dp_status dp__conf_quant(dp__conf *c, dp__config *to) {
+static dp_status dp__conf_quant(dp__doc *c, dp__config *to) {
     dp__path path;
     uint32_t seen = 0;
     size_t   place = c->json.token;
@@ -4332,10 +4288,10 @@ static dp_status dp__conf_quant(dp__conf *c, dp__config *to) {
         } else {
             status = DP_OK;
             if (!dp__path_step(&path, &c->json))
-                return dp__conf_fail(c, DP_E_UNSUPPORTED, "M9", "an unknown member");
+                return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9", "an unknown member");
             if (c->json.kind >= DP_JSON_STRING) status = dp__quant_value(c, path.text, &seen);
         }
-        if (status == DP_OK && c->json.depth > outside) status = dp__conf_next(c);
+        if (status == DP_OK && c->json.depth > outside) status = dp__doc_next(c);
     } while (status == DP_OK && c->json.depth > outside);
     if (status != DP_OK) return status;
     uint32_t need[4] = {0, 0, 0, 0};
@@ -4347,7 +4303,7 @@ static dp_status dp__conf_quant(dp__conf *c, dp__config *to) {
     if ((seen & (need[0] | need[1])) == (need[0] | need[1]) &&
         (!to->int8_tables || (seen & need[2]) == need[2]))
         return DP_OK;
-    return dp__conf_fail(c, DP_E_UNSUPPORTED, "M9", "a member of our INT8 scheme is missing");
+    return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9", "a member of our INT8 scheme is missing");
 }
 
 /* ---- config.json -------------------------------------------------------------------------- */
@@ -4361,24 +4317,24 @@ static void dp__config_usual(dp__config *to) {
 }
 
 /* Words that select a part of the network: M2, M5, M6, M8. */
-static dp_status dp__conf_word(dp__conf *c, const dp_json *key, dp__config *to, int32_t *problem,
+static dp_status dp__conf_word(dp__doc *c, const dp_json *key, dp__config *to, int32_t *problem,
                                int *known) {
     int32_t v = 0;
     *known = 1;
     if (dp__json_is(key, "model_type")) {
         if (!dp__word_find(&c->json, dp__model_types, &v))
-            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M2", "this model_type is not supported");
+            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M2", "this model_type is not supported");
     } else if (dp__json_is(key, "hidden_act")) {
         if (!dp__word_find(&c->json, dp__acts, &v))
-            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M5", "this hidden_act is not supported");
+            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M5", "this hidden_act is not supported");
         to->act = (dp__act)v;
     } else if (dp__json_is(key, "position_embedding_type")) {
         if (!dp__word_find(&c->json, dp__position_types, &v))
-            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M6",
-                                 "this position_embedding_type is not supported");
+            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M6",
+                                "this position_embedding_type is not supported");
     } else if (dp__json_is(key, "problem_type")) {
         if (!dp__word_find(&c->json, dp__problems, problem))
-            return dp__conf_fail(c, DP_E_UNSUPPORTED, "M8", "this problem_type is not supported");
+            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M8", "this problem_type is not supported");
     } else {
         *known = 0;
     }
@@ -4386,18 +4342,18 @@ static dp_status dp__conf_word(dp__conf *c, const dp_json *key, dp__config *to, 
 }
 
 /* Members that would make another network of it (M10). */
-static dp_status dp__conf_refuse(dp__conf *c, const dp_json *key) {
+static dp_status dp__conf_refuse(dp__doc *c, const dp_json *key) {
     int decoder = dp__json_is(key, "is_decoder") || dp__json_is(key, "add_cross_attention");
     if (decoder && c->json.kind != DP_JSON_FALSE)
-        return dp__conf_fail(c, DP_E_UNSUPPORTED, "M10", "a decoder is not supported");
+        return dp__doc_fail(c, DP_E_UNSUPPORTED, "M10", "a decoder is not supported");
     if (dp__json_is(key, "pruned_heads") &&
-        (c->json.kind != DP_JSON_OBJECT || dp__conf_count(&c->json) > 0))
-        return dp__conf_fail(c, DP_E_UNSUPPORTED, "M10", "pruned heads are not supported");
+        (c->json.kind != DP_JSON_OBJECT || dp__doc_count(c) > 0))
+        return dp__doc_fail(c, DP_E_UNSUPPORTED, "M10", "pruned heads are not supported");
     return DP_OK;
 }
 
 /* One member of config.json; json stands at its value and is moved behind it. */
-static dp_status dp__conf_config(dp__conf *c, const dp_json *key, dp__config *to, dp_json maps[2],
+static dp_status dp__conf_config(dp__doc *c, const dp_json *key, dp__config *to, dp_json maps[2],
                                  int32_t *problem) {
     int known = 0;
     if (c->json.kind == DP_JSON_NULL) return DP_OK;
@@ -4407,48 +4363,40 @@ static dp_status dp__conf_config(dp__conf *c, const dp_json *key, dp__config *to
     if (status != DP_OK || known) return status;
     int map = dp__json_is(key, "id2label") ? 0 : dp__json_is(key, "label2id") ? 1 : -1;
     if (map >= 0 && c->json.kind != DP_JSON_OBJECT)
-        return dp__conf_fail(c, DP_E_FORMAT, "V4", "the label map is not an object");
+        return dp__doc_bad(c, "V4", "the label map is not an object");
     if (map >= 0) maps[map] = c->json;
     if (dp__json_is(key, "quantization_config")) {
         if (c->json.kind != DP_JSON_OBJECT)
-            return dp__conf_fail(c, DP_E_FORMAT, "M9", "quantization_config is not an object");
+            return dp__doc_bad(c, "M9", "quantization_config is not an object");
         return dp__conf_quant(c, to);
     }
     status = dp__conf_refuse(c, key);
-    return status == DP_OK ? dp__json_skip(&c->json, c->file, c->err) : status;
+    return status == DP_OK ? dp__doc_skip(c) : status;
 }
 
 /* Reads config.json; strings go to the arena. On failure *to is zeroed. */
 static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *arena,
                                   const char *file, dp__config *to, dp_error *err) {
-    dp__conf c;
-    dp_json  key, maps[2];
-    int      more = 1;
-    int32_t  problem = -1;
-    memset(&c, 0, sizeof c);
+    dp__doc c;
+    dp_json    key, maps[2];
+    int32_t    problem = -1;
+    dp__where  where = {file, DP_NO_PLACE, NULL, 0};
     memset(maps, 0, sizeof maps);
-    c.arena = arena;
-    c.file = file;
-    c.err = err;
     dp__config_usual(to);
-    dp_status status = dp__conf_begin(&c, text, bytes);
-    while (status == DP_OK && (status = dp__conf_member(&c, &key, &more)) == DP_OK && more)
+    dp_status status = dp__conf_begin(&c, text, bytes, arena, file, err);
+    while (dp__doc_member(&c, &key, &status))
         status = dp__conf_config(&c, &key, to, maps, &problem);
-    dp__where where = {file, DP_NO_PLACE, NULL, 0};
     if (status == DP_OK && to->hidden % to->heads != 0)
         status = dp__fail_at(err, DP_E_FORMAT, "M4", &where,
                              "num_attention_heads does not divide hidden_size");
     if (status == DP_OK && to->pad_id >= to->vocab)
         status = dp__fail_at(err, DP_E_FORMAT, "M3", &where, "pad_token_id is above vocab_size");
     if (status == DP_OK) status = dp__conf_label_maps(&c, maps, to);
-    if (status != DP_OK) {
-        memset(to, 0, sizeof *to);
-        return status;
-    }
     if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
     to->problem = problem >= 0 ? (dp_problem)problem
                 : to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
-    return DP_OK;
+    if (status != DP_OK) memset(to, 0, sizeof *to);
+    return status;
 }
 
 static void dp__put_member(dp__put *put, const char *name, const char *text) {
@@ -4555,69 +4503,62 @@ static const dp__word_row dp__tokenizers[] = {
 };
 
 /* T1: true or false. */
-static dp_status dp__conf_switch(dp__conf *c, int32_t *to) {
+static dp_status dp__conf_switch(dp__doc *c, int32_t *to) {
     if (c->json.kind != DP_JSON_TRUE && c->json.kind != DP_JSON_FALSE)
-        return dp__conf_fail(c, DP_E_FORMAT, "T1", "true or false is expected");
+        return dp__doc_bad(c, "T1", "true or false is expected");
     *to = c->json.kind == DP_JSON_TRUE;
     return DP_OK;
 }
 
 /* T2: "[UNK]", or an object with "content": "[UNK]". json ends behind it. */
-static dp_status dp__conf_token(dp__conf *c, const char **to) {
+static dp_status dp__conf_token(dp__doc *c, const char **to) {
     dp_json   key, content = c->json;
-    int       more = content.kind == DP_JSON_OBJECT;
+    int       object = content.kind == DP_JSON_OBJECT;
     dp_status status = DP_OK;
-    while (more && (status = dp__conf_member(c, &key, &more)) == DP_OK && more) {
+    while (object && dp__doc_member(c, &key, &status)) {
         if (dp__json_is(&key, "content")) content = c->json;
-        status = dp__json_skip(&c->json, c->file, c->err);
-        if (status != DP_OK) return status;
+        status = dp__doc_skip(c);
     }
     if (status != DP_OK) return status;
     if (content.kind != DP_JSON_STRING || content.length == 0)
-        return dp__conf_fail(c, DP_E_FORMAT, "T2", "a special token is not a text");
-    *to = dp__json_copy(&content, DP_MAX_VOCAB_ENTRY, c->arena, c->file, &status, c->err);
-    return status;
+        return dp__doc_bad(c, "T2", "a special token is not a text");
+    return dp__doc_name(c, &content, DP_MAX_VOCAB_ENTRY, to);
 }
 
 /* T4: every one of the "added_tokens_decoder" is special, so that it never splits a document. */
-static dp_status dp__conf_added(dp__conf *c) {
-    dp_json   key;
-    int       more = 1, special;
-    dp_status status;
-    if (c->json.kind != DP_JSON_OBJECT)
-        return dp__conf_fail(c, DP_E_FORMAT, "T4", "an object is expected");
-    while ((status = dp__conf_member(c, &key, &more)) == DP_OK && more) {
-        dp_json word = key;
-        if (c->json.kind != DP_JSON_OBJECT)
-            return dp__conf_fail(c, DP_E_FORMAT, "T4", "an object is expected");
-        for (special = 0; (status = dp__conf_member(c, &key, &more)) == DP_OK && more;) {
-            if (dp__json_is(&key, "special")) special = c->json.kind == DP_JSON_TRUE;
-            status = dp__json_skip(&c->json, c->file, c->err);
-            if (status != DP_OK) return status;
+static dp_status dp__conf_added(dp__doc *c) {
+    dp_json   word, key;
+    dp_status status = DP_OK;
+    if (c->json.kind != DP_JSON_OBJECT) return dp__doc_bad(c, "T4", "an object is expected");
+    while (dp__doc_member(c, &word, &status)) {
+        int special = 0;
+        if (c->json.kind != DP_JSON_OBJECT) return dp__doc_bad(c, "T4", "an object is expected");
+        while (dp__doc_member(c, &key, &status)) {
+            special |= dp__json_is(&key, "special") && c->json.kind == DP_JSON_TRUE;
+            status = dp__doc_skip(c);
         }
-        if (status != DP_OK) return status;
-        if (!special)
-            return dp__conf_fail_key(c, &word, DP_E_UNSUPPORTED, "T4",
-                                     "added words are not supported");
+        if (status == DP_OK && !special)
+            return dp__doc_fail_key(c, &word, DP_E_UNSUPPORTED, "T4",
+                                    "added words are not supported");
     }
     return status;
 }
 
 /* Members that would make another tokenizer of it (T3, T4). */
-static dp_status dp__conf_refuse_tokenizer(dp__conf *c, const dp_json *key) {
+static dp_status dp__conf_refuse_tokenizer(dp__doc *c, const dp_json *key) {
     int32_t v;
     if (dp__json_is(key, "tokenizer_class") && !dp__word_find(&c->json, dp__tokenizers, &v))
-        return dp__conf_fail(c, DP_E_UNSUPPORTED, "T3", "this tokenizer_class is not supported");
+        return dp__doc_fail(c, DP_E_UNSUPPORTED, "T3", "this tokenizer_class is not supported");
     if (dp__json_is(key, "do_basic_tokenize") && c->json.kind != DP_JSON_TRUE)
-        return dp__conf_fail(c, DP_E_UNSUPPORTED, "T3", "do_basic_tokenize has to be true");
+        return dp__doc_fail(c, DP_E_UNSUPPORTED, "T3", "do_basic_tokenize has to be true");
     if (dp__json_is(key, "never_split") &&
-        (c->json.kind != DP_JSON_ARRAY || dp__conf_count(&c->json) > 0))
-        return dp__conf_fail(c, DP_E_UNSUPPORTED, "T4", "never_split is not supported");
+        (c->json.kind != DP_JSON_ARRAY || dp__doc_count(c) > 0))
+        return dp__doc_fail(c, DP_E_UNSUPPORTED, "T4", "never_split is not supported");
     return DP_OK;
 }
 
 /* One member of tokenizer_config.json; json stands at its value and is moved behind it. */
-static dp_status dp__conf_tokenizer(dp__conf *c, const dp_json *key, dp__tokenizer_config *to) {
+static dp_status dp__conf_tokenizer(dp__doc *c, const dp_json *key, dp__tokenizer_config *to) {
     static const char *const names[] = {"unk_token", "cls_token", "sep_token", "pad_token",
                                         "mask_token"};
     const char **tokens[] = {&to->unk, &to->cls, &to->sep, &to->pad, &to->mask};
@@ -4633,7 +4574,7 @@ static dp_status dp__conf_tokenizer(dp__conf *c, const dp_json *key, dp__tokeniz
     if (dp__json_is(key, "tokenize_chinese_chars")) return dp__conf_switch(c, &to->chinese_chars);
     if (dp__json_is(key, "added_tokens_decoder")) return dp__conf_added(c);
     dp_status status = dp__conf_refuse_tokenizer(c, key);
-    return status == DP_OK ? dp__json_skip(&c->json, c->file, c->err) : status;
+    return status == DP_OK ? dp__doc_skip(c) : status;
 }
 
 /* Reads tokenizer_config.json; text NULL: there is none, the defaults hold. On failure *to is
@@ -4641,18 +4582,12 @@ static dp_status dp__conf_tokenizer(dp__conf *c, const dp_json *key, dp__tokeniz
 static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__arena *arena,
                                             const char *file, dp__tokenizer_config *to,
                                             dp_error *err) {
-    dp__conf c;
-    dp_json  key;
-    int      more = 1;
-    memset(&c, 0, sizeof c);
-    c.arena = arena;
-    c.file = file;
-    c.err = err;
+    dp__doc c;
+    dp_json    key;
     dp__tokenizer_config_usual(to);
     if (text == NULL) return DP_OK;
-    dp_status status = dp__conf_begin(&c, text, bytes);
-    while (status == DP_OK && (status = dp__conf_member(&c, &key, &more)) == DP_OK && more)
-        status = dp__conf_tokenizer(&c, &key, to);
+    dp_status status = dp__conf_begin(&c, text, bytes, arena, file, err);
+    while (dp__doc_member(&c, &key, &status)) status = dp__conf_tokenizer(&c, &key, to);
     if (status != DP_OK) memset(to, 0, sizeof *to);
     return status;
 }
