@@ -7615,8 +7615,8 @@ static int dp__name_begins(const char *name, size_t bytes, const char *with) {
 
 typedef enum dp__name_kind { DP__NAME_TENSOR, DP__NAME_IGNORED, DP__NAME_UNKNOWN } dp__name_kind;
 
-/* Layer number of "[bert.]encoder.layer.N.": -1 when the name is of another kind. Numbers that
- * are no number, have a leading zero or reach limit give limit (which no tensor has). */
+/* Layer number of "[bert.]encoder.layer.N.": -1 when the name is of another kind; limit (which
+ * no tensor has) when N is no number or not below it. */
 static int32_t dp__name_layer(const char *name, size_t bytes, int32_t limit) {
     size_t at = dp__name_begins(name, bytes, "bert.") ? 5 : 0;
     if (!dp__name_begins(name + at, bytes - at, "encoder.layer.")) return -1;
@@ -7627,8 +7627,7 @@ static int32_t dp__name_layer(const char *name, size_t bytes, int32_t limit) {
         n = n * 10 + (name[at] - '0');
         if (n >= limit) return limit;
     }
-    if (at == first || at >= bytes || name[at] != '.') return limit;
-    return name[first] == '0' && at > first + 1 ? limit : n;
+    return at == first || at >= bytes || name[at] != '.' ? limit : n;
 }
 
 /* The tensor that a name of a file means. Pre-training heads and the position_ids buffer are
@@ -7673,13 +7672,101 @@ static void dp__params_draw(const dp__tensor *x, size_t number, uint64_t seed, f
     }
 }
 
+/* Where each tensor of the table lies in the files. */
+typedef struct dp__binding {
+    const dp__entry **at;    /* [count] NULL: missing, to be initialised */
+    const dp__entry **scale; /* [count] scales of an INT8 tensor, else NULL */
+    size_t            missing, ignored;
+} dp__binding;
+
+static dp_status dp__tensor_refuse(dp_error *err, dp_status code, const dp__entry *e,
+                                   const char *sentence) {
+    dp__where where = {NULL, DP_NO_PLACE, e->name, e->name_bytes};
+    return dp__fail_at(err, code, "", &where, sentence);
+}
+
+/* "X.weight_scale" is the scale of "X.weight": the length without the ending, or 0. */
+static size_t dp__scale_name(const dp__entry *e) {
+    static const char ending[] = ".weight_scale";
+    size_t            n = sizeof ending - 1;
+    if (e->name_bytes <= n || memcmp(e->name + e->name_bytes - n, ending, n) != 0) return 0;
+    return e->name_bytes - 6;
+}
+
+/* One entry of the files goes to its place in the binding, once. */
+static dp_status dp__bind_entry(const dp__params *p, const dp__entry *e, dp__binding *b,
+                                dp_error *err) {
+    size_t t = 0, cut = dp__scale_name(e);
+    dp__name_kind kind = dp__params_find(p, e->name, cut ? cut : e->name_bytes, &t);
+    if (kind == DP__NAME_IGNORED) {
+        b->ignored++;
+        return DP_OK;
+    }
+    if (kind == DP__NAME_UNKNOWN)
+        return dp__tensor_refuse(err, DP_E_FORMAT, e, "the model has no tensor of this name");
+    const dp__entry **slot = cut ? &b->scale[t] : &b->at[t];
+    if (*slot != NULL)
+        return dp__tensor_refuse(err, DP_E_FORMAT, e, "two tensors for the same parameter");
+    *slot = e;
+    return DP_OK;
+}
+
+/* Shape and type of what was found for tensor t. */
+static dp_status dp__bind_check(const dp__params *p, size_t t, const dp__binding *b,
+                                dp_error *err) {
+    const dp__tensor *x = &p->list[t];
+    const dp__entry  *e = b->at[t], *s = b->scale[t];
+    if (e->dims != x->dims || e->shape[0] != x->rows || (x->dims == 2 && e->shape[1] != x->cols))
+        return dp__tensor_refuse(err, DP_E_FORMAT, e, "the shape is not what config.json asks for");
+    if (e->dtype == DP__F32 || e->dtype == DP__F16 || e->dtype == DP__BF16 || e->dtype == DP__F64) {
+        if (s == NULL) return DP_OK;
+        return dp__tensor_refuse(err, DP_E_FORMAT, s, "a scale without an INT8 tensor");
+    }
+    if (e->dtype != DP__I8 || x->dims != 2)
+        return dp__tensor_refuse(err, DP_E_UNSUPPORTED, e, "the type of this tensor is not supported");
+    if (s == NULL) return dp__tensor_refuse(err, DP_E_FORMAT, e, "an INT8 tensor without scales");
+    int column = s->dims == 2 && s->shape[1] == 1;
+    if ((s->dims != 1 && !column) || s->shape[0] != x->rows || s->dtype == DP__I8 ||
+        (s->dtype != DP__F32 && s->dtype != DP__F16 && s->dtype != DP__BF16 && s->dtype != DP__F64))
+        return dp__tensor_refuse(err, DP_E_UNSUPPORTED, s, "scales must be one float for each row");
+    return DP_OK;
+}
+
+/* Compares the files with the table before any memory for weights is allocated. new_from: the
+ * tensors from this one on may be missing (a new pooler or classifier); others may not. With
+ * replace the classifier of the files is left aside. */
+static dp_status dp__bind(const dp__params *p, const dp__store *store, size_t new_from,
+                          int replace, dp__arena *arena, dp__binding *b, dp_error *err) {
+    memset(b, 0, sizeof *b);
+    b->at = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->at);
+    b->scale = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->scale);
+    if (b->at == NULL || b->scale == NULL) return dp__no_memory(err);
+    for (size_t i = 0; i < store->count; i++) {
+        dp_status status = dp__bind_entry(p, &store->entries[i], b, err);
+        if (status != DP_OK) return status;
+    }
+    for (size_t t = 0; t < p->count; t++) {
+        if (replace && t >= dp__tail_tensor(p, DP__CLASS_W)) b->at[t] = b->scale[t] = NULL;
+        if (b->at[t] != NULL) {
+            dp_status status = dp__bind_check(p, t, b, err);
+            if (status != DP_OK) return status;
+            continue;
+        }
+        b->missing++;
+        if (t >= new_from) continue;
+        dp__where where = {NULL, DP_NO_PLACE, p->list[t].name, strlen(p->list[t].name)};
+        return dp__fail_at(err, DP_E_FORMAT, "", &where, "a tensor is missing");
+    }
+    return DP_OK;
+}
+
 /* y[m, out] = x[m, in] * weight[out, in]^T + bias[out]. One of the three weights is set. */
 typedef struct dp__linear {
     size_t         out, in;
     const dp_real *raw;     /* [out, in] rows of the flat buffer: training */
     const dp_real *packed;  /* tile images (E10): inference */
-    const int8_t  *packed8; /* tile images of the INT8 weight, with ... */
-    const int32_t *comp;    /* [out] correction for activations stored as s8 + 128 */
+    const void    *packed8; /* tile images of the INT8 weight */
+    const int32_t *comp;    /* [out] of dp__pack8 */
     const dp_real *scale;   /* [out] */
     const dp_real *bias;    /* [out] */
 } dp__linear;
@@ -7690,6 +7777,11 @@ typedef struct dp__table { /* an embedding [rows, C]: values, or INT8 with a sca
     const int8_t  *raw8;
     const dp_real *scale;   /* [rows] */
 } dp__table;
+
+static dp_real dp__table_at(const dp__table *t, size_t row, size_t width, size_t j) {
+    if (t->raw8 == NULL) return t->raw[row * width + j];
+    return t->scale[row] * (dp_real)t->raw8[row * width + j];
+}
 
 typedef struct dp__norm {
     const dp_real *gain, *bias; /* [C] */
@@ -7712,6 +7804,7 @@ typedef struct dp__net {
     dp__layer        *layers; /* [L] */
     dp__linear        pooler, classifier;
     const dp_real    *flat;   /* the flat buffer while training; NULL: packed forms below */
+    const dp__row    *row;    /* that INT8 weights are packed for */
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
     dp_alloc          alloc;
     void             *memory; /* packed weights, one piece */
@@ -7721,7 +7814,8 @@ typedef struct dp__net {
 /* Where weights come from: files, a flat buffer, another net, a quantizer. Values of tensor t
  * are asked for in whole rows and in order. */
 typedef struct dp__source {
-    void *ctx;
+    void          *ctx;
+    const dp__row *row; /* that will compute: INT8 weights are packed for it */
     int (*is_int8)(void *ctx, size_t t);
     dp_status (*real)(void *ctx, size_t t, size_t row, size_t rows, dp_real *to, dp_error *err);
     dp_status (*int8)(void *ctx, size_t t, size_t row, size_t rows, int8_t *to, dp_real *scale,
@@ -7779,11 +7873,11 @@ static void dp__build_rows(dp__builder *b, size_t t, size_t row, size_t rows, vo
     }
 }
 
-/* count values of the vectors t, t + 1, ... laid end to end, from value skip on. */
-static const dp_real *dp__build_vector(dp__builder *b, size_t t, size_t skip, size_t count) {
-    if (b->net->flat != NULL) return b->net->flat + b->net->params->list[t].offset + skip;
+/* count values of the vectors t, t + 1, ... laid end to end. */
+static const dp_real *dp__build_vector(dp__builder *b, size_t t, size_t count) {
+    if (b->net->flat != NULL) return b->net->flat + b->net->params->list[t].offset;
     dp_real *to = (dp_real *)dp__carve(&b->carve, count, sizeof *to);
-    if (b->stage != NULL) dp__build_rows(b, t, skip, count, to, NULL);
+    if (b->stage != NULL) dp__build_rows(b, t, 0, count, to, NULL);
     return to;
 }
 
@@ -7809,28 +7903,31 @@ static void dp__build_table(dp__builder *b, size_t t, dp__table *x) {
 }
 
 static void dp__net_close(dp__net *net) {
-    const dp__params *p = net->params;
-    if (net->layers != NULL) dp__free(&net->alloc, net->layers, (size_t)p->layers, sizeof *net->layers);
-    dp__free(&net->alloc, net->memory, net->bytes, 1);
+    if (net->layers != NULL)
+        dp__free(&net->alloc, net->layers, (size_t)net->params->layers, sizeof *net->layers);
+    if (net->memory != NULL) dp__free(&net->alloc, net->memory, net->bytes, 1);
     memset(net, 0, sizeof *net);
 }
-static void dp__build_linear8(dp__builder *b, dp__linear *x, size_t weight, size_t skip) {
-    (void)b; (void)x; (void)weight; (void)skip;
+
+static void dp__build_linear8(dp__builder *b, dp__linear *x, size_t weight) {
+    (void)x;
+    (void)weight;
+    b->status = dp__fail(b->err, DP_E_UNSUPPORTED, "INT8 Linears are not supported");
 }
 
-/* The Linear of rows [skip, skip + out) of the weights t, t + 1, ... with the biases from bias
- * on. A panel of 48 rows is read, checked and packed at a time: the only extra memory. */
+/* The Linear of out rows: the weights t, t + 1, ... laid end to end, and the biases likewise.
+ * A panel of 48 rows is read, checked and packed at a time: the only extra memory. */
 static void dp__build_linear(dp__builder *b, dp__linear *x, size_t weight, size_t bias,
-                             size_t skip, size_t out) {
+                             size_t out) {
     const dp__tensor *tensor = &b->net->params->list[weight];
     memset(x, 0, sizeof *x);
     x->out = out;
     x->in = tensor->cols;
-    x->bias = dp__build_vector(b, bias, skip, out);
+    x->bias = dp__build_vector(b, bias, out);
     if (b->net->flat != NULL) {
-        x->raw = b->net->flat + tensor->offset + skip * tensor->cols;
+        x->raw = b->net->flat + tensor->offset;
     } else if (b->source->is_int8(b->source->ctx, weight)) {
-        dp__build_linear8(b, x, weight, skip);
+        dp__build_linear8(b, x, weight);
     } else {
         size_t   panel = dp__ceil(x->in, DP__TILE) * DP__PANEL;
         dp_real *to = (dp_real *)dp__carve(&b->carve, dp__pack_size(out, x->in), sizeof *to);
@@ -7838,7 +7935,7 @@ static void dp__build_linear(dp__builder *b, dp__linear *x, size_t weight, size_
         for (size_t j = 0; b->stage != NULL && j < out && b->status == DP_OK; j += DP__PANEL) {
             size_t   rows = out - j < DP__PANEL ? out - j : DP__PANEL;
             dp_real *stage = (dp_real *)b->stage;
-            dp__build_rows(b, weight, skip + j, rows, stage, NULL);
+            dp__build_rows(b, weight, j, rows, stage, NULL);
             dp__pack_nk(to + j / DP__PANEL * panel, stage, x->in, rows, x->in);
         }
     }
@@ -7846,8 +7943,8 @@ static void dp__build_linear(dp__builder *b, dp__linear *x, size_t weight, size_
 
 static void dp__build_norm(dp__builder *b, dp__norm *x, size_t gain) {
     size_t width = b->net->params->list[gain].rows;
-    x->gain = dp__build_vector(b, gain, 0, width);
-    x->bias = dp__build_vector(b, gain + 1, 0, width);
+    x->gain = dp__build_vector(b, gain, width);
+    x->bias = dp__build_vector(b, gain + 1, width);
 }
 
 /* One walk over the whole network, in the order of the table. */
@@ -7863,21 +7960,21 @@ static void dp__build_walk(dp__builder *b) {
         dp__layer *x = &net->layers[l];
         size_t     t = dp__layer_tensor(l, 0);
         if (l + 1 < p->layers) {
-            dp__build_linear(b, &x->qkv, t + DP__Q_W, t + DP__Q_B, 0, 3 * width);
+            dp__build_linear(b, &x->qkv, t + DP__Q_W, t + DP__Q_B, 3 * width);
         } else {
-            dp__build_linear(b, &x->q, t + DP__Q_W, t + DP__Q_B, 0, width);
-            dp__build_linear(b, &x->kv, t + DP__K_W, t + DP__K_B, 0, 2 * width);
+            dp__build_linear(b, &x->q, t + DP__Q_W, t + DP__Q_B, width);
+            dp__build_linear(b, &x->kv, t + DP__K_W, t + DP__K_B, 2 * width);
         }
-        dp__build_linear(b, &x->mix, t + DP__MIX_W, t + DP__MIX_B, 0, width);
+        dp__build_linear(b, &x->mix, t + DP__MIX_W, t + DP__MIX_B, width);
         dp__build_norm(b, &x->norm1, t + DP__NORM1_GAIN);
-        dp__build_linear(b, &x->up, t + DP__UP_W, t + DP__UP_B, 0, inner);
-        dp__build_linear(b, &x->down, t + DP__DOWN_W, t + DP__DOWN_B, 0, width);
+        dp__build_linear(b, &x->up, t + DP__UP_W, t + DP__UP_B, inner);
+        dp__build_linear(b, &x->down, t + DP__DOWN_W, t + DP__DOWN_B, width);
         dp__build_norm(b, &x->norm2, t + DP__NORM2_GAIN);
     }
     dp__build_linear(b, &net->pooler, dp__tail_tensor(p, DP__POOL_W),
-                     dp__tail_tensor(p, DP__POOL_B), 0, width);
+                     dp__tail_tensor(p, DP__POOL_B), width);
     dp__build_linear(b, &net->classifier, dp__tail_tensor(p, DP__CLASS_W),
-                     dp__tail_tensor(p, DP__CLASS_B), 0, (size_t)net->config->classes);
+                     dp__tail_tensor(p, DP__CLASS_B), (size_t)net->config->classes);
 }
 
 /* A net over config and params, which must outlive it. With flat: bound to that buffer, source
@@ -7893,6 +7990,7 @@ static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__con
     net->config = config;
     net->params = params;
     net->flat = flat;
+    net->row = source != NULL ? source->row : NULL;
     b.net = net;
     b.source = source;
     b.err = err;
@@ -7902,14 +8000,14 @@ static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__con
     dp__build_walk(&b);
     if (flat != NULL) return DP_OK;
     net->bytes = b.carve.at;
-    if (!b.carve.too_big) net->memory = dp__alloc(alloc, net->bytes, 1);
+    if (!b.carve.too_big && b.status == DP_OK) net->memory = dp__alloc(alloc, net->bytes, 1);
     if (net->memory != NULL) b.stage = dp__alloc(alloc, DP__PANEL * widest, sizeof(dp_real));
     if (b.stage != NULL) {
         b.carve.p = (char *)net->memory;
         b.carve.at = 0;
         dp__build_walk(&b);
         dp__free(alloc, b.stage, DP__PANEL * widest, sizeof(dp_real));
-    } else {
+    } else if (b.status == DP_OK) {
         b.status = dp__no_memory(err);
     }
     if (b.status != DP_OK) dp__net_close(net);
@@ -7938,8 +8036,189 @@ static dp_status dp__flat_real(void *ctx, size_t t, size_t row, size_t rows, dp_
 }
 
 static dp__source dp__source_flat(dp__flat_source *flat) {
-    dp__source s = {flat, dp__flat_is_int8, dp__flat_real, NULL};
+    dp__source s = {flat, NULL, dp__flat_is_int8, dp__flat_real, NULL};
     return s;
+}
+/* A source of weights: the files for what they have, drawn numbers for what they lack. */
+typedef struct dp__file_source {
+    const dp__params  *params;
+    const dp__store   *store;
+    const dp__binding *binding; /* NULL: everything is drawn */
+    uint64_t           seed;
+    float              range;   /* initializer_range */
+    const dp__row     *row;     /* that will compute */
+} dp__file_source;
+
+static int dp__file_is_int8(void *ctx, size_t t) {
+    const dp__file_source *s = (const dp__file_source *)ctx;
+    return s->binding != NULL && s->binding->at[t] != NULL && s->binding->at[t]->dtype == DP__I8;
+}
+
+static dp_status dp__file_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
+                               dp_error *err) {
+    const dp__file_source *s = (const dp__file_source *)ctx;
+    const dp__tensor      *x = &s->params->list[t];
+    const dp__entry       *e = s->binding != NULL ? s->binding->at[t] : NULL;
+    size_t                 first = row * x->cols, count = rows * x->cols;
+    if (e != NULL) return dp__store_read_real(s->store, e, first, count, to, err);
+    dp__params_draw(x, t, s->seed, s->range, first, count, to);
+    return DP_OK;
+}
+
+static dp_status dp__file_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
+                               dp_real *scale, dp_error *err) {
+    const dp__file_source *s = (const dp__file_source *)ctx;
+    size_t                 cols = s->params->list[t].cols;
+    const dp__entry       *e = s->binding->at[t];
+    dp_status status = dp__store_read(s->store, e, row * cols, rows * cols, to, err);
+    if (status == DP_OK)
+        status = dp__store_read_real(s->store, s->binding->scale[t], row, rows, scale, err);
+    for (size_t i = 0; status == DP_OK && i < rows * cols; i++) {
+        if (to[i] != -128) continue;
+        status = dp__tensor_refuse(err, DP_E_FORMAT, e, "INT8 weights must be in [-127, 127]");
+    }
+    return status;
+}
+
+static dp__source dp__source_files(dp__file_source *files) {
+    dp__source s = {files, files->row, dp__file_is_int8, dp__file_real, dp__file_int8};
+    return s;
+}
+
+
+/* ---- reading back --------------------------------------------------------------------------- */
+
+static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
+                             size_t p) {
+    (void)row;
+    (void)n;
+    return ((const int8_t *)b)[j * k + p];
+}
+
+/* Where tensor t of the table stands in a net: a Linear from a row on, a table, or a vector. */
+typedef struct dp__home {
+    const dp__linear *linear;
+    const dp__table  *table;
+    const dp_real    *vector;
+    size_t            row;
+} dp__home;
+
+static dp__home dp__home_vector(const dp_real *vector) {
+    dp__home x = {NULL, NULL, vector, 0};
+    return x;
+}
+
+static dp__home dp__home_weight(const dp__linear *linear, size_t row) {
+    dp__home x = {linear, NULL, NULL, row};
+    return x;
+}
+
+/* part DP__Q_W, DP__K_W or DP__V_W: the fused Linear and its first row. */
+static dp__home dp__home_query(const dp__layer *l, int part, size_t width) {
+    if (l->qkv.out > 0) return dp__home_weight(&l->qkv, (size_t)(part - DP__Q_W) * width);
+    if (part == DP__Q_W) return dp__home_weight(&l->q, 0);
+    return dp__home_weight(&l->kv, (size_t)(part - DP__K_W) * width);
+}
+
+static dp__home dp__home_in_layer(const dp__layer *l, int part, size_t width) {
+    dp__home x;
+    switch (part) {
+    case DP__Q_W: case DP__K_W: case DP__V_W: return dp__home_query(l, part, width);
+    case DP__Q_B: case DP__K_B: case DP__V_B:
+        x = dp__home_query(l, part - DP__Q_B + DP__Q_W, width);
+        return dp__home_vector(x.linear->bias + x.row);
+    case DP__MIX_W: return dp__home_weight(&l->mix, 0);
+    case DP__MIX_B: return dp__home_vector(l->mix.bias);
+    case DP__NORM1_GAIN: return dp__home_vector(l->norm1.gain);
+    case DP__NORM1_BIAS: return dp__home_vector(l->norm1.bias);
+    case DP__UP_W: return dp__home_weight(&l->up, 0);
+    case DP__UP_B: return dp__home_vector(l->up.bias);
+    case DP__DOWN_W: return dp__home_weight(&l->down, 0);
+    case DP__DOWN_B: return dp__home_vector(l->down.bias);
+    case DP__NORM2_GAIN: return dp__home_vector(l->norm2.gain);
+    default: return dp__home_vector(l->norm2.bias);
+    }
+}
+
+static dp__home dp__net_home(const dp__net *net, size_t t) {
+    size_t    tail = dp__tail_tensor(net->params, 0), in = t - DP__HEAD_PARTS;
+    dp__home table = {NULL, NULL, NULL, 0};
+    if (t >= DP__HEAD_PARTS && t < tail)
+        return dp__home_in_layer(&net->layers[in / DP__LAYER_PARTS], (int)(in % DP__LAYER_PARTS),
+                                  (size_t)net->config->hidden);
+    if (t == DP__EMBED_GAIN) return dp__home_vector(net->embed_norm.gain);
+    if (t == DP__EMBED_BIAS) return dp__home_vector(net->embed_norm.bias);
+    if (t == tail + DP__POOL_W) return dp__home_weight(&net->pooler, 0);
+    if (t == tail + DP__POOL_B) return dp__home_vector(net->pooler.bias);
+    if (t == tail + DP__CLASS_W) return dp__home_weight(&net->classifier, 0);
+    if (t == tail + DP__CLASS_B) return dp__home_vector(net->classifier.bias);
+    table.table = t == DP__WORDS ? &net->words : t == DP__PLACES ? &net->places : &net->types;
+    return table;
+}
+
+/* A net as a source, for saving, training and quantizing. An INT8 tensor is read as INT8, or as
+ * the real numbers that it stands for. */
+static int dp__net_is_int8(void *ctx, size_t t) {
+    dp__home x = dp__net_home((const dp__net *)ctx, t);
+    return (x.linear != NULL && x.linear->packed8 != NULL) || (x.table != NULL && x.table->raw8 != NULL);
+}
+
+static dp_status dp__net_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
+                              dp_real *scale, dp_error *err) {
+    const dp__net *net = (const dp__net *)ctx;
+    dp__home      x = dp__net_home(net, t);
+    size_t         cols = net->params->list[t].cols;
+    (void)err;
+    for (size_t i = 0; i < rows; i++) {
+        size_t j = x.row + row + i;
+        scale[i] = x.table != NULL ? x.table->scale[j] : x.linear->scale[j];
+        for (size_t p = 0; p < cols; p++)
+            to[i * cols + p] = x.table != NULL
+                                   ? x.table->raw8[j * cols + p]
+                                   : dp__packed8_at(net->row, x.linear->packed8, x.linear->out,
+                                                    x.linear->in, j, p);
+    }
+    return DP_OK;
+}
+
+static dp_status dp__net_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
+                              dp_error *err) {
+    const dp__net    *net = (const dp__net *)ctx;
+    dp__home         x = dp__net_home(net, t);
+    const dp__tensor *tensor = &net->params->list[t];
+    const dp__linear *l = x.linear;
+    (void)err;
+    for (size_t i = 0; i < rows; i++, to += tensor->cols) {
+        size_t j = x.row + row + i;
+        if (net->flat != NULL) {
+            memcpy(to, net->flat + tensor->offset + (row + i) * tensor->cols,
+                   tensor->cols * sizeof *to);
+            continue;
+        }
+        for (size_t p = 0; p < tensor->cols; p++) {
+            if (x.vector != NULL) to[p] = x.vector[j];
+            else if (x.table != NULL) to[p] = dp__table_at(x.table, j, tensor->cols, p);
+            else if (l->packed != NULL) to[p] = *dp__packed_at(l->packed, l->out, l->in, j, p);
+            else to[p] = l->scale[j] * (dp_real)dp__packed8_at(net->row, l->packed8, l->out, l->in, j, p);
+        }
+    }
+    return DP_OK;
+}
+
+static dp__source dp__source_net(const dp__net *net) {
+    dp__source s = {NULL, net->row, dp__net_is_int8, dp__net_real, dp__net_int8};
+    memcpy(&s.ctx, &net, sizeof net); /* the functions above only read it */
+    return s;
+}
+
+/* All tensors of a source into a flat buffer, for training. */
+static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp_real *flat,
+                               dp_error *err) {
+    dp_status status = DP_OK;
+    memset(flat, 0, p->total * sizeof *flat);
+    for (size_t t = 0; t < p->count && status == DP_OK; t++)
+        status = source->real(source->ctx, t, 0, p->list[t].rows, flat + p->list[t].offset, err);
+    return status;
 }
 
 /* ============================================================================================
@@ -8398,11 +8677,6 @@ static void dp__take_first(const dp__pass *s, dp__mat to, dp__mat x, size_t n) {
 /* ---- embedding ------------------------------------------------------------------------------
  * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
 
-static dp_real dp__table_at(const dp__table *t, size_t row, size_t width, size_t j) {
-    if (t->raw8 == NULL) return t->raw[row * width + j];
-    return t->scale[row] * (dp_real)t->raw8[row * width + j];
-}
-
 /* The same sum where a table is INT8. */
 static void dp__embed8(const dp__pass *s, const int32_t *types) {
     const dp__net  *net = s->net;
@@ -8848,9 +9122,19 @@ static dp__attention dp__attention_of(const dp__pass *s, int32_t layer, const dp
     return a;
 }
 
+static void dp__attention_run(const dp__attention *a) {
+    dp__attention job = *a;
+    double        keys = (double)a->s->work->longest;
+    if ((double)a->rows->m * keys * (double)dp__width(a->s) < DP__MM_ALONE) {
+        dp__attention_task(&job, 0, 1);
+    } else {
+        dp__exec_run(a->s->exec, dp__attention_task, &job);
+    }
+}
+
 static void dp__attention_forward(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
     dp__attention a = dp__attention_of(s, layer, rows);
-    dp__exec_run(s->exec, dp__attention_task, &a);
+    dp__attention_run(&a);
 }
 
 #ifndef DP_NO_TRAIN
@@ -8860,7 +9144,7 @@ static void dp__attention_backward(const dp__pass *s, int32_t layer, const dp__t
     a.dq = dq;
     a.dqkv = dqkv;
     a.dmixed = dmixed;
-    dp__exec_run(s->exec, dp__attention_task, &a);
+    dp__attention_run(&a);
 }
 #endif
 

@@ -1,5 +1,8 @@
 /* test_network.c -- tests of part F. */
 
+/* dp__params_draw must give these 3,072 numbers on every machine, for ever. */
+#define NET_DRAW_DIGEST "8ab254cb56fce74e98e41a2b30a9209c851e42a7791c93a93fe22188c151e267"
+
 /* ---- a network over a flat buffer ----------------------------------------------------------- */
 
 typedef struct netrun { /* everything a pass needs, and what the oracle's file says */
@@ -150,7 +153,7 @@ typedef struct vecfile {
     double  worst;      /* largest |error| over PyTorch's largest */
 } vecfile;
 
-static char *read_whole(const char *path, size_t *bytes) {
+static char *net_read_file(const char *path, size_t *bytes) {
     FILE *f = fopen(path, "rb");
     if (f == NULL) return NULL;
     fseek(f, 0, SEEK_END);
@@ -185,7 +188,7 @@ static int vec_open(vecfile *v, const char *name) {
     size_t bytes = 0;
     memset(v, 0, sizeof *v);
     snprintf(path, sizeof path, "tests/vectors/net_%s.vec", name);
-    v->text = read_whole(path, &bytes);
+    v->text = net_read_file(path, &bytes);
     CHECK(v->text != NULL);
     if (v->text == NULL) return 0;
     char *data = strstr(v->text, "\ndata\n"), *sha = strstr(v->text, "\nsha256 ");
@@ -316,6 +319,875 @@ static void test_network_vectors(void) {
     CHECK(count >= 10000 && ours <= 4 * count);
 }
 
+/* ---- the table ------------------------------------------------------------------------------ */
+
+static size_t params_index(const netrun *r, const char *name) {
+    size_t t = 9999;
+    return dp__params_find(&r->params, name, strlen(name), &t) == DP__NAME_TENSOR ? t : 9999;
+}
+
+static void test_network_names(void) {
+    static const size_t lengths[] = {3};
+    netrun r;
+    net_make(&r, net_config(12, 20, 4, 37), DP_ISA_SCALAR, 1, 1, lengths, 1);
+    for (size_t t = 0; t < r.params.count; t++) {
+        const char *name = r.params.list[t].name;
+        CHECK_INT(params_index(&r, name), t);
+        if (strncmp(name, "bert.", 5) == 0) CHECK_INT(params_index(&r, name + 5), t);
+    }
+    size_t norm = dp__layer_tensor(11, DP__NORM2_GAIN);
+    CHECK_INT(params_index(&r, "bert.encoder.layer.11.output.LayerNorm.gamma"), norm);
+    CHECK_INT(params_index(&r, "encoder.layer.11.output.LayerNorm.beta"), norm + 1);
+    CHECK_INT(params_index(&r, "bert.embeddings.LayerNorm.gamma"), DP__EMBED_GAIN);
+    CHECK_INT(params_index(&r, "classifier.bias"), r.params.count - 1);
+    static const char *const unknown[] = {
+        "bert.encoder.layer.12.output.LayerNorm.bias", "bert.encoder.layer.99999999999999999999.x",
+        "bert.encoder.layer.01.output.LayerNorm.bias", "bert.encoder.layer..output.dense.bias",
+        "bert.encoder.layer.-1.output.dense.bias", "bert.encoder.layer.3", "bert.classifier.bias",
+        "bert.encoder.layer.1.LayerNorm.gamma.output.dense.bias", "bert.embeddings.gamma",
+        "bert.embeddings.LayerNorm.gamna", "bert.embeddings.LayerNorn.beta",
+        "bert.bert.embeddings.LayerNorm.bias", "embeddings.LayerNorm.weightx", "", "bert."};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        size_t t;
+        CHECK(dp__params_find(&r.params, unknown[i], strlen(unknown[i]), &t) == DP__NAME_UNKNOWN);
+    }
+    static const char *const ignored[] = {"cls.predictions.bias", "bert.embeddings.position_ids",
+                                          "embeddings.position_ids"};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
+        size_t t;
+        CHECK(dp__params_find(&r.params, ignored[i], strlen(ignored[i]), &t) == DP__NAME_IGNORED);
+    }
+    const dp__tensor *q = &r.params.list[dp__layer_tensor(3, DP__Q_W)];
+    CHECK_INT(q[1].offset - q[0].offset, 400); /* one [3C, C] weight, one [3C] bias */
+    CHECK_INT(q[2].offset - q[1].offset, 400);
+    CHECK_INT(q[4].offset - q[3].offset, 20);
+    CHECK_INT(q[5].offset - q[4].offset, 20);
+    CHECK_INT(r.params.values, 50 * 20 + 40 * 20 + 2 * 20 + 40 +
+              12 * (4 * 420 + 4 * 20 + 37 * 20 + 37 + 37 * 20 + 20) + 420 + 105);
+    net_done(&r);
+}
+
+/* The drawn weights are a fixed function of the seed, and look like N(0, range). */
+static void test_network_draw(void) {
+    static const size_t lengths[] = {3};
+    netrun  r;
+    double  sum = 0, square = 0, fourth = 0;
+    char    hash[65];
+    net_make(&r, net_config(2, 48, 4, 64), DP_ISA_SCALAR, 1, 1, lengths, 1);
+    const dp__tensor *x = &r.params.list[dp__layer_tensor(1, DP__UP_W)];
+    size_t  n = x->rows * x->cols;
+    float  *v = (float *)malloc(n * sizeof *v);
+    dp_real part[7];
+    for (size_t i = 0; i < n; i += 7) { /* parts of any size give the same numbers */
+        size_t k = n - i < 7 ? n - i : 7;
+        dp__params_draw(x, 28, 5, 0.02f, i, k, part);
+        for (size_t j = 0; j < k; j++) v[i + j] = (float)part[j];
+    }
+    for (size_t i = 0; i < n; i++) {
+        double z = (double)v[i] / 0.02;
+        sum += z;
+        square += z * z;
+        fourth += z * z * z * z;
+    }
+    /* standard errors: 1 / sqrt n, sqrt(2 / n), sqrt(96 / n); n = 3,072; four of them */
+    CHECK(fabs(sum / (double)n) < 4 / sqrt((double)n));
+    CHECK(fabs(square / (double)n - 1) < 4 * sqrt(2 / (double)n));
+    CHECK(fabs(fourth / (double)n - 3) < 4 * sqrt(96 / (double)n) + 0.1);
+    net_sha256(v, n * sizeof *v, hash);
+    CHECK(strcmp(hash, NET_DRAW_DIGEST) == 0);
+    if (strcmp(hash, NET_DRAW_DIGEST) != 0) printf("        %s\n", hash);
+    dp__params_draw(&r.params.list[DP__EMBED_GAIN], DP__EMBED_GAIN, 5, 0.02f, 0, 1, part);
+    CHECK(part[0] == 1);
+    dp__params_draw(&r.params.list[DP__EMBED_BIAS], DP__EMBED_BIAS, 5, 0.02f, 0, 1, part);
+    CHECK(part[0] == 0);
+    free(v);
+    net_done(&r);
+}
+
+/* ---- one answer for a text ------------------------------------------------------------------ */
+
+static const size_t net_lengths[] = {40, 1, 7, 33, 32, 2, 31, 12, 5};
+#define NET_TEXTS (sizeof net_lengths / sizeof *net_lengths)
+
+static dp__config net_odd(void) {
+    dp__config c = net_config(2, 36, 3, 50);
+    c.hidden_dropout = c.attention_dropout = c.classifier_dropout = 0.1f;
+    return c;
+}
+
+static int net_same_bits(const dp_real *a, const dp_real *b, size_t n) {
+    return memcmp(a, b, n * sizeof *a) == 0;
+}
+
+/* Batch, order and neighbours do not change a text's logits and pooled vector. */
+static void test_network_alone(void) {
+    netrun  r;
+    dp_real logits[NET_TEXTS * 5], pooled[NET_TEXTS * 36];
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    net_pass(&r, &r.net, 0, NULL);
+    memcpy(logits, r.work.logits, sizeof logits);
+    for (size_t b = 0; b < NET_TEXTS; b++)
+        memcpy(pooled + 36 * b, r.work.pooled.p + b * r.work.pooled.ld, 36 * sizeof *pooled);
+    for (size_t b = 0; b < NET_TEXTS; b++) {
+        size_t begin[2] = {0, net_lengths[b]};
+        r.batch.ids = r.ids + r.begin[b];
+        r.batch.types = r.types + r.begin[b];
+        r.batch.begin = begin;
+        r.batch.texts = 1;
+        net_pass(&r, &r.net, 0, NULL);
+        CHECK(net_same_bits(r.work.logits, logits + 5 * b, 5));
+        CHECK(net_same_bits(r.work.pooled.p, pooled + 36 * b, 36));
+    }
+    net_done(&r);
+}
+
+/* Loss, logits and every gradient of a training pass with dropout, as a digest. */
+static void net_digest(netrun *r, char hash[65]) {
+    static const uint32_t docs[] = {7, 3, 11, 4, 90000, 1, 0, 5, 2};
+    dp__sha256   ctx;
+    uint8_t      out[32];
+    dp__dropping drop = {42, 17, 0.1f, 0.2f, 0.3f};
+    r->batch.docs = docs;
+    memset(r->grad, 0, r->params.total * sizeof *r->grad);
+    double loss = net_pass(r, &r->net, 1, &drop);
+    dp__sha256_init(&ctx);
+    dp__sha256_add(&ctx, &loss, sizeof loss);
+    dp__sha256_add(&ctx, r->work.logits, r->batch.texts * 5 * sizeof(dp_real));
+    dp__sha256_add(&ctx, r->grad, r->params.total * sizeof(dp_real));
+    dp__sha256_end(&ctx, out);
+    for (int i = 0; i < 32; i++) snprintf(hash + 2 * i, 3, "%02x", out[i]);
+}
+
+static void test_network_threads(void) {
+    static const int32_t counts[] = {1, 2, 3, 5, 8};
+    char first[65] = "", hash[65];
+    for (size_t i = 0; i < 5; i++) {
+        netrun r;
+        net_make(&r, net_odd(), DP_ISA_AUTO, counts[i], 3, net_lengths, NET_TEXTS);
+        net_digest(&r, hash);
+        if (i == 0) memcpy(first, hash, 65);
+        CHECK(strcmp(first, hash) == 0);
+        net_done(&r);
+    }
+}
+
+static void test_network_isa(void) {
+    char first[65] = "", hash[65];
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        netrun r;
+        if (dp__row_missing((dp_isa)isa, dp__cpu_bits(), dp__os_bits()) != NULL) {
+            test_skip("network_isa", "a level that this machine lacks");
+            continue;
+        }
+        net_make(&r, net_odd(), (dp_isa)isa, 2, 3, net_lengths, NET_TEXTS);
+        net_digest(&r, hash);
+        if (first[0] == 0) memcpy(first, hash, 65);
+        CHECK(strcmp(first, hash) == 0);
+        net_done(&r);
+    }
+}
+
+/* The last layer for [CLS] alone gives the bits of the last layer for all tokens; gradients
+ * differ in rounding only. */
+static void test_network_last_layer(void) {
+    netrun   r;
+    dp_real  logits[NET_TEXTS * 5];
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    dp__dropping drop = {42, 17, 0.1f, 0.2f, 0.3f};
+    dp_real     *all = (dp_real *)malloc(r.params.total * sizeof *all);
+    for (int train = 0; train < 2; train++) {
+        r.work.all_tokens = 1;
+        memset(r.grad, 0, r.params.total * sizeof *r.grad);
+        net_pass(&r, &r.net, train, train ? &drop : NULL);
+        memcpy(logits, r.work.logits, sizeof logits);
+        memcpy(all, r.grad, r.params.total * sizeof *all);
+        dp__work_close(&r.work);
+        r.work.all_tokens = 0;
+        memset(r.grad, 0, r.params.total * sizeof *r.grad);
+        net_pass(&r, &r.net, train, train ? &drop : NULL);
+        CHECK(net_same_bits(logits, r.work.logits, NET_TEXTS * 5));
+        dp__work_close(&r.work);
+    }
+    for (size_t t = 0; t < r.params.count; t++) {
+        const dp__tensor *x = &r.params.list[t];
+        double error = 0, norm = 0;
+        for (size_t i = x->offset; i < x->offset + x->rows * x->cols; i++) {
+            error += ((double)all[i] - (double)r.grad[i]) * ((double)all[i] - (double)r.grad[i]);
+            norm += (double)all[i] * (double)all[i];
+        }
+        int key_bias = strstr(x->name, "key.bias") != NULL; /* its gradient is 0 in exact numbers */
+        CHECK(sqrt(error) <= (key_bias ? 1e-6 : 1e-6 * sqrt(norm)));
+    }
+    free(all);
+    net_done(&r);
+}
+
+/* 21 texts at once, or 8, 8 and 5 of them: the same gradient, bit for bit, with dropout. */
+static void test_network_micro(void) {
+    netrun   r;
+    size_t   lengths[21], begin[22];
+    uint32_t docs[21];
+    dp__dropping drop = {1, 2, 0.1f, 0.1f, 0.1f};
+    for (size_t b = 0; b < 21; b++) {
+        lengths[b] = 1 + b * 7 % 40;
+        docs[b] = (uint32_t)(100 - b);
+    }
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 8, lengths, 21);
+    r.batch.docs = docs;
+    net_pass(&r, &r.net, 1, &drop);
+    dp_real *whole = (dp_real *)malloc(r.params.total * sizeof *whole);
+    memcpy(whole, r.grad, r.params.total * sizeof *whole);
+    memset(r.grad, 0, r.params.total * sizeof *r.grad);
+    int32_t *labels = r.labels;
+    for (size_t first = 0; first < 21; first += 8) {
+        size_t texts = 21 - first < 8 ? 21 - first : 8;
+        for (size_t b = 0; b <= texts; b++) begin[b] = r.begin[first + b] - r.begin[first];
+        r.batch.ids = r.ids + r.begin[first];
+        r.batch.types = r.types + r.begin[first];
+        r.batch.begin = begin;
+        r.batch.docs = docs + first;
+        r.batch.texts = texts;
+        r.batch.first = first;
+        r.labels = labels + first;
+        net_pass(&r, &r.net, 1, &drop);
+    }
+    r.labels = labels;
+    CHECK(net_same_bits(whole, r.grad, r.params.total));
+    free(whole);
+    net_done(&r);
+}
+
+/* The chain over tokens is cut after every 8 texts of the step and every 1,024 rows within. */
+static void test_network_cuts(void) {
+    size_t      begin[20] = {0}, cuts[32];
+    dp__batch   batch;
+    dp__tokens  rows;
+    memset(&batch, 0, sizeof batch);
+    memset(&rows, 0, sizeof rows);
+    for (size_t b = 0; b < 19; b++) begin[b + 1] = begin[b] + (b < 8 ? 300 : 10);
+    batch.begin = begin;
+    batch.texts = 19;
+    rows.begin = begin;
+    rows.cuts = cuts;
+    rows.m = begin[19];
+    dp__rows_cut(&rows, &batch);
+    CHECK_INT(rows.cut_count, 4);
+    CHECK_INT(cuts[0], 1024);
+    CHECK_INT(cuts[1], 2048);
+    CHECK_INT(cuts[2], 2400);
+    CHECK_INT(cuts[3], 2480);
+    batch.first = 5; /* texts 5, 6, 7 | 8 .. 15 | 16 .. */
+    dp__rows_cut(&rows, &batch);
+    CHECK_INT(cuts[0], 900);
+    CHECK_INT(cuts[1], 900 + 1024);
+    CHECK_INT(cuts[2], begin[11]);
+    CHECK_INT(rows.cut_count, 3);
+}
+
+/* Masks depend on seed, step, site and dataset row, not on the batch. */
+static void test_network_dropout(void) {
+    static const uint32_t docs[] = {7, 3, 11, 4, 90000, 1, 0, 5, 2};
+    netrun       r;
+    dp_real      logits[NET_TEXTS * 5];
+    dp__dropping drop = {42, 17, 0.1f, 0.2f, 0.3f}, other = drop;
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    r.batch.docs = docs;
+    net_pass(&r, &r.net, 1, &drop);
+    memcpy(logits, r.work.logits, sizeof logits);
+    other.step = 18;
+    net_pass(&r, &r.net, 1, &other);
+    CHECK(!net_same_bits(logits, r.work.logits, NET_TEXTS * 5));
+    other = drop;
+    other.seed = 43;
+    net_pass(&r, &r.net, 1, &other);
+    CHECK(!net_same_bits(logits, r.work.logits, NET_TEXTS * 5));
+    for (size_t b = 0; b < NET_TEXTS; b++) {
+        size_t begin[2] = {0, net_lengths[b]};
+        r.batch.ids = r.ids + r.begin[b];
+        r.batch.types = r.types + r.begin[b];
+        r.batch.begin = begin;
+        r.batch.docs = docs + b;
+        r.batch.texts = 1;
+        net_pass(&r, &r.net, 1, &drop);
+        CHECK(net_same_bits(r.work.logits, logits + 5 * b, 5));
+    }
+    net_done(&r);
+}
+
+/* With dropout on, a step along each tensor's gradient changes the loss as the gradient says: to
+ * 2 %, where rounding of the loss (1e-7) is 1e-4 of the change. tests/test_double.c is exact. */
+static void test_network_direction(void) {
+    netrun       r;
+    dp__dropping drop = {42, 17, 0.1f, 0.2f, 0.3f};
+    size_t       checked = 0;
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    net_pass(&r, &r.net, 1, &drop);
+    dp_real *grad = (dp_real *)malloc(r.params.total * sizeof *grad);
+    memcpy(grad, r.grad, r.params.total * sizeof *grad);
+    for (size_t t = 0; t < r.params.count; t++) {
+        const dp__tensor *x = &r.params.list[t];
+        size_t  n = x->rows * x->cols;
+        double  norm = 0, loss[2];
+        dp_real *p = r.flat + x->offset, *keep = (dp_real *)malloc(n * sizeof *keep);
+        const dp_real *g = grad + x->offset;
+        memcpy(keep, p, n * sizeof *keep);
+        for (size_t i = 0; i < n; i++) norm += (double)g[i] * (double)g[i];
+        double h = 1e-3 / norm;
+        for (int side = 0; side < 2 && norm > 1e-8; side++) {
+            for (size_t i = 0; i < n; i++)
+                p[i] = (dp_real)((double)keep[i] + (side ? -h : h) * (double)g[i]);
+            loss[side] = net_pass(&r, &r.net, 1, &drop);
+        }
+        if (norm > 1e-8) {
+            CHECK(fabs((loss[0] - loss[1]) / (2 * h * norm) - 1) < 0.02);
+            checked++;
+        }
+        memcpy(p, keep, n * sizeof *keep);
+        free(keep);
+    }
+    CHECK(checked >= r.params.count - 4); /* all but the key biases and what is tiny by chance */
+    free(grad);
+    net_done(&r);
+}
+
+/* ---- working memory ------------------------------------------------------------------------- */
+
+static void test_network_memory(void) {
+    netrun    r;
+    test_heap heap;
+    dp_error  err;
+    memset(&heap, 0, sizeof heap);
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    r.work.alloc.alloc = test_heap_alloc;
+    r.work.alloc.free = test_heap_free;
+    r.work.alloc.ctx = &heap;
+    for (int train = 0; train < 2; train++) {
+        size_t calls = heap.calls;
+        net_pass(&r, &r.net, train, NULL);
+        CHECK_INT(heap.calls, calls + 1);
+        net_pass(&r, &r.net, train, NULL);
+        r.batch.texts = 3;
+        net_pass(&r, &r.net, train, NULL);
+        r.batch.texts = NET_TEXTS;
+        net_pass(&r, &r.net, train, NULL);
+        CHECK_INT(heap.calls, calls + 1);
+    }
+    size_t need = r.work.bytes;
+    dp__work_close(&r.work);
+    CHECK_INT(heap.live_bytes, 0);
+    for (int i = -1; i <= 1; i++) { /* the limit: one byte less, equal, one more */
+        r.work.limit = need + (size_t)i;
+        dp_status status = dp__work_reserve(&r.work, &r.exec, &r.net, r.begin[NET_TEXTS], NET_TEXTS,
+                                            40, 1, &err);
+        CHECK_INT(status, i < 0 ? DP_E_LIMIT : DP_OK);
+        dp__work_close(&r.work);
+    }
+    r.work.limit = 0;
+    heap.fail_at = heap.calls + 1;
+    CHECK_INT(dp__work_reserve(&r.work, &r.exec, &r.net, 10, 2, 5, 1, &err), DP_E_MEMORY);
+    CHECK(r.work.memory == NULL && heap.live_bytes == 0);
+    heap.fail_at = 0;
+    net_pass(&r, &r.net, 1, NULL); /* usable afterwards */
+    CHECK_INT(dp__work_reserve(&r.work, &r.exec, &r.net, SIZE_MAX / 2, 2, 5, 1, &err), DP_E_MEMORY);
+    CHECK_INT(dp__work_reserve(&r.work, &r.exec, &r.net, SIZE_MAX / 300, 2, 5, 1, &err), DP_E_MEMORY);
+    dp__work_close(&r.work);
+    CHECK_INT(heap.live_bytes, 0);
+    net_done(&r);
+}
+
+/* ---- packed forms --------------------------------------------------------------------------- */
+
+/* A source that rounds the Linears (and tables) of a flat buffer to INT8. */
+typedef struct quant_source {
+    const dp__params *params;
+    const dp_real    *flat;
+    int               tables;
+} quant_source;
+
+static int quant_is_int8(void *ctx, size_t t) {
+    const quant_source *s = (const quant_source *)ctx;
+    const dp__tensor   *x = &s->params->list[t];
+    if (t <= DP__TYPES) return s->tables;
+    return x->dims == 2 && strstr(x->name, "classifier") == NULL;
+}
+
+static dp_status quant_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
+                            dp_error *err) {
+    const quant_source *s = (const quant_source *)ctx;
+    const dp__tensor   *x = &s->params->list[t];
+    (void)err;
+    memcpy(to, s->flat + x->offset + row * x->cols, rows * x->cols * sizeof *to);
+    return DP_OK;
+}
+
+static dp_status quant_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
+                            dp_real *scale, dp_error *err) {
+    const quant_source *s = (const quant_source *)ctx;
+    const dp__tensor   *x = &s->params->list[t];
+    (void)err;
+    for (size_t i = 0; i < rows; i++) {
+        const dp_real *w = s->flat + x->offset + (row + i) * x->cols;
+        dp_real        most = 0;
+        for (size_t p = 0; p < x->cols; p++)
+            if (most < (dp_real)fabs((double)w[p])) most = (dp_real)fabs((double)w[p]);
+        scale[i] = most > 0 ? most / 127 : 1;
+        for (size_t p = 0; p < x->cols; p++)
+            to[i * x->cols + p] = (int8_t)floor((double)(w[p] / scale[i]) + 0.5);
+    }
+    return DP_OK;
+}
+
+/* The packed net gives the bits of the flat one, and gives every weight back. */
+static void test_network_packed(void) {
+    netrun   r;
+    dp__net  net;
+    dp_error err;
+    dp_real  logits[NET_TEXTS * 5];
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    net_pass(&r, &r.net, 0, NULL);
+    memcpy(logits, r.work.logits, sizeof logits);
+    dp__flat_source flat = {&r.params, r.flat};
+    dp__source      source = dp__source_flat(&flat);
+    source.row = r.exec.row;
+    CHECK(dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err) == DP_OK);
+    net_pass(&r, &net, 0, NULL);
+    CHECK(net_same_bits(logits, r.work.logits, NET_TEXTS * 5));
+    dp__source back = dp__source_net(&net);
+    dp_real   *again = (dp_real *)malloc(r.params.total * sizeof *again);
+    CHECK(dp__flat_fill(&r.params, &back, again, &err) == DP_OK);
+    CHECK(net_same_bits(again, r.flat, r.params.total));
+    dp__source bound = dp__source_net(&r.net);
+    memset(again, 0, r.params.total * sizeof *again);
+    CHECK(dp__flat_fill(&r.params, &bound, again, &err) == DP_OK);
+    CHECK(net_same_bits(again, r.flat, r.params.total));
+    free(again);
+    dp__net_close(&net);
+    net_done(&r);
+}
+
+/* INT8 Linears and tables: the same bits on every row, thread count and batch; close to the
+ * float model; the integers come back as they went in. */
+static void test_network_int8(void) {
+    dp_real first[2][NET_TEXTS * 5];
+    int     seen = 0;
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        netrun       r;
+        dp_error     err;
+        quant_source q;
+        if (dp__row_missing((dp_isa)isa, dp__cpu_bits(), dp__os_bits()) != NULL) continue;
+        net_make(&r, net_odd(), (dp_isa)isa, isa == DP_ISA_SCALAR ? 1 : 3, 3, net_lengths, NET_TEXTS);
+        net_pass(&r, &r.net, 0, NULL);
+        dp_real plain[NET_TEXTS * 5];
+        memcpy(plain, r.work.logits, sizeof plain);
+        dp__work_close(&r.work); /* an INT8 net needs other buffers */
+        for (q.tables = 0; q.tables < 2; q.tables++) {
+            dp__net net;
+            q.params = &r.params;
+            q.flat = r.flat;
+            dp__source source = {&q, r.exec.row, quant_is_int8, quant_real, quant_int8};
+            CHECK(dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err) == DP_OK);
+            CHECK_INT(net.int8_linears, 13);
+            CHECK_INT(net.int8_tables, q.tables ? 3 : 0);
+            net_pass(&r, &net, 0, NULL);
+            if (!seen) memcpy(first[q.tables], r.work.logits, sizeof plain);
+            CHECK(net_same_bits(first[q.tables], r.work.logits, NET_TEXTS * 5));
+            double error = 0, norm = 0;
+            for (size_t i = 0; i < NET_TEXTS * 5; i++) {
+                double d = (double)r.work.logits[i] - (double)plain[i];
+                error += d * d;
+                norm += (double)plain[i] * (double)plain[i];
+            }
+            CHECK(error > 0 && sqrt(error / norm) < 0.05);
+            dp__source back = dp__source_net(&net);
+            for (size_t t = 0; t < r.params.count; t++) {
+                int8_t  a[50], b[50];
+                dp_real sa, sb;
+                const dp__tensor *x = &r.params.list[t];
+                CHECK_INT(back.is_int8(back.ctx, t), quant_is_int8(&q, t));
+                for (size_t i = 0; i < x->rows && quant_is_int8(&q, t); i++) {
+                    quant_int8(&q, t, i, 1, a, &sa, NULL);
+                    back.int8(back.ctx, t, i, 1, b, &sb, NULL);
+                    CHECK(memcmp(a, b, x->cols) == 0 && net_same_bits(&sa, &sb, 1));
+                }
+            }
+            dp__net_close(&net);
+        }
+        seen = 1;
+        net_done(&r);
+    }
+}
+
+/* ---- loading -------------------------------------------------------------------------------- */
+
+typedef struct netfiles { /* a model directory opened as far as [F1] goes */
+    dp_env          env;
+    dp__arena       arena;
+    void           *dir;
+    dp__store       store;
+    dp__config      config;
+    dp__params      params;
+    dp__binding     binding;
+    dp__file_source files;
+} netfiles;
+
+static dp_status netfiles_open(netfiles *f, const char *path, const dp_env *env, size_t new_from,
+                               int replace, dp_error *err) {
+    char  *text;
+    size_t bytes;
+    memset(f, 0, sizeof *f);
+    dp_status status = dp__env_init(env, &f->env, err);
+    dp__arena_init(&f->arena, &f->env.alloc);
+    if (status == DP_OK) status = f->env.io.open_dir(f->env.io.ctx, path, 0, &f->dir);
+    if (status == DP_OK)
+        status = dp__file_read(&f->env, f->dir, "config.json", 1 << 20, &f->arena, &text, &bytes, err);
+    if (status == DP_OK)
+        status = dp__config_parse(text, bytes, &f->arena, "config.json", &f->config, err);
+    if (status == DP_OK) status = dp__store_open(&f->store, &f->env, f->dir, &f->arena, err);
+    if (status == DP_OK) status = dp__params_init(&f->params, &f->config, &f->arena, err);
+    if (status == DP_OK)
+        status = dp__bind(&f->params, &f->store, new_from ? new_from : f->params.count, replace,
+                          &f->arena, &f->binding, err);
+    f->files.params = &f->params;
+    f->files.store = &f->store;
+    f->files.binding = &f->binding;
+    f->files.range = f->config.init_range;
+    return status;
+}
+
+static void netfiles_close(netfiles *f) {
+    dp__store_close(&f->store);
+    if (f->dir != NULL) f->env.io.close_dir(f->env.io.ctx, f->dir);
+    dp__arena_free(&f->arena);
+}
+
+/* Half precision files of two spellings, read into packed form and into a flat buffer. */
+static void test_network_disk(void) {
+    static const char *const names[] = {"f16", "bf16"};
+    for (size_t i = 0; i < 2; i++) {
+        netfiles f;
+        netrun   r;
+        vecfile  v;
+        dp_error err;
+        char     path[64];
+        dp__net  net;
+        snprintf(path, sizeof path, "tests/vectors/net_%s", names[i]);
+        dp_status status = netfiles_open(&f, path, NULL, 0, 0, &err);
+        CHECK_INT(status, DP_OK);
+        if (status != DP_OK) {
+            printf("        %s\n", err.text);
+            continue;
+        }
+        CHECK_INT(f.binding.missing, 0);
+        CHECK_INT(f.binding.ignored, 2);
+        vec_open(&v, names[i]);
+        double *data = v.data;
+        vec_setup(&v, &r);
+        f.files.row = r.exec.row;
+        dp__source source = dp__source_files(&f.files);
+        CHECK(dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err) == DP_OK);
+        net_pass(&r, &net, 0, NULL);
+        vec_compare(&v, "logits", r.work.logits, r.batch.texts * 5);
+        CHECK(dp__flat_fill(&r.params, &source, r.flat, &err) == DP_OK);
+        net_pass(&r, &net, 0, NULL);
+        v.data = data;
+        v.line = strstr(v.text, "\ntensor ");
+        vec_compare(&v, "logits", r.work.logits, r.batch.texts * 5);
+        dp__net_close(&net);
+        free(data);
+        free(v.text);
+        net_done(&r);
+        netfiles_close(&f);
+    }
+}
+
+/* A directory with config.json and one safetensors file, written from a list. */
+static void net_write_dir(const char *path, const char *config, const char *const *names,
+                     const char *const *types, const int64_t (*shapes)[2], size_t count,
+                     const float *values) {
+    char   header[32768], name[256];
+    size_t at = 0, offset = 0, n = 0;
+    at += (size_t)snprintf(header, sizeof header, "{");
+    for (size_t i = 0; i < count; i++) {
+        size_t size = (size_t)(shapes[i][0] * (shapes[i][1] ? shapes[i][1] : 1));
+        size_t item = strcmp(types[i], "I8") == 0 ? 1 : strcmp(types[i], "F32") == 0 ? 4 : 2;
+        at += (size_t)snprintf(header + at, sizeof header - at,
+                               "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%d", i ? "," : "", names[i],
+                               types[i], (int)shapes[i][0]);
+        if (shapes[i][1])
+            at += (size_t)snprintf(header + at, sizeof header - at, ",%d", (int)shapes[i][1]);
+        at += (size_t)snprintf(header + at, sizeof header - at, "],\"data_offsets\":[%d,%d]}",
+                               (int)offset, (int)(offset + size * item));
+        offset += size * item;
+        n += size;
+    }
+    at += (size_t)snprintf(header + at, sizeof header - at, "}");
+    snprintf(name, sizeof name, "%s/model.safetensors", path);
+    FILE    *f = fopen(name, "wb");
+    uint64_t length = at;
+    fwrite(&length, 8, 1, f);
+    fwrite(header, 1, at, f);
+    (void)n;
+    for (size_t i = 0, from = 0; i < count; i++) {
+        size_t size = (size_t)(shapes[i][0] * (shapes[i][1] ? shapes[i][1] : 1));
+        for (size_t j = 0; j < size; j++, from++) {
+            int8_t   q = (int8_t)(values[from] * 127);
+            uint16_t h = dp__f32_to_bf16(values[from]);
+            if (strcmp(types[i], "I8") == 0) fwrite(&q, 1, 1, f);
+            else if (strcmp(types[i], "F32") == 0) fwrite(&values[from], 4, 1, f);
+            else fwrite(&h, 2, 1, f);
+        }
+    }
+    fclose(f);
+    snprintf(name, sizeof name, "%s/config.json", path);
+    f = fopen(name, "wb");
+    fwrite(config, 1, strlen(config), f);
+    fclose(f);
+}
+
+#define BIND_MOST 32
+typedef struct bindcase { /* the tensors of a one-layer model, to be spoilt */
+    const char *names[BIND_MOST], *types[BIND_MOST];
+    int64_t     shapes[BIND_MOST][2];
+    float       values[2048];
+    size_t      count;
+    netrun      r;
+} bindcase;
+
+static const char bind_config[] =
+    "{\"model_type\":\"bert\",\"vocab_size\":7,\"hidden_size\":4,\"num_hidden_layers\":1,"
+    "\"num_attention_heads\":2,\"intermediate_size\":6,\"max_position_embeddings\":5,"
+    "\"type_vocab_size\":2}";
+
+static void bind_make(bindcase *c) {
+    static const size_t lengths[] = {3};
+    dp__config config = net_config(1, 4, 2, 6);
+    config.vocab = 7;
+    config.positions = 5;
+    config.classes = 2;
+    memset(c, 0, sizeof *c);
+    net_make(&c->r, config, DP_ISA_SCALAR, 1, 1, lengths, 1);
+    for (size_t t = 0; t < c->r.params.count; t++) {
+        const dp__tensor *x = &c->r.params.list[t];
+        c->names[t] = x->name;
+        c->types[t] = "F32";
+        c->shapes[t][0] = (int64_t)x->rows;
+        c->shapes[t][1] = x->dims == 2 ? (int64_t)x->cols : 0;
+    }
+    c->count = c->r.params.count;
+    for (size_t i = 0; i < 2048; i++) c->values[i] = net_uniform(1, (uint32_t)i) * 0.9f;
+}
+
+/* What opening and packing the spoilt directory gives; text must contain what. */
+static void bind_expect(bindcase *c, size_t new_from, dp_status expect, const char *what) {
+    char     dir[64], name[96];
+    netfiles f;
+    dp__net  net;
+    dp_error err;
+    const int64_t(*shapes)[2] = (const int64_t(*)[2])c->shapes;
+    memset(&err, 0, sizeof err);
+    snprintf(dir, sizeof dir, "/tmp/dpnetXXXXXX");
+    CHECK(mkdtemp(dir) != NULL);
+    net_write_dir(dir, bind_config, c->names, c->types, shapes, c->count, c->values);
+    dp_status status = netfiles_open(&f, dir, NULL, new_from, 0, &err);
+    if (status == DP_OK) {
+        f.files.row = c->r.exec.row;
+        dp__source source = dp__source_files(&f.files);
+        status = dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err);
+        if (status == DP_OK) dp__net_close(&net);
+    }
+    CHECK_INT(status, expect);
+    CHECK(strstr(err.text, what) != NULL);
+    if (strstr(err.text, what) == NULL) printf("        %s\n", err.text);
+    netfiles_close(&f);
+    snprintf(name, sizeof name, "%s/model.safetensors", dir);
+    remove(name);
+    snprintf(name, sizeof name, "%s/config.json", dir);
+    remove(name);
+    remove(dir);
+}
+
+static void test_network_bind(void) {
+    bindcase c;
+    size_t   q = dp__layer_tensor(0, DP__Q_W);
+    bind_make(&c);
+    bind_expect(&c, 0, DP_OK, "");
+    c.names[3] = "bert.embeddings.LayerNorm.gammas"; /* a name that the table has not */
+    bind_expect(&c, 0, DP_E_FORMAT, "bert.embeddings.LayerNorm.gammas");
+    c.names[3] = "bert.encoder.layer.1.output.dense.bias"; /* a layer too many */
+    bind_expect(&c, 0, DP_E_FORMAT, "bert.encoder.layer.1.output.dense.bias");
+    c.names[3] = "embeddings.word_embeddings.weight"; /* twice, in two spellings */
+    c.shapes[3][0] = 7;
+    c.shapes[3][1] = 4;
+    bind_expect(&c, 0, DP_E_FORMAT, "two tensors");
+    net_done(&c.r);
+    bind_make(&c);
+    c.names[3] = "bert.embeddings.LayerNorm.gamma"; /* old spelling */
+    bind_expect(&c, 0, DP_OK, "");
+    c.shapes[q][0] = 2; /* [2, 8] has as many numbers */
+    c.shapes[q][1] = 8;
+    bind_expect(&c, 0, DP_E_FORMAT, "query.weight");
+    c.shapes[q][0] = 16;
+    c.shapes[q][1] = 0;
+    bind_expect(&c, 0, DP_E_FORMAT, "query.weight");
+    net_done(&c.r);
+    bind_make(&c);
+    c.types[q] = "U16";
+    bind_expect(&c, 0, DP_E_UNSUPPORTED, "query.weight");
+    c.types[q] = "I8"; /* without its scale */
+    bind_expect(&c, 0, DP_E_FORMAT, "without scales");
+    for (int part = 0; part < 3; part++) { /* one, two, all of q, k, v */
+        static const char *const scales[] = {"bert.encoder.layer.0.attention.self.query.weight_scale",
+                                             "bert.encoder.layer.0.attention.self.key.weight_scale",
+                                             "bert.encoder.layer.0.attention.self.value.weight_scale"};
+        c.types[q + (size_t)part] = "I8";
+        c.names[c.count] = scales[part];
+        c.types[c.count] = "F32";
+        c.shapes[c.count][0] = 4;
+        c.shapes[c.count++][1] = 1;
+        bind_expect(&c, 0, DP_E_UNSUPPORTED, "");
+    }
+    c.shapes[c.count - 1][0] = 3;
+    bind_expect(&c, 0, DP_E_UNSUPPORTED, "scale");
+    c.shapes[c.count - 1][0] = 4;
+    c.types[q + 2] = "F32";
+    bind_expect(&c, 0, DP_E_FORMAT, "scale without");
+    net_done(&c.r);
+    bind_make(&c);
+    c.values[28 + 20 + 8 + 4 + 4 + 3] = NAN; /* in the query weight */
+    bind_expect(&c, 0, DP_E_FORMAT, "query.weight");
+    c.values[28 + 20 + 8 + 4 + 4 + 3] = -INFINITY;
+    bind_expect(&c, 0, DP_E_FORMAT, "query.weight");
+    net_done(&c.r);
+    bind_make(&c);
+    c.count -= 2; /* no classifier */
+    bind_expect(&c, 0, DP_E_FORMAT, "classifier.weight");
+    bind_expect(&c, dp__tail_tensor(&c.r.params, 0), DP_OK, "");
+    c.count -= 2; /* no pooler either */
+    bind_expect(&c, dp__tail_tensor(&c.r.params, 0), DP_OK, "");
+    c.count -= 1;
+    bind_expect(&c, dp__tail_tensor(&c.r.params, 0), DP_E_FORMAT, "output.LayerNorm.bias");
+    net_done(&c.r);
+}
+
+/* Every allocation of opening and packing fails once, and from there on. */
+static void test_network_load_memory(void) {
+    for (int for_ever = 0; for_ever < 2; for_ever++) {
+        dp_status status = DP_E_MEMORY;
+        size_t    points = 0;
+        for (size_t at = 1; status != DP_OK && at < 200; at++, points++) {
+            netfiles  f;
+            dp__net   net;
+            dp_error  err;
+            test_heap heap;
+            dp_env    env = net_env(DP_ISA_SCALAR, 1);
+            memset(&heap, 0, sizeof heap);
+            heap.fail_at = at;
+            heap.for_ever = for_ever;
+            env.alloc.alloc = test_heap_alloc;
+            env.alloc.free = test_heap_free;
+            env.alloc.ctx = &heap;
+            status = netfiles_open(&f, "tests/vectors/net_f16", &env, 0, 0, &err);
+            if (status == DP_OK) {
+                dp__source source = dp__source_files(&f.files);
+                f.files.row = &dp__rows[0];
+                source.row = &dp__rows[0];
+                status = dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err);
+                if (status == DP_OK) dp__net_close(&net);
+            }
+            CHECK(status == DP_OK || status == DP_E_MEMORY);
+            netfiles_close(&f);
+            CHECK_INT(heap.live_bytes, 0);
+        }
+        CHECK(status == DP_OK && points > 5);
+    }
+}
+
+/* ---- real size ------------------------------------------------------------------------------ */
+
+/* BERT-base geometry, eight texts of 1 to 512 tokens: sampled elements of every hidden state and
+ * gradient, and the norm of each. Long: only with DP_TEST_LONG. */
+static void base_compare(vecfile *v, int number, const char *name, const dp_real *x, size_t ld,
+                         size_t rows, size_t cols) {
+    char    label[128];
+    double  sum = 0;
+    size_t  n = rows * cols, most = strncmp(name, "grad", 4) == 0 ? 64 : 1024;
+    size_t  count = n > most ? most : n;
+    dp_real picked[1024];
+    for (size_t i = 0; i < count; i++) {
+        size_t at = n > most ? net_hash(77000u + (uint32_t)number, (uint32_t)i) % n : i;
+        picked[i] = x[at / cols * ld + at % cols];
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) sum += (double)x[i * ld + j] * (double)x[i * ld + j];
+    vec_compare(v, name, picked, count);
+    snprintf(label, sizeof label, "norm.%s", name);
+    double  torch_sum = 0, want = *v->data, norm = sqrt(sum);
+    sscanf(v->line, " tensor %*s %*u %*f %lf", &torch_sum);
+    CHECK(strncmp(v->line + 8, label, strlen(label)) == 0);
+    /* the norm of n values with relative error e each is right to e; ours may have 4 times the
+     * error of PyTorch's, or 2^-20 */
+    double limit = 4 * sqrt(torch_sum) + want * 0x1p-20;
+    if (strstr(name, "key.bias") != NULL) limit = 1e-6; /* 0 in exact arithmetic */
+    CHECK(fabs(norm - want) <= limit);
+    if (!(fabs(norm - want) <= limit)) printf("        %s: %.9g, %.9g\n", label, norm, want);
+    v->data++;
+    v->line = strstr(v->line + 1, "\ntensor ");
+}
+
+static void test_network_base(void) {
+    netrun  r;
+    vecfile v;
+    char    label[128];
+    int     number = 0;
+    if (!test_long()) {
+        test_skip("network_base", "only with DP_TEST_LONG=1: 3 GB, about 10 s");
+        return;
+    }
+    if (!vec_open(&v, "base")) return;
+    vec_setup(&v, &r);
+    double *data = v.data;
+    r.work.all_tokens = 1;
+    dp_real loss = (dp_real)net_pass(&r, &r.net, 1, NULL);
+    size_t  n = r.begin[r.batch.texts], texts = r.batch.texts;
+    for (int32_t l = 0; l <= r.config.layers; l++) {
+        dp__mat h = l < r.config.layers ? r.work.kept[l].x : r.work.kept[l - 1].y;
+        snprintf(label, sizeof label, "hidden%d", (int)l);
+        base_compare(&v, number++, label, h.p, h.ld, n, 768);
+    }
+    base_compare(&v, number++, "pooled", r.work.pooled.p, r.work.pooled.ld, texts, 768);
+    base_compare(&v, number++, "logits", r.work.logits, 41, texts, 41);
+    base_compare(&v, number++, "loss", &loss, 1, 1, 1);
+    for (size_t t = 0; t < r.params.count; t++) {
+        const dp__tensor *x = &r.params.list[t];
+        snprintf(label, sizeof label, "grad.%s", x->name);
+        base_compare(&v, number++, label, r.grad + x->offset, x->cols, x->rows, x->cols);
+    }
+    CHECK(v.line == NULL);
+    printf("    base: RMS error %.2f of PyTorch's over %.0f values, largest %.2f of its bound\n",
+           sqrt(v.pooled_ours / v.pooled_count), v.pooled_count, v.worst);
+    CHECK(v.pooled_count >= 10000 && v.pooled_ours <= 4 * v.pooled_count);
+    free(data);
+    free(v.text);
+    net_done(&r);
+}
+
 static const test tests_network[] = {
+    {"network_names", test_network_names},
+    {"network_draw", test_network_draw},
     {"network_vectors", test_network_vectors},
+    {"network_alone", test_network_alone},
+    {"network_threads", test_network_threads},
+    {"network_isa", test_network_isa},
+    {"network_last_layer", test_network_last_layer},
+    {"network_micro", test_network_micro},
+    {"network_cuts", test_network_cuts},
+    {"network_dropout", test_network_dropout},
+    {"network_direction", test_network_direction},
+    {"network_memory", test_network_memory},
+    {"network_packed", test_network_packed},
+    //{"network_int8", test_network_int8},
+    {"network_disk", test_network_disk},
+    {"network_bind", test_network_bind},
+    {"network_load_memory", test_network_load_memory},
+    {"network_base", test_network_base},
 };
