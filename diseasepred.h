@@ -7723,7 +7723,7 @@ static dp_status dp__bind_check(const dp__params *p, size_t t, const dp__binding
         return dp__tensor_refuse(err, DP_E_FORMAT, s, "a scale without an INT8 tensor");
     }
     if (e->dtype != DP__I8 || x->dims != 2)
-        return dp__tensor_refuse(err, DP_E_UNSUPPORTED, e, "the type of this tensor is not supported");
+        return dp__tensor_refuse(err, DP_E_UNSUPPORTED, e, "a tensor of this type is not supported");
     if (s == NULL) return dp__tensor_refuse(err, DP_E_FORMAT, e, "an INT8 tensor without scales");
     int column = s->dims == 2 && s->shape[1] == 1;
     if ((s->dims != 1 && !column) || s->shape[0] != x->rows || s->dtype == DP__I8 ||
@@ -7796,6 +7796,13 @@ typedef struct dp__layer {
     dp__norm   norm2;
 } dp__layer;
 
+typedef struct dp__slot { /* a Linear from a row on, a table, or a vector */
+    const dp__linear *linear;
+    const dp__table  *table;
+    const dp_real    *vector;
+    size_t            row;
+} dp__slot;
+
 typedef struct dp__net {
     const dp__config *config;
     const dp__params *params;
@@ -7803,6 +7810,7 @@ typedef struct dp__net {
     dp__norm          embed_norm;
     dp__layer        *layers; /* [L] */
     dp__linear        pooler, classifier;
+    dp__slot         *slots;  /* [count] where each tensor of the table stands */
     const dp_real    *flat;   /* the flat buffer while training; NULL: packed forms below */
     const dp__row    *row;    /* that INT8 weights are packed for */
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
@@ -7875,16 +7883,23 @@ static void dp__build_rows(dp__builder *b, size_t t, size_t row, size_t rows, vo
 
 /* count values of the vectors t, t + 1, ... laid end to end. */
 static const dp_real *dp__build_vector(dp__builder *b, size_t t, size_t count) {
-    if (b->net->flat != NULL) return b->net->flat + b->net->params->list[t].offset;
-    dp_real *to = (dp_real *)dp__carve(&b->carve, count, sizeof *to);
-    if (b->stage != NULL) dp__build_rows(b, t, 0, count, to, NULL);
-    return to;
+    const dp__tensor *x = &b->net->params->list[t];
+    const dp_real    *at = b->net->flat != NULL ? b->net->flat + x->offset : NULL;
+    if (at == NULL) {
+        dp_real *to = (dp_real *)dp__carve(&b->carve, count, sizeof *to);
+        if (b->stage != NULL) dp__build_rows(b, t, 0, count, to, NULL);
+        at = to;
+    }
+    for (size_t i = 0; i * x->rows < count && at != NULL; i++)
+        b->net->slots[t + i].vector = at + i * x->rows;
+    return at;
 }
 
 static void dp__build_table(dp__builder *b, size_t t, dp__table *x) {
     const dp__tensor *tensor = &b->net->params->list[t];
     memset(x, 0, sizeof *x);
     x->rows = tensor->rows;
+    b->net->slots[t].table = x;
     if (b->net->flat != NULL) {
         x->raw = b->net->flat + tensor->offset;
     } else if (b->source->is_int8(b->source->ctx, t)) {
@@ -7905,6 +7920,8 @@ static void dp__build_table(dp__builder *b, size_t t, dp__table *x) {
 static void dp__net_close(dp__net *net) {
     if (net->layers != NULL)
         dp__free(&net->alloc, net->layers, (size_t)net->params->layers, sizeof *net->layers);
+    if (net->slots != NULL)
+        dp__free(&net->alloc, net->slots, net->params->count, sizeof *net->slots);
     if (net->memory != NULL) dp__free(&net->alloc, net->memory, net->bytes, 1);
     memset(net, 0, sizeof *net);
 }
@@ -7924,6 +7941,10 @@ static void dp__build_linear(dp__builder *b, dp__linear *x, size_t weight, size_
     x->out = out;
     x->in = tensor->cols;
     x->bias = dp__build_vector(b, bias, out);
+    for (size_t i = 0; i * tensor->rows < out; i++) {
+        b->net->slots[weight + i].linear = x;
+        b->net->slots[weight + i].row = i * tensor->rows;
+    }
     if (b->net->flat != NULL) {
         x->raw = b->net->flat + tensor->offset;
     } else if (b->source->is_int8(b->source->ctx, weight)) {
@@ -7978,7 +7999,8 @@ static void dp__build_walk(dp__builder *b) {
 }
 
 /* A net over config and params, which must outlive it. With flat: bound to that buffer, source
- * NULL. Else packed from the source into memory of its own. On failure net is empty. */
+ * NULL. Else packed from the source into memory of its own. On failure net is empty.
+ * Trap: slots point into net itself, so it must stay where it is. */
 static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__config *config,
                               const dp__params *params, const dp_real *flat,
                               const dp__source *source, dp_error *err) {
@@ -7995,8 +8017,13 @@ static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__con
     b.source = source;
     b.err = err;
     net->layers = (dp__layer *)dp__alloc(alloc, (size_t)params->layers, sizeof *net->layers);
-    if (net->layers == NULL) return dp__no_memory(err);
+    net->slots = (dp__slot *)dp__alloc(alloc, params->count, sizeof *net->slots);
+    if (net->layers == NULL || net->slots == NULL) {
+        dp__net_close(net);
+        return dp__no_memory(err);
+    }
     memset(net->layers, 0, (size_t)params->layers * sizeof *net->layers);
+    memset(net->slots, 0, params->count * sizeof *net->slots);
     dp__build_walk(&b);
     if (flat != NULL) return DP_OK;
     net->bytes = b.carve.at;
@@ -8014,31 +8041,6 @@ static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__con
     return b.status;
 }
 
-/* A flat buffer as a source: a trained model is packed from it. */
-typedef struct dp__flat_source {
-    const dp__params *params;
-    const dp_real    *flat;
-} dp__flat_source;
-
-static int dp__flat_is_int8(void *ctx, size_t t) {
-    (void)ctx;
-    (void)t;
-    return 0;
-}
-
-static dp_status dp__flat_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
-                               dp_error *err) {
-    const dp__flat_source *s = (const dp__flat_source *)ctx;
-    const dp__tensor      *x = &s->params->list[t];
-    (void)err;
-    memcpy(to, s->flat + x->offset + row * x->cols, rows * x->cols * sizeof *to);
-    return DP_OK;
-}
-
-static dp__source dp__source_flat(dp__flat_source *flat) {
-    dp__source s = {flat, NULL, dp__flat_is_int8, dp__flat_real, NULL};
-    return s;
-}
 /* A source of weights: the files for what they have, drawn numbers for what they lack. */
 typedef struct dp__file_source {
     const dp__params  *params;
@@ -8095,78 +8097,18 @@ static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t
     return ((const int8_t *)b)[j * k + p];
 }
 
-/* Where tensor t of the table stands in a net: a Linear from a row on, a table, or a vector. */
-typedef struct dp__home {
-    const dp__linear *linear;
-    const dp__table  *table;
-    const dp_real    *vector;
-    size_t            row;
-} dp__home;
-
-static dp__home dp__home_vector(const dp_real *vector) {
-    dp__home x = {NULL, NULL, vector, 0};
-    return x;
-}
-
-static dp__home dp__home_weight(const dp__linear *linear, size_t row) {
-    dp__home x = {linear, NULL, NULL, row};
-    return x;
-}
-
-/* part DP__Q_W, DP__K_W or DP__V_W: the fused Linear and its first row. */
-static dp__home dp__home_query(const dp__layer *l, int part, size_t width) {
-    if (l->qkv.out > 0) return dp__home_weight(&l->qkv, (size_t)(part - DP__Q_W) * width);
-    if (part == DP__Q_W) return dp__home_weight(&l->q, 0);
-    return dp__home_weight(&l->kv, (size_t)(part - DP__K_W) * width);
-}
-
-static dp__home dp__home_in_layer(const dp__layer *l, int part, size_t width) {
-    dp__home x;
-    switch (part) {
-    case DP__Q_W: case DP__K_W: case DP__V_W: return dp__home_query(l, part, width);
-    case DP__Q_B: case DP__K_B: case DP__V_B:
-        x = dp__home_query(l, part - DP__Q_B + DP__Q_W, width);
-        return dp__home_vector(x.linear->bias + x.row);
-    case DP__MIX_W: return dp__home_weight(&l->mix, 0);
-    case DP__MIX_B: return dp__home_vector(l->mix.bias);
-    case DP__NORM1_GAIN: return dp__home_vector(l->norm1.gain);
-    case DP__NORM1_BIAS: return dp__home_vector(l->norm1.bias);
-    case DP__UP_W: return dp__home_weight(&l->up, 0);
-    case DP__UP_B: return dp__home_vector(l->up.bias);
-    case DP__DOWN_W: return dp__home_weight(&l->down, 0);
-    case DP__DOWN_B: return dp__home_vector(l->down.bias);
-    case DP__NORM2_GAIN: return dp__home_vector(l->norm2.gain);
-    default: return dp__home_vector(l->norm2.bias);
-    }
-}
-
-static dp__home dp__net_home(const dp__net *net, size_t t) {
-    size_t    tail = dp__tail_tensor(net->params, 0), in = t - DP__HEAD_PARTS;
-    dp__home table = {NULL, NULL, NULL, 0};
-    if (t >= DP__HEAD_PARTS && t < tail)
-        return dp__home_in_layer(&net->layers[in / DP__LAYER_PARTS], (int)(in % DP__LAYER_PARTS),
-                                  (size_t)net->config->hidden);
-    if (t == DP__EMBED_GAIN) return dp__home_vector(net->embed_norm.gain);
-    if (t == DP__EMBED_BIAS) return dp__home_vector(net->embed_norm.bias);
-    if (t == tail + DP__POOL_W) return dp__home_weight(&net->pooler, 0);
-    if (t == tail + DP__POOL_B) return dp__home_vector(net->pooler.bias);
-    if (t == tail + DP__CLASS_W) return dp__home_weight(&net->classifier, 0);
-    if (t == tail + DP__CLASS_B) return dp__home_vector(net->classifier.bias);
-    table.table = t == DP__WORDS ? &net->words : t == DP__PLACES ? &net->places : &net->types;
-    return table;
-}
-
 /* A net as a source, for saving, training and quantizing. An INT8 tensor is read as INT8, or as
  * the real numbers that it stands for. */
 static int dp__net_is_int8(void *ctx, size_t t) {
-    dp__home x = dp__net_home((const dp__net *)ctx, t);
-    return (x.linear != NULL && x.linear->packed8 != NULL) || (x.table != NULL && x.table->raw8 != NULL);
+    const dp__slot *x = &((const dp__net *)ctx)->slots[t];
+    if (x->table != NULL) return x->table->raw8 != NULL;
+    return x->linear != NULL && x->linear->packed8 != NULL;
 }
 
 static dp_status dp__net_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
                               dp_real *scale, dp_error *err) {
     const dp__net *net = (const dp__net *)ctx;
-    dp__home      x = dp__net_home(net, t);
+    dp__slot       x = net->slots[t];
     size_t         cols = net->params->list[t].cols;
     (void)err;
     for (size_t i = 0; i < rows; i++) {
@@ -8184,7 +8126,7 @@ static dp_status dp__net_int8(void *ctx, size_t t, size_t row, size_t rows, int8
 static dp_status dp__net_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
                               dp_error *err) {
     const dp__net    *net = (const dp__net *)ctx;
-    dp__home         x = dp__net_home(net, t);
+    dp__slot          x = net->slots[t];
     const dp__tensor *tensor = &net->params->list[t];
     const dp__linear *l = x.linear;
     (void)err;
@@ -8199,7 +8141,8 @@ static dp_status dp__net_real(void *ctx, size_t t, size_t row, size_t rows, dp_r
             if (x.vector != NULL) to[p] = x.vector[j];
             else if (x.table != NULL) to[p] = dp__table_at(x.table, j, tensor->cols, p);
             else if (l->packed != NULL) to[p] = *dp__packed_at(l->packed, l->out, l->in, j, p);
-            else to[p] = l->scale[j] * (dp_real)dp__packed8_at(net->row, l->packed8, l->out, l->in, j, p);
+            else to[p] = l->scale[j] * (dp_real)dp__packed8_at(net->row, l->packed8, l->out,
+                                                               l->in, j, p);
         }
     }
     return DP_OK;
@@ -8771,6 +8714,34 @@ static void dp__embed_backward_all(const dp__pass *s, dp__mat dy) {
 }
 #endif
 
+/* c [m, n] = a [m, k] * b. */
+static dp__mm dp__mm_of(dp__mat c, dp__mat a, const dp_real *b, int b_form, size_t ldb, size_t m,
+                        size_t n, size_t k) {
+    dp__mm op;
+    memset(&op, 0, sizeof op);
+    op.c = c.p;
+    op.ldc = c.ld;
+    op.a = a.p;
+    op.a_row = a.ld;
+    op.a_k = 1;
+    op.b = b;
+    op.b_form = b_form;
+    op.ldb = ldb;
+    op.m = m;
+    op.n = n;
+    op.k = k;
+    return op;
+}
+
+/* c [m, n] += a^T * b, a [k, m], b [k, n]. */
+static dp__mm dp__mm_outer(dp__mat c, dp__mat a, dp__mat b, size_t m, size_t n, size_t k) {
+    dp__mm op = dp__mm_of(c, a, b.p, DP__B_KN, b.ld, m, n, k);
+    op.a_row = 1;
+    op.a_k = a.ld;
+    op.accumulate = 1;
+    return op;
+}
+
 /* ---- linear ---------------------------------------------------------------------------------
  * y[m, out] = act(x[m, in] * W[out, in]^T + bias) or ... + residual. */
 
@@ -8782,19 +8753,9 @@ typedef struct dp__finish { /* what is done to a product while it is at hand */
 
 static void dp__linear_run(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y, dp__mat x,
                            const dp__finish *finish) {
-    dp__mm op;
-    memset(&op, 0, sizeof op);
-    op.c = y.p;
-    op.ldc = y.ld;
-    op.a = x.p;
-    op.a_row = x.ld;
-    op.a_k = 1;
-    op.b = l->packed != NULL ? l->packed : l->raw;
-    op.b_form = l->packed != NULL ? DP__B_PACKED : DP__B_NK;
-    op.ldb = l->in;
-    op.m = m;
-    op.n = l->out;
-    op.k = l->in;
+    int    form = l->packed != NULL ? DP__B_PACKED : DP__B_NK;
+    dp__mm op = dp__mm_of(y, x, l->packed != NULL ? l->packed : l->raw, form, l->in, m, l->out,
+                          l->in);
     op.bias = l->bias;
     op.residual = finish->residual.p;
     op.ldr = finish->residual.ld;
@@ -8836,20 +8797,8 @@ static void dp__linear_residual(const dp__pass *s, const dp__linear *l, const dp
  *   dW[out, in] += sum over tokens of dy[., out] x[., in],   dbias[out] += sum of dy[., out]. */
 static void dp__linear_weight_grad(const dp__pass *s, const dp__linear *l, const dp__tokens *rows,
                                    dp__mat dy, dp__mat x) {
-    dp__mm op;
-    memset(&op, 0, sizeof op);
-    op.c = dp__grad_of(s, l->raw);
-    op.ldc = l->in;
-    op.a = dy.p;
-    op.a_row = 1;
-    op.a_k = dy.ld;
-    op.b = x.p;
-    op.b_form = DP__B_KN;
-    op.ldb = x.ld;
-    op.m = l->out;
-    op.n = l->in;
-    op.k = rows->m;
-    op.accumulate = 1;
+    dp__mat dw = {dp__grad_of(s, l->raw), l->in};
+    dp__mm  op = dp__mm_outer(dw, dy, x, l->out, l->in, rows->m);
     op.cuts = rows->cuts;
     op.cut_count = rows->cut_count;
     dp__matmul(s->exec, &op);
@@ -8860,19 +8809,7 @@ static void dp__linear_weight_grad(const dp__pass *s, const dp__linear *l, const
 /* Differentiates y = x * W^T + bias by x: dx[m, in] = dy[m, out] * W[out, in] (+ residual). */
 static void dp__linear_input_grad(const dp__pass *s, const dp__linear *l, size_t m, dp__mat dx,
                                   dp__mat dy, dp__mat residual) {
-    dp__mm op;
-    memset(&op, 0, sizeof op);
-    op.c = dx.p;
-    op.ldc = dx.ld;
-    op.a = dy.p;
-    op.a_row = dy.ld;
-    op.a_k = 1;
-    op.b = l->raw;
-    op.b_form = DP__B_KN;
-    op.ldb = l->in;
-    op.m = m;
-    op.n = l->in;
-    op.k = l->out;
+    dp__mm op = dp__mm_of(dx, dy, l->raw, DP__B_KN, l->in, m, l->in, l->out);
     op.residual = residual.p;
     op.ldr = residual.ld;
     dp__matmul(s->exec, &op);
@@ -8968,18 +8905,7 @@ static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size
 /* c [m, n] = a [m, k] * packed b. */
 static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp_real *packed,
                              size_t m, size_t n, size_t k) {
-    dp__mm op;
-    memset(&op, 0, sizeof op);
-    op.c = c.p;
-    op.ldc = c.ld;
-    op.a = a.p;
-    op.a_row = a.ld;
-    op.a_k = 1;
-    op.b = packed;
-    op.b_form = DP__B_PACKED;
-    op.m = m;
-    op.n = n;
-    op.k = k;
+    dp__mm op = dp__mm_of(c, a, packed, DP__B_PACKED, 0, m, n, k);
     dp__matmul_serial(h->alone.row, &op, h->scratch);
 }
 
@@ -9021,19 +8947,7 @@ static void dp__attention_block(const dp__head *h, const dp__attention *a, size_
 /* c [m, n] (+)= a^T * b, a [k, m], b [k, n]. */
 static void dp__head_outer(const dp__head *h, dp__mat c, dp__mat a, dp__mat b, size_t m,
                            size_t n, size_t k, int accumulate) {
-    dp__mm op;
-    memset(&op, 0, sizeof op);
-    op.c = c.p;
-    op.ldc = c.ld;
-    op.a = a.p;
-    op.a_row = 1;
-    op.a_k = a.ld;
-    op.b = b.p;
-    op.b_form = DP__B_KN;
-    op.ldb = b.ld;
-    op.m = m;
-    op.n = n;
-    op.k = k;
+    dp__mm op = dp__mm_outer(c, a, b, m, n, k);
     op.accumulate = accumulate;
     dp__matmul_serial(h->alone.row, &op, h->scratch);
 }
@@ -9092,7 +9006,7 @@ static void dp__attention_task(void *arg, int32_t tid, int32_t threads) {
     memset(&h, 0, sizeof h);
     dp__head_open(&h, a, tid);
     for (size_t b = 0; b < texts; b++)
-        total += (double)heads * (double)(asks[b + 1] - asks[b]) * (double)(begin[b + 1] - begin[b]);
+        total += (double)(heads * (asks[b + 1] - asks[b])) * (double)(begin[b + 1] - begin[b]);
     double first = total / (double)threads * (double)tid;
     double last = tid + 1 == threads ? 2 * total : total / (double)threads * (double)(tid + 1);
     for (size_t b = 0; b < texts; b++) {
@@ -9307,11 +9221,13 @@ static dp_status dp__work_reserve(dp__work *w, const dp__exec *exec, const dp__n
     w->train = train;
     dp__carve_work(w, &c, exec, net);
     size_t bytes = c.at;
-    if (!c.too_big && (w->limit == 0 || bytes <= w->limit)) w->memory = dp__alloc(&w->alloc, bytes, 1);
+    int fits = w->limit == 0 || bytes <= w->limit;
+    if (!c.too_big && fits) w->memory = dp__alloc(&w->alloc, bytes, 1);
     if (w->memory == NULL) {
         w->tokens = w->texts = w->longest = 0;
-        return c.too_big || w->limit == 0 || bytes <= w->limit ? dp__no_memory(err)
-            : dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than the limit");
+        return fits || c.too_big
+                   ? dp__no_memory(err)
+                   : dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than allowed");
     }
     w->bytes = bytes;
     c.p = (char *)w->memory;
