@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef MEMORY_FILES
 #define MEMORY_FILES 1100
+#endif
 
 typedef struct memory_file {
     char   name[208];

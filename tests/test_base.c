@@ -32,6 +32,68 @@ static void test_size_triples(void) {
     CHECK(dp__round_up(65, 64, &up) && up == 128);
 }
 
+/* ---- memory and sentences ----------------------------------------------------------------- */
+
+static void test_mem_arena(void) {
+    test_heap heap;
+    memset(&heap, 0, sizeof heap);
+    dp_alloc  alloc = {test_heap_alloc, test_heap_free, &heap};
+    dp__arena arena;
+    dp__arena_init(&arena, &alloc);
+    unsigned char *last = NULL;
+    for (size_t n = 1; n < 3000; n += 7) {
+        unsigned char *p = (unsigned char *)dp__arena_get(&arena, n, 3);
+        CHECK(p != NULL && (uintptr_t)p % 64 == 0 && p != last);
+        for (size_t i = 0; i < 3 * n; i++) CHECK(p[i] == 0);
+        memset(p, 0xFF, 3 * n);
+        last = p;
+    }
+    CHECK_INT(arena.total, heap.live_bytes);
+    CHECK(dp__arena_get(&arena, SIZE_MAX / 2, 3) == NULL);
+    CHECK(dp__arena_get(&arena, SIZE_MAX, 1) == NULL);
+    CHECK(dp__arena_get(&arena, SIZE_MAX - 64, 1) == NULL);
+    heap.fail_at = heap.calls + 1;
+    CHECK(dp__arena_get(&arena, 100000, 1) == NULL);
+    CHECK(dp__arena_get(&arena, 100000, 1) != NULL); /* usable afterwards */
+    dp__arena_free(&arena);
+    CHECK_INT(heap.live_bytes, 0);
+}
+
+static void test_mem_buffer(void) {
+    test_heap heap;
+    memset(&heap, 0, sizeof heap);
+    dp_alloc   alloc = {test_heap_alloc, test_heap_free, &heap};
+    dp__buffer b;
+    dp__buffer_init(&b, &alloc);
+    for (int i = 0; i < 5000; i++) {
+        char c = (char)i;
+        if (i == 300) heap.fail_at = heap.calls + 1;
+        if (!dp__buffer_add(&b, &c, 1)) CHECK(dp__buffer_add(&b, &c, 1));
+    }
+    CHECK_INT(b.n, 5000);
+    for (int i = 0; i < 5000; i++) CHECK(b.p[i] == (char)i);
+    CHECK(!dp__buffer_reserve(&b, SIZE_MAX) && b.n == 5000);
+    dp__buffer_free(&b);
+    CHECK_INT(heap.live_bytes, 0);
+}
+
+static void test_text_sentences(void) {
+    char      name[80], tiny[5];
+    dp_error  err;
+    dp__where where = {"m\n\\", 96, name, sizeof name};
+    memset(name, 'x', sizeof name);
+    CHECK(dp__fail_at(&err, DP_E_FORMAT, "S9", &where, "a hole") == DP_E_FORMAT);
+    CHECK_TEXT(err.file, "m\\x0a\\x5c");
+    CHECK(err.place == 96 && strcmp(err.rule, "S9") == 0 && err.code == DP_E_FORMAT);
+    name[64] = 0; /* names are cut at 64 bytes */
+    CHECK(strncmp(err.text, "m\\x0a\\x5c: byte 96: rule S9: a hole: 'xxxx", 42) == 0);
+    CHECK(strstr(err.text, name) != NULL && strcmp(strstr(err.text, name) + 64, "...'") == 0);
+    CHECK(dp__fail_at(NULL, DP_E_IO, "", &where, "x") == DP_E_IO);
+    dp__text t = {tiny, sizeof tiny, 0};
+    dp__text_add(&t, "abcdefgh");
+    CHECK_TEXT(tiny, "abcd");
+}
+
 /* ---- numbers ------------------------------------------------------------------------------ */
 
 static int test_same_double(double a, double b) {
@@ -239,8 +301,379 @@ static void test_sha_vectors(void) {
     free(million);
 }
 
+/* ---- files -------------------------------------------------------------------------------- */
+
+#include <dirent.h>
+
+/* A new directory; the caller removes it by files_drop. */
+static void files_new(char path[64]) {
+    snprintf(path, 64, "build/files-XXXXXX");
+    if (mkdtemp(path) != NULL) return;
+    snprintf(path, 64, "/tmp/files-XXXXXX");
+    if (mkdtemp(path) == NULL) abort();
+}
+
+/* Counts (and with remove, deletes) the entries whose names hold part. */
+static int files_count(const char *path, const char *part, int remove_them) {
+    DIR *d = opendir(path);
+    int  n = 0;
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        if (strstr(e->d_name, part) == NULL) continue;
+        n++;
+        if (remove_them && unlinkat(dirfd(d), e->d_name, 0) != 0)
+            unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+    }
+    if (d != NULL) closedir(d);
+    return n;
+}
+
+static void files_drop(const char *path) {
+    files_count(path, "", 1);
+    rmdir(path);
+}
+
+static void files_env(dp_env *env, int follow) {
+    dp_env   in;
+    dp_error err;
+    DP_CLEAR(in);
+    in.follow_links = follow;
+    CHECK(dp__env_init(&in, env, &err) == DP_OK);
+}
+
+/* What stands in a file, or the status as a negative number. */
+static long files_read(const dp_env *env, void *dir, const char *name, char to[32]) {
+    dp__arena arena;
+    dp_error  err;
+    char     *text = NULL;
+    size_t    bytes = 0;
+    dp__arena_init(&arena, &env->alloc);
+    dp_status status = dp__file_read(env, dir, name, 31, &arena, &text, &bytes, &err);
+    memset(to, 0, 32);
+    if (status == DP_OK) memcpy(to, text, bytes);
+    else CHECK(err.code == status && strcmp(err.file, name) == 0);
+    dp__arena_free(&arena);
+    return status == DP_OK ? (long)bytes : -(long)status;
+}
+
+static void test_file_round_trip(void) {
+    char   path[64], to[32], sub[80];
+    dp_env env;
+    void  *dir = NULL;
+    struct stat st;
+    dp_error err;
+    uint64_t space = 0;
+    files_new(path);
+    files_env(&env, 0);
+    CHECK(dp__dir_open(&env, path, 0, &dir, &err) == DP_OK);
+    CHECK(dp__file_write(&env, dir, "a", "first", 5, &err) == DP_OK);
+    CHECK(dp__file_write(&env, dir, "a", "second!", 7, &err) == DP_OK);
+    CHECK(files_read(&env, dir, "a", to) == 7 && strcmp(to, "second!") == 0);
+    CHECK(dp__file_write(&env, dir, "empty", "", 0, &err) == DP_OK);
+    CHECK(files_read(&env, dir, "empty", to) == 0);
+    snprintf(sub, sizeof sub, "%s/a", path);
+    CHECK(stat(sub, &st) == 0 && (st.st_mode & 0777) == 0600); /* F7 */
+    CHECK_INT(files_count(path, "", 0), 2);
+    CHECK(env.io.free_space(env.io.ctx, dir, &space) == DP_OK && space > 0);
+    CHECK(env.io.remove(env.io.ctx, dir, "a") == DP_OK);
+    CHECK(env.io.remove(env.io.ctx, dir, "a") == DP_E_NOT_FOUND);
+    CHECK_INT(files_read(&env, dir, "a", to), -DP_E_NOT_FOUND);
+    void *file = NULL;
+    CHECK(env.io.create(env.io.ctx, dir, "b", &file) == DP_OK);
+    CHECK_INT(files_count(path, "b.tmp-", 0), 1);
+    CHECK(env.io.append(env.io.ctx, file, "x", 1) == DP_OK);
+    env.io.abort(env.io.ctx, file);
+    CHECK_INT(files_count(path, "b", 0), 0);
+    env.io.close_dir(env.io.ctx, dir);
+    CHECK(dp__dir_open(&env, sub, 0, &dir, &err) == DP_E_NOT_FOUND);
+    CHECK(dp__dir_open(&env, sub, 1, &dir, &err) == DP_OK); /* made */
+    env.io.close_dir(env.io.ctx, dir);
+    CHECK(dp__dir_open(&env, sub, 1, &dir, &err) == DP_OK); /* it is there already */
+    env.io.close_dir(env.io.ctx, dir);
+    CHECK(dp__dir_open(&env, NULL, 0, &dir, &err) == DP_E_ARG);
+    files_drop(path);
+}
+
+/* F2, F3, F5 and the limit of a whole file. */
+static void test_file_odd(void) {
+    char     path[64], to[32], sub[80];
+    dp_env   env, follow;
+    void    *dir = NULL, *file = NULL;
+    dp_error err;
+    uint64_t bytes = 0;
+    files_new(path);
+    files_env(&env, 0);
+    files_env(&follow, 1);
+    CHECK(dp__dir_open(&env, path, 0, &dir, &err) == DP_OK);
+    CHECK(dp__file_write(&env, dir, "plain", "0123456789", 10, &err) == DP_OK);
+    snprintf(sub, sizeof sub, "%s/link", path);
+    CHECK(symlink("plain", sub) == 0);
+    CHECK_INT(files_read(&env, dir, "link", to), -DP_E_UNSUPPORTED);
+    dp__io_fail(&err, DP_E_UNSUPPORTED, "link");
+    CHECK(strcmp(err.rule, "F2") == 0 && strstr(err.text, "--follow-links") != NULL);
+    CHECK(files_read(&follow, dir, "link", to) == 10);
+    snprintf(sub, sizeof sub, "%s/fifo", path);
+    CHECK(mkfifo(sub, 0600) == 0);
+    CHECK_INT(files_read(&env, dir, "fifo", to), -DP_E_FORMAT); /* and does not wait */
+    snprintf(sub, sizeof sub, "%s/dir", path);
+    CHECK(mkdir(sub, 0700) == 0);
+    CHECK_INT(files_read(&env, dir, "dir", to), -DP_E_FORMAT);
+    snprintf(sub, sizeof sub, "%s/zero", path);
+    CHECK(symlink("/dev/zero", sub) == 0);
+    CHECK_INT(files_read(&follow, dir, "zero", to), -DP_E_FORMAT);
+    static const char text[33] = "01234567890123456789012345678901";
+    for (size_t n = 30; n <= 32; n++) { /* limit 31: below, at, above */
+        CHECK(dp__file_write(&env, dir, "sized", text, n, &err) == DP_OK);
+        CHECK_INT(files_read(&env, dir, "sized", to), n <= 31 ? (long)n : -DP_E_LIMIT);
+    }
+    for (int grows = 0; grows < 2; grows++) { /* F5: the size changes under our hands */
+        snprintf(sub, sizeof sub, "%s/plain", path);
+        CHECK(dp__file_write(&env, dir, "plain", "0123456789", 10, &err) == DP_OK);
+        CHECK(dp__file_open(&env, dir, "plain", &file, &bytes, &err) == DP_OK && bytes == 10);
+        CHECK(env.io.pread(env.io.ctx, file, 4, to, 6) == DP_OK && memcmp(to, "456789", 6) == 0);
+        CHECK(env.io.pread(env.io.ctx, file, 4, to, 7) == DP_E_ARG);
+        CHECK(env.io.pread(env.io.ctx, file, 11, to, 0) == DP_E_ARG);
+        CHECK(env.io.pread(env.io.ctx, file, UINT64_MAX, to, 1) == DP_E_ARG);
+        CHECK(truncate(sub, grows ? 11 : 9) == 0);
+        CHECK_INT(env.io.pread(env.io.ctx, file, 0, to, 4), DP_E_IO);
+        env.io.close(env.io.ctx, file);
+    }
+    env.io.close_dir(env.io.ctx, dir);
+    files_drop(path);
+}
+
+/* F1 */
+static void test_file_names(void) {
+    static const char *const good[] = {"a", "model-00001-of-00002.safetensors", "...", "a b", ".x",
+                                       "\xc3\xa9", "console", "nullx", "com", "com10", "lptx"};
+    static const char *const bad[] = {"", ".", "..", "a/b", "/a", "../a", "a\\b", "c:a", "a\n",
+                                      "\x7f", "\x01", "con", "NUL", "Aux.txt", "prn.", "com1",
+                                      "LPT9.x", "com0"};
+    char long_name[DP__NAME_BYTES + 2];
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) CHECK(dp__file_name_ok(good[i]));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (dp__file_name_ok(bad[i])) printf("    %s\n", bad[i]);
+        CHECK(!dp__file_name_ok(bad[i]));
+    }
+    memset(long_name, 'x', sizeof long_name);
+    for (int more = -1; more <= 1; more++) {
+        long_name[DP__NAME_BYTES + more] = 0;
+        CHECK_INT(dp__file_name_ok(long_name), more <= 0);
+        long_name[DP__NAME_BYTES + more] = 'x';
+    }
+    dp_env   env;
+    dp_error err;
+    void    *dir = NULL, *file = NULL;
+    uint64_t bytes;
+    char     path[64];
+    files_new(path);
+    files_env(&env, 0);
+    CHECK(dp__dir_open(&env, path, 0, &dir, &err) == DP_OK);
+    CHECK(env.io.open(env.io.ctx, dir, "../x", &file, &bytes) == DP_E_ARG);
+    CHECK(env.io.create(env.io.ctx, dir, "../x", &file) == DP_E_ARG);
+    CHECK(env.io.remove(env.io.ctx, dir, "../x") == DP_E_ARG);
+    env.io.close_dir(env.io.ctx, dir);
+    files_drop(path);
+}
+
+/* The system with faults: the n-th call fails, once or for ever. Short: write and pread do half. */
+static struct {
+    int calls, fail_at, for_ever, code, cut, unlinks_failed, live, fds;
+} faults;
+
+static int faulty(void) {
+    int n = ++faults.calls;
+    if (!faults.fail_at || n < faults.fail_at || (n > faults.fail_at && !faults.for_ever)) return 0;
+    errno = faults.code;
+    return 1;
+}
+
+static int fault_open(const char *path, int flags) {
+    int fd = faulty() ? -1 : open(path, flags);
+    faults.fds += fd >= 0;
+    return fd;
+}
+static int fault_openat(int dir, const char *name, int flags, mode_t mode) {
+    int fd = faulty() ? -1 : openat(dir, name, flags, mode);
+    faults.fds += fd >= 0;
+    return fd;
+}
+static int fault_mkdir(const char *path, mode_t mode) {
+    return faulty() ? -1 : mkdir(path, mode);
+}
+static int fault_fstat(int fd, struct stat *to) {
+    return faulty() ? -1 : fstat(fd, to);
+}
+static ssize_t fault_pread(int fd, void *to, size_t bytes, off_t offset) {
+    if (faulty()) return faults.cut ? 0 : -1;
+    return pread(fd, to, faults.cut && bytes > 1 ? bytes / 2 : bytes, offset);
+}
+static ssize_t fault_write(int fd, const void *data, size_t bytes) {
+    if (faulty()) return faults.cut ? 0 : -1;
+    return write(fd, data, faults.cut && bytes > 1 ? bytes / 2 : bytes);
+}
+static int fault_fsync(int fd) {
+    return faulty() ? -1 : fsync(fd);
+}
+static int fault_close(int fd) {
+    faults.fds--; /* as on Linux: the descriptor is gone, whatever close returns */
+    close(fd);
+    return faulty() ? -1 : 0;
+}
+static int fault_renameat(int a, const char *from, int b, const char *to) {
+    return faulty() ? -1 : renameat(a, from, b, to);
+}
+static int fault_unlinkat(int dir, const char *name, int flags) {
+    if (faulty()) return faults.unlinks_failed++, -1;
+    return unlinkat(dir, name, flags);
+}
+static int fault_fstatvfs(int fd, struct statvfs *to) {
+    return faulty() ? -1 : fstatvfs(fd, to);
+}
+static void *fault_take(size_t bytes) {
+    if (faulty()) return NULL;
+    faults.live++;
+    return malloc(bytes);
+}
+static void fault_give(void *p) {
+    faults.live -= p != NULL;
+    free(p);
+}
+
+static const dp__sys fault_sys = {fault_open, fault_openat, fault_mkdir, fault_fstat, fault_pread,
+                                  fault_write, fault_fsync, fault_close, fault_renameat,
+                                  fault_unlinkat, fault_fstatvfs, fault_take, fault_give, 0};
+
+/* Opens the directory, writes "new..." over "old", reads it back; every call fails in turn. */
+static dp_status faults_run(const dp_env *env, const char *path, char to[32]) {
+    void    *dir = NULL;
+    dp_error err;
+    memset(to, 0, 32);
+    dp_status status = dp__dir_open(env, path, 1, &dir, &err);
+    if (status != DP_OK) return status;
+    status = dp__file_write(env, dir, "f", "new content", 11, &err);
+    if (status == DP_OK) {
+        long n = files_read(env, dir, "f", to);
+        status = n < 0 ? (dp_status)-n : DP_OK;
+    }
+    env->io.close_dir(env->io.ctx, dir);
+    return status;
+}
+
+static void test_file_faults(void) {
+    static const int codes[] = {EIO, ENOSPC, EINTR, EDQUOT, EROFS, EACCES, EMFILE, ENOMEM, 0};
+    char   path[64], to[32], sub[80];
+    dp_env env, plain;
+    int    points = 0, cut_points = 0;
+    files_new(path);
+    files_env(&plain, 0);
+    env = plain;
+    dp__posix_io(&env.io, &fault_sys);
+    snprintf(sub, sizeof sub, "%s/f", path);
+    for (size_t c = 0; c < sizeof codes / sizeof *codes; c++) {
+        for (int for_ever = 0; for_ever < 2; for_ever++) {
+            if (codes[c] == EINTR && for_ever) continue; /* a retry would never end: by design */
+            for (int at = 1;; at++) {
+                void    *dir = NULL;
+                dp_error err;
+                CHECK(dp__dir_open(&plain, path, 0, &dir, &err) == DP_OK);
+                CHECK(dp__file_write(&plain, dir, "f", "old", 3, &err) == DP_OK);
+                memset(&faults, 0, sizeof faults);
+                faults.fail_at = at;
+                faults.for_ever = for_ever;
+                faults.code = codes[c] ? codes[c] : EIO;
+                faults.cut = codes[c] == 0;
+                dp_status status = faults_run(&env, path, to);
+                int done = faults.calls < at;
+                CHECK(status != DP_OK || strcmp(to, "new content") == 0);
+                CHECK_INT(faults.live, 0);
+                CHECK_INT(faults.fds, 0);
+                long n = files_read(&plain, dir, "f", to);
+                CHECK(n == 3 ? strcmp(to, "old") == 0 : n == 11 && strcmp(to, "new content") == 0);
+                if (status == DP_OK) CHECK_INT(n, 11);
+                CHECK_INT(files_count(path, ".tmp-", 1), faults.unlinks_failed ? 1 : 0);
+                plain.io.close_dir(plain.io.ctx, dir);
+                if (done) break;
+                points++;
+                cut_points += faults.cut;
+            }
+        }
+    }
+    printf("    %d points (%d with short reads and writes), lost data 0\n", points, cut_points);
+    CHECK(points > 200 && cut_points > 20);
+    files_drop(path);
+}
+
+/* EINTR in write, pread and in the search for a temporary name is not an error. */
+static void test_file_interrupted(void) {
+    char   path[64], to[32];
+    dp_env env;
+    int    fine = 0;
+    files_new(path);
+    files_env(&env, 0);
+    dp__posix_io(&env.io, &fault_sys);
+    for (int at = 1; at < 30; at++) {
+        memset(&faults, 0, sizeof faults);
+        faults.fail_at = at;
+        faults.code = EINTR;
+        fine += faults_run(&env, path, to) == DP_OK && faults.calls >= at;
+    }
+    CHECK(fine >= 4); /* create, write, pread, and the close of what was only read */
+    for (int at = 1; at < 30; at++) { /* a stale temporary of the same name is stepped over */
+        memset(&faults, 0, sizeof faults);
+        faults.fail_at = at;
+        faults.code = EEXIST;
+        fine += faults_run(&env, path, to) == DP_OK && faults.calls >= at;
+    }
+    CHECK(fine >= 6);
+    files_drop(path);
+}
+
+/* ---- environment -------------------------------------------------------------------------- */
+
+static void test_env_checks(void) {
+    dp_env   in, out;
+    dp_error err;
+    CHECK(dp__env_init(NULL, &out, &err) == DP_OK && out.threads == 1);
+    CHECK(out.struct_size == sizeof out && out.alloc.alloc && out.io.open && out.io.free_space);
+    DP_CLEAR(in);
+    CHECK(dp__env_init(&in, &out, &err) == DP_OK);
+    in.struct_size = sizeof in + 1;
+    CHECK(dp__env_init(&in, &out, &err) == DP_E_ARG);
+    in.struct_size = 0;
+    CHECK(dp__env_init(&in, &out, &err) == DP_E_ARG);
+    in.struct_size = offsetof(dp_env, isa_cap); /* an older caller: the rest is the default */
+    in.threads = 77;
+    CHECK(dp__env_init(&in, &out, &err) == DP_OK && out.threads == 1);
+    for (int more = -1; more <= 1; more++) {
+        DP_CLEAR(in);
+        in.threads = DP_MAX_THREADS + more;
+        CHECK_INT(dp__env_init(&in, &out, &err), more > 0 ? DP_E_LIMIT : DP_OK);
+    }
+    in.threads = -1;
+    CHECK(dp__env_init(&in, &out, &err) == DP_E_LIMIT);
+    DP_CLEAR(in);
+    in.isa_cap = DP_ISA_COUNT;
+    CHECK(dp__env_init(&in, &out, &err) == DP_E_ARG);
+    DP_CLEAR(in);
+    in.alloc.alloc = test_heap_alloc;
+    CHECK(dp__env_init(&in, &out, &err) == DP_E_ARG);
+    in.alloc.free = test_heap_free;
+    CHECK(dp__env_init(&in, &out, &err) == DP_OK && out.alloc.alloc == test_heap_alloc);
+    dp_io full = out.io;
+    for (int hook = 0; hook < 11; hook++) { /* each hook alone is missed */
+        in.io = full;
+        memset((char *)&in.io + (size_t)hook * sizeof(void (*)(void)), 0, sizeof(void (*)(void)));
+        CHECK(dp__env_init(&in, &out, &err) == DP_E_ARG);
+        CHECK(strstr(err.text, "dp_env.io") != NULL);
+    }
+}
+
 static const test tests_base[] = {
     {"size_triples", test_size_triples},
+    {"mem_arena", test_mem_arena},
+    {"mem_buffer", test_mem_buffer},
+    {"text_sentences", test_text_sentences},
     {"number_read_hard", test_number_read_hard},
     {"number_round_trip", test_number_round_trip},
     {"number_text", test_number_text},
@@ -249,4 +682,10 @@ static const test tests_base[] = {
     {"rng_shuffle", test_rng_shuffle},
     {"sort_all", test_sort_all},
     {"sha_vectors", test_sha_vectors},
+    {"file_round_trip", test_file_round_trip},
+    {"file_odd", test_file_odd},
+    {"file_names", test_file_names},
+    {"file_faults", test_file_faults},
+    {"file_interrupted", test_file_interrupted},
+    {"env_checks", test_env_checks},
 };
