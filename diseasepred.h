@@ -7635,19 +7635,15 @@ static int32_t dp__name_layer(const char *name, size_t bytes, int32_t limit) {
 static dp__name_kind dp__params_find(const dp__params *p, const char *name, size_t bytes,
                                      size_t *tensor) {
     int32_t layer = dp__name_layer(name, bytes, p->layers);
-    size_t  first = layer < 0 ? 0 : dp__layer_tensor(layer, 0);
-    size_t  last = layer < 0 ? DP__HEAD_PARTS : first + DP__LAYER_PARTS;
+    size_t  t = layer < 0 ? 0 : dp__layer_tensor(layer, 0), tail = dp__tail_tensor(p, 0);
+    size_t  last = layer < 0 ? p->count : layer < p->layers ? t + (size_t)DP__LAYER_PARTS : t;
     if (dp__name_begins(name, bytes, "cls.")) return DP__NAME_IGNORED;
     if (dp__name_is(name, bytes, "bert.embeddings.position_ids")) return DP__NAME_IGNORED;
-    if (layer == p->layers) return DP__NAME_UNKNOWN;
-    for (int pass = 0; pass < (layer < 0 ? 2 : 1); pass++) {
-        for (size_t t = first; t < last; t++) {
-            if (!dp__name_is(name, bytes, p->list[t].name)) continue;
-            *tensor = t;
-            return DP__NAME_TENSOR;
-        }
-        first = dp__tail_tensor(p, 0);
-        last = p->count;
+    for (; t < last; t++) {
+        if (layer < 0 && t == DP__HEAD_PARTS) t = tail; /* over the layers */
+        if (!dp__name_is(name, bytes, p->list[t].name)) continue;
+        *tensor = t;
+        return DP__NAME_TENSOR;
     }
     return DP__NAME_UNKNOWN;
 }
@@ -7679,10 +7675,9 @@ typedef struct dp__binding {
     size_t            missing, ignored;
 } dp__binding;
 
-static dp_status dp__tensor_refuse(dp_error *err, dp_status code, const dp__entry *e,
-                                   const char *sentence) {
-    dp__where where = {NULL, DP_NO_PLACE, e->name, e->name_bytes};
-    return dp__fail_at(err, code, "", &where, sentence);
+static dp_status dp__bind_refuse(const dp__store *store, const dp__entry *e, dp_status code,
+                                 const char *sentence, dp_error *err) {
+    return dp__entry_fail(store, e, code, "", DP_NO_PLACE, sentence, err);
 }
 
 /* "X.weight_scale" is the scale of "X.weight": the length without the ending, or 0. */
@@ -7694,8 +7689,8 @@ static size_t dp__scale_name(const dp__entry *e) {
 }
 
 /* One entry of the files goes to its place in the binding, once. */
-static dp_status dp__bind_entry(const dp__params *p, const dp__entry *e, dp__binding *b,
-                                dp_error *err) {
+static dp_status dp__bind_entry(const dp__params *p, const dp__store *store, const dp__entry *e,
+                                dp__binding *b, dp_error *err) {
     size_t t = 0, cut = dp__scale_name(e);
     dp__name_kind kind = dp__params_find(p, e->name, cut ? cut : e->name_bytes, &t);
     if (kind == DP__NAME_IGNORED) {
@@ -7703,32 +7698,36 @@ static dp_status dp__bind_entry(const dp__params *p, const dp__entry *e, dp__bin
         return DP_OK;
     }
     if (kind == DP__NAME_UNKNOWN)
-        return dp__tensor_refuse(err, DP_E_FORMAT, e, "the model has no tensor of this name");
+        return dp__bind_refuse(store, e, DP_E_FORMAT, "the model has no tensor of this name", err);
     const dp__entry **slot = cut ? &b->scale[t] : &b->at[t];
     if (*slot != NULL)
-        return dp__tensor_refuse(err, DP_E_FORMAT, e, "two tensors for the same parameter");
+        return dp__bind_refuse(store, e, DP_E_FORMAT, "two tensors for the same parameter", err);
     *slot = e;
     return DP_OK;
 }
 
+static int dp__is_float(dp__dtype type) {
+    return type == DP__F32 || type == DP__F16 || type == DP__BF16 || type == DP__F64;
+}
+
 /* Shape and type of what was found for tensor t. */
-static dp_status dp__bind_check(const dp__params *p, size_t t, const dp__binding *b,
-                                dp_error *err) {
+static dp_status dp__bind_check(const dp__params *p, const dp__store *store, size_t t,
+                                const dp__binding *b, dp_error *err) {
     const dp__tensor *x = &p->list[t];
     const dp__entry  *e = b->at[t], *s = b->scale[t];
+    if (s != NULL && (e == NULL || e->dtype != DP__I8))
+        return dp__bind_refuse(store, s, DP_E_FORMAT, "a scale without an INT8 tensor", err);
+    if (e == NULL) return DP_OK;
     if (e->dims != x->dims || e->shape[0] != x->rows || (x->dims == 2 && e->shape[1] != x->cols))
-        return dp__tensor_refuse(err, DP_E_FORMAT, e, "the shape is not what config.json asks for");
-    if (e->dtype == DP__F32 || e->dtype == DP__F16 || e->dtype == DP__BF16 || e->dtype == DP__F64) {
-        if (s == NULL) return DP_OK;
-        return dp__tensor_refuse(err, DP_E_FORMAT, s, "a scale without an INT8 tensor");
-    }
+        return dp__bind_refuse(store, e, DP_E_FORMAT, "the shape is not the config's", err);
+    if (dp__is_float(e->dtype)) return DP_OK;
     if (e->dtype != DP__I8 || x->dims != 2)
-        return dp__tensor_refuse(err, DP_E_UNSUPPORTED, e, "a tensor of this type is not supported");
-    if (s == NULL) return dp__tensor_refuse(err, DP_E_FORMAT, e, "an INT8 tensor without scales");
-    int column = s->dims == 2 && s->shape[1] == 1;
-    if ((s->dims != 1 && !column) || s->shape[0] != x->rows || s->dtype == DP__I8 ||
-        (s->dtype != DP__F32 && s->dtype != DP__F16 && s->dtype != DP__BF16 && s->dtype != DP__F64))
-        return dp__tensor_refuse(err, DP_E_UNSUPPORTED, s, "scales must be one float for each row");
+        return dp__bind_refuse(store, e, DP_E_UNSUPPORTED, "the type is not supported", err);
+    if (s == NULL)
+        return dp__bind_refuse(store, e, DP_E_FORMAT, "an INT8 tensor without scales", err);
+    int column = s->dims == 1 || (s->dims == 2 && s->shape[1] == 1);
+    if (!column || s->shape[0] != x->rows || !dp__is_float(s->dtype))
+        return dp__bind_refuse(store, s, DP_E_UNSUPPORTED, "not one float scale for each row", err);
     return DP_OK;
 }
 
@@ -7737,27 +7736,23 @@ static dp_status dp__bind_check(const dp__params *p, size_t t, const dp__binding
  * replace the classifier of the files is left aside. */
 static dp_status dp__bind(const dp__params *p, const dp__store *store, size_t new_from,
                           int replace, dp__arena *arena, dp__binding *b, dp_error *err) {
+    dp_status status = DP_OK;
     memset(b, 0, sizeof *b);
     b->at = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->at);
     b->scale = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->scale);
     if (b->at == NULL || b->scale == NULL) return dp__no_memory(err);
-    for (size_t i = 0; i < store->count; i++) {
-        dp_status status = dp__bind_entry(p, &store->entries[i], b, err);
-        if (status != DP_OK) return status;
-    }
-    for (size_t t = 0; t < p->count; t++) {
-        if (replace && t >= dp__tail_tensor(p, DP__CLASS_W)) b->at[t] = b->scale[t] = NULL;
-        if (b->at[t] != NULL) {
-            dp_status status = dp__bind_check(p, t, b, err);
-            if (status != DP_OK) return status;
-            continue;
-        }
-        b->missing++;
-        if (t >= new_from) continue;
+    for (size_t i = 0; i < store->count && status == DP_OK; i++)
+        status = dp__bind_entry(p, store, &store->entries[i], b, err);
+    for (size_t t = 0; t < p->count && status == DP_OK; t++) {
         dp__where where = {NULL, DP_NO_PLACE, p->list[t].name, strlen(p->list[t].name)};
-        return dp__fail_at(err, DP_E_FORMAT, "", &where, "a tensor is missing");
+        if (replace && t >= dp__tail_tensor(p, DP__CLASS_W)) b->at[t] = b->scale[t] = NULL;
+        status = dp__bind_check(p, store, t, b, err);
+        if (b->at[t] != NULL || status != DP_OK) continue;
+        b->missing++;
+        if (t < new_from)
+            status = dp__fail_at(err, DP_E_FORMAT, "", &where, "a tensor is missing");
     }
-    return DP_OK;
+    return status;
 }
 
 /* y[m, out] = x[m, in] * weight[out, in]^T + bias[out]. One of the three weights is set. */
@@ -8077,7 +8072,7 @@ static dp_status dp__file_int8(void *ctx, size_t t, size_t row, size_t rows, int
         status = dp__store_read_real(s->store, s->binding->scale[t], row, rows, scale, err);
     for (size_t i = 0; status == DP_OK && i < rows * cols; i++) {
         if (to[i] != -128) continue;
-        status = dp__tensor_refuse(err, DP_E_FORMAT, e, "INT8 weights must be in [-127, 127]");
+        status = dp__bind_refuse(s->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
     }
     return status;
 }

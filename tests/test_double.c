@@ -93,7 +93,7 @@ static void test_double_network(void) {
     report("gelu, no dropout");
 }
 
-/* ---- layers alone: loss = sum of weight * output ---------------------------------------------- */
+/* ---- layers alone: loss = sum of weight * output -------------------------------------------- */
 
 static double weight_of(size_t i) {
     return (double)net_uniform(4711, (uint32_t)i);

@@ -844,7 +844,8 @@ static dp_status netfiles_open(netfiles *f, const char *path, const dp_env *env,
     dp__arena_init(&f->arena, &f->env.alloc);
     if (status == DP_OK) status = f->env.io.open_dir(f->env.io.ctx, path, 0, &f->dir);
     if (status == DP_OK)
-        status = dp__file_read(&f->env, f->dir, "config.json", 1 << 20, &f->arena, &text, &bytes, err);
+        status = dp__file_read(&f->env, f->dir, "config.json", 1 << 20, &f->arena, &text, &bytes,
+                               err);
     if (status == DP_OK)
         status = dp__config_parse(text, bytes, &f->arena, "config.json", &f->config, err);
     if (status == DP_OK) status = dp__store_open(&f->store, &f->env, f->dir, &f->arena, err);
@@ -936,7 +937,7 @@ static void net_write_dir(const char *path, const char *config, const char *cons
     for (size_t i = 0, from = 0; i < count; i++) {
         size_t size = (size_t)(shapes[i][0] * (shapes[i][1] ? shapes[i][1] : 1));
         for (size_t j = 0; j < size; j++, from++) {
-            int8_t   q = (int8_t)(values[from] * 127);
+            int8_t   q = (int8_t)(isfinite(values[from]) ? values[from] * 127 : 0);
             uint16_t h = dp__f32_to_bf16(values[from]);
             if (strcmp(types[i], "I8") == 0) fwrite(&q, 1, 1, f);
             else if (strcmp(types[i], "F32") == 0) fwrite(&values[from], 4, 1, f);
