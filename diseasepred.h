@@ -6250,10 +6250,19 @@ static void dp__fp_leave(uint32_t old) {
  * One such group of 48 columns is a panel. A micro-kernel computes a strip: a few rows of c
  * over one panel or one tile. */
 
+/* Loops over sums must be unrolled, so that every sum is a register. */
+#if defined(__clang__)
+#define DP__UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define DP__UNROLL _Pragma("GCC unroll 8")
+#else
+#define DP__UNROLL
+#endif
+
 #define DP__TILE 16u     /* columns of a tile, and k-groups of a tile */
 #define DP__PANEL 48u    /* columns of a panel */
 #define DP__IMAGE 256u   /* FP32 numbers of a tile image */
-#define DP__CHAIN 1024u  /* products of one chain of fused multiply-adds */
+#define DP__CHAIN 1024u  /* products, or additions, of one chain */
 
 /* Where the chain that begins at k0 ends: after 1,024 products, at the next cut, at k. */
 static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_count) {
@@ -6266,9 +6275,8 @@ static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_
 /* c[i, j] = chain over k0 <= p < k1 of a(i, p) * b(p, j), for i < rows, j < cols. With first 0
  * the chain's sum is added to what c holds. bias and residual, if any, are added last. */
 typedef struct dp__strip {
-    const dp_real *a; /* a(i, p) = a[i * a_row + (p - k0) * a_k] */
-    size_t         a_row, a_k;
-    const dp_real *b; /* the first tile at k = 0 */
+    const dp_real *a;      /* packed: a(i, p) = a[(p - k0) * unit + i], unit as in dp__row */
+    const dp_real *b;      /* the first tile at k = 0 */
     size_t         b_step; /* numbers from one k-block of 16 to the next */
     size_t         k0, k1;
     dp_real       *c;
@@ -6277,7 +6285,8 @@ typedef struct dp__strip {
     const dp_real *bias;     /* [cols] */
     const dp_real *residual; /* [rows, cols], stride ldr */
     size_t         ldr;
-    const char    *next; /* the panel that comes after this one, or NULL */
+    const char    *next;  /* bytes of the next panel that this strip fetches into L2: */
+    size_t         fetch; /* so many lines of 64 bytes per k-block */
 } dp__strip;
 
 /* c[i, j] = float(sum) * (a_scale[i] * scale[j]) + bias + residual, where
@@ -6298,7 +6307,8 @@ typedef struct dp__strip8 {
     const dp_real *bias;
     const dp_real *residual;
     size_t         ldr;
-    const char    *next;
+    const char    *next; /* as in dp__strip */
+    size_t         fetch;
 } dp__strip8;
 
 /* a * b + c rounded once. Without the instruction: the product of two floats is exact in
@@ -6329,22 +6339,45 @@ DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
 #endif
 }
 
+/* Row i of a strip: the chain's sums become numbers of c. */
+static void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum) {
+    dp_real *c = s->c + i * s->ldc;
+    for (size_t j = 0; j < s->cols; j++) {
+        dp_real v = s->first ? sum[j] : c[j] + sum[j];
+        if (s->bias != NULL) v += s->bias[j];
+        if (s->residual != NULL) v += s->residual[i * s->ldr + j];
+        c[j] = v;
+    }
+}
+
+static void dp__strip8_finish(const dp__strip8 *s, size_t i, const int32_t *sum) {
+    for (size_t j = 0; j < s->cols; j++) {
+        dp_real v = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
+        if (s->bias != NULL) v += s->bias[j];
+        if (s->residual != NULL) v += s->residual[i * s->ldr + j];
+        s->c[i * s->ldc + j] = v;
+    }
+}
+
+/* to[p * step + i] = from[i * ld + p] for i < rows <= 8, p < k: rows become columns. May write
+ * up to 8 numbers at each p, so to needs room for 8 at the last; what lies beyond rows is
+ * undefined where nothing else is written later. */
+static void dp__turn_scalar(dp_real *to, size_t step, const dp_real *from, size_t ld, size_t rows,
+                            size_t k) {
+    for (size_t p = 0; p < k; p++)
+        for (size_t i = 0; i < rows; i++) to[p * step + i] = from[i * ld + p];
+}
+
 /* The specification of the FP32 kernel: up to 4 rows x one tile. */
 static void dp__gemm_f32_scalar(const dp__strip *s) {
     for (size_t i = 0; i < s->rows; i++) {
         dp_real        sum[DP__TILE] = {0};
-        dp_real       *c = s->c + i * s->ldc;
-        const dp_real *a = s->a + i * s->a_row;
-        for (size_t p = s->k0; p < s->k1; p++, a += s->a_k) {
+        const dp_real *a = s->a + i;
+        for (size_t p = s->k0; p < s->k1; p++, a += 4) {
             const dp_real *b = s->b + p / DP__TILE * s->b_step + p % DP__TILE * DP__TILE;
             for (size_t j = 0; j < DP__TILE; j++) sum[j] = dp__fma(*a, b[j], sum[j]);
         }
-        for (size_t j = 0; j < s->cols; j++) {
-            dp_real v = s->first ? sum[j] : c[j] + sum[j];
-            if (s->bias != NULL) v += s->bias[j];
-            if (s->residual != NULL) v += s->residual[i * s->ldr + j];
-            c[j] = v;
-        }
+        dp__strip_finish(s, i, sum);
     }
 }
 
@@ -6359,12 +6392,7 @@ static void dp__gemm_u8s8_scalar(const dp__strip8 *s) {
                 for (size_t e = 0; e < 4; e++)
                     sum[j] += ((int32_t)a[4 * q + e] - 128) * (int32_t)b[4 * j + e];
         }
-        for (size_t j = 0; j < s->cols; j++) {
-            dp_real v = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
-            if (s->bias != NULL) v += s->bias[j];
-            if (s->residual != NULL) v += s->residual[i * s->ldr + j];
-            s->c[i * s->ldc + j] = v;
-        }
+        dp__strip8_finish(s, i, sum);
     }
 }
 
@@ -6401,7 +6429,6 @@ typedef enum dp__vec_op {
 
 #define DP__COLUMNS 32u   /* columns of one group: two cache lines, so threads share none */
 #define DP__FLAT 4096u    /* elements of one block of a flat array */
-#define DP__CHAIN 1024u   /* length of a chain of additions where no cuts are given */
 
 typedef struct dp__vec {
     int             op;
@@ -6866,7 +6893,148 @@ static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
  * [E5] AVX2                                                                 budget 320 lines
  * ============================================================================================ */
 
+/* ---- Matrix kernels. Against scalar: 6 rows and 8 columns a register; the order of every sum
+ * is the scalar one. 12 sums, 2 columns of b, 1 number of a fill 15 of 16 registers. */
+
 #ifdef DP__AVX2
+/* Needs: AVX2. Blocks of 8 x 8; the rest as in the scalar row. */
+DP__TARGET("avx2,fma")
+static void dp__turn_avx2(float *to, size_t step, const float *from, size_t ld, size_t rows,
+                          size_t k) {
+    size_t p = 0;
+    for (; p + 8 <= k; p += 8, from += 8) {
+        __m256 v[8], w[8];
+        DP__UNROLL for (size_t i = 0; i < 4; i++) { /* rows i and i + 4 of 4 columns */
+            __m128 low = _mm_setzero_ps(), high = low, low4 = low, high4 = low;
+            if (i < rows) low = _mm_loadu_ps(from + i * ld), high = _mm_loadu_ps(from + i * ld + 4);
+            if (i + 4 < rows) {
+                low4 = _mm_loadu_ps(from + (i + 4) * ld);
+                high4 = _mm_loadu_ps(from + (i + 4) * ld + 4);
+            }
+            v[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(low), low4, 1);
+            v[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(high), high4, 1);
+        }
+        DP__UNROLL for (size_t h = 0; h < 8; h += 4) { /* 4 x 4 in both halves */
+            w[h] = _mm256_unpacklo_ps(v[h], v[h + 1]);
+            w[h + 1] = _mm256_unpackhi_ps(v[h], v[h + 1]);
+            w[h + 2] = _mm256_unpacklo_ps(v[h + 2], v[h + 3]);
+            w[h + 3] = _mm256_unpackhi_ps(v[h + 2], v[h + 3]);
+            _mm256_storeu_ps(to + (p + h) * step, _mm256_shuffle_ps(w[h], w[h + 2], 0x44));
+            _mm256_storeu_ps(to + (p + h + 1) * step, _mm256_shuffle_ps(w[h], w[h + 2], 0xEE));
+            _mm256_storeu_ps(to + (p + h + 2) * step, _mm256_shuffle_ps(w[h + 1], w[h + 3], 0x44));
+            _mm256_storeu_ps(to + (p + h + 3) * step, _mm256_shuffle_ps(w[h + 1], w[h + 3], 0xEE));
+        }
+    }
+    dp__turn_scalar(to + p * step, step, from, ld, rows, k - p);
+}
+
+/* One k: every row of a times 16 columns of b. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__step_f32_avx2(__m256 sum[6][2], const float *a, const float *b,
+                                  const size_t rows) {
+    const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        const __m256 x = _mm256_broadcast_ss(a + i);
+        sum[i][0] = _mm256_fmadd_ps(x, b0, sum[i][0]);
+        sum[i][1] = _mm256_fmadd_ps(x, b1, sum[i][1]);
+    }
+}
+
+/* Needs: AVX2, FMA. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__gemm_f32_rows_avx2(const dp__strip *s, const size_t rows) {
+    const float *a = s->a;
+    const char  *next = s->next;
+    __m256       sum[6][2];
+    DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+    for (size_t k = s->k0, left; k < s->k1; k += left) {
+        const float *b = s->b + k / DP__TILE * s->b_step + k % DP__TILE * DP__TILE;
+        left = DP__TILE - k % DP__TILE < s->k1 - k ? DP__TILE - k % DP__TILE : s->k1 - k;
+        for (size_t f = 0; f < s->fetch; f++, next += DP__ALIGN) _mm_prefetch(next, _MM_HINT_T1);
+        for (size_t n = left / 4; n > 0; n--, a += 4 * 6, b += 4 * DP__TILE) {
+            DP__UNROLL for (size_t u = 0; u < 4; u++)
+                dp__step_f32_avx2(sum, a + u * 6, b + u * DP__TILE, rows);
+        }
+        for (size_t n = left % 4; n > 0; n--, a += 6, b += DP__TILE)
+            dp__step_f32_avx2(sum, a, b, rows);
+    }
+    if (s->cols < DP__TILE) {
+        float part[6][DP__TILE];
+        DP__UNROLL for (size_t i = 0; i < rows; i++) {
+            _mm256_storeu_ps(part[i], sum[i][0]);
+            _mm256_storeu_ps(part[i] + 8, sum[i][1]);
+        }
+        for (size_t i = 0; i < rows; i++) dp__strip_finish(s, i, part[i]);
+        return;
+    }
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        DP__UNROLL for (size_t h = 0; h < 2; h++) {
+            float *c = s->c + i * s->ldc + 8 * h;
+            __m256 v = sum[i][h];
+            if (!s->first) v = _mm256_add_ps(_mm256_loadu_ps(c), v);
+            if (s->bias != NULL) v = _mm256_add_ps(v, _mm256_loadu_ps(s->bias + 8 * h));
+            if (s->residual != NULL)
+                v = _mm256_add_ps(v, _mm256_loadu_ps(s->residual + i * s->ldr + 8 * h));
+            _mm256_storeu_ps(c, v);
+        }
+    }
+}
+
+DP__TARGET("avx2,fma")
+static void dp__gemm_f32_avx2(const dp__strip *s) {
+    switch (s->rows) {
+    case 1: dp__gemm_f32_rows_avx2(s, 1); break;
+    case 2: dp__gemm_f32_rows_avx2(s, 2); break;
+    case 3: dp__gemm_f32_rows_avx2(s, 3); break;
+    case 4: dp__gemm_f32_rows_avx2(s, 4); break;
+    case 5: dp__gemm_f32_rows_avx2(s, 5); break;
+    default: dp__gemm_f32_rows_avx2(s, 6);
+    }
+}
+
+/* INT8 without VNNI: both sides as 16 bits, vpmaddwd: two products of at most 128 * 127 in an
+ * s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). 4 rows: with 6, gcc
+ * 12 spills sums. Needs: AVX2. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip8 *s, const size_t rows) {
+    const size_t   lda = s->lda;
+    const int16_t *a = (const int16_t *)s->a;
+    __m256i        sum[4][2];
+    DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    for (size_t q = 0; q < s->groups;) {
+        const int16_t *b = (const int16_t *)s->b + q / DP__TILE * s->b_step / 2;
+        size_t         left = s->groups - q < DP__TILE ? s->groups - q : DP__TILE;
+        q += left;
+        for (; left > 0; left--, a += 2, b += 2 * DP__TILE) {
+            const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)b);
+            const __m256i b1 = _mm256_loadu_si256((const __m256i *)(const void *)(b + 16));
+            DP__UNROLL for (size_t i = 0; i < rows; i++) {
+                int32_t pair;
+                memcpy(&pair, a + i * lda, sizeof pair);
+                const __m256i x = _mm256_set1_epi32(pair);
+                sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(x, b0));
+                sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));
+            }
+        }
+    }
+    int32_t part[4][DP__TILE];
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        _mm256_storeu_si256((__m256i *)(void *)part[i], sum[i][0]);
+        _mm256_storeu_si256((__m256i *)(void *)(part[i] + 8), sum[i][1]);
+    }
+    for (size_t i = 0; i < rows; i++) dp__strip8_finish(s, i, part[i]);
+}
+
+DP__TARGET("avx2,fma")
+static void dp__gemm_s16_avx2(const dp__strip8 *s) {
+    switch (s->rows) {
+    case 1: dp__gemm_s16_rows_avx2(s, 1); break;
+    case 2: dp__gemm_s16_rows_avx2(s, 2); break;
+    case 3: dp__gemm_s16_rows_avx2(s, 3); break;
+    default: dp__gemm_s16_rows_avx2(s, 4);
+    }
+}
+
 DP__TARGET("avx2,fma")
 static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
     dp__vec_body(v, begin, end);
@@ -6877,8 +7045,161 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
  * [E6] AVX-512                                                              budget 400 lines
  * ============================================================================================ */
 
+/* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
+ * operand), masks for the columns of the last tile. No read or write goes beyond cols. */
+
 #ifdef DP__AVX512
-DP__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#define DP__AVX512_NEEDS "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
+
+/* Needs: AVX-512F. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE __mmask16 dp__tail_avx512(size_t cols, size_t tiles) {
+    size_t last = cols - (tiles - 1) * DP__TILE;
+    return (__mmask16)(0xFFFFu >> (DP__TILE - last));
+}
+
+/* One k: every row of a times the columns of b. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__step_f32_avx512(__m512 sum[8][3], const float *a, const float *b,
+                                    const size_t rows, const size_t tiles) {
+    __m512 w[3];
+    DP__UNROLL for (size_t t = 0; t < tiles; t++) w[t] = _mm512_loadu_ps(b + t * DP__IMAGE);
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        const __m512 x = _mm512_set1_ps(a[i]);
+        DP__UNROLL for (size_t t = 0; t < tiles; t++)
+            sum[i][t] = _mm512_fmadd_ps(x, w[t], sum[i][t]);
+    }
+}
+
+/* Needs: AVX-512F. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
+                                         const size_t tiles) {
+    const float *a = s->a;
+    const char  *next = s->next;
+    __m512       sum[8][3];
+    DP__UNROLL for (size_t i = 0; i < rows; i++)
+        DP__UNROLL for (size_t t = 0; t < tiles; t++) sum[i][t] = _mm512_setzero_ps();
+    for (size_t k = s->k0, left; k < s->k1; k += left) {
+        const float *b = s->b + k / DP__TILE * s->b_step + k % DP__TILE * DP__TILE;
+        left = DP__TILE - k % DP__TILE < s->k1 - k ? DP__TILE - k % DP__TILE : s->k1 - k;
+        for (size_t f = 0; f < s->fetch; f++, next += DP__ALIGN) _mm_prefetch(next, _MM_HINT_T1);
+        for (size_t n = left / 4; n > 0; n--, a += 4 * 8, b += 4 * DP__TILE) {
+            DP__UNROLL for (size_t u = 0; u < 4; u++)
+                dp__step_f32_avx512(sum, a + u * 8, b + u * DP__TILE, rows, tiles);
+        }
+        for (size_t n = left % 4; n > 0; n--, a += 8, b += DP__TILE)
+            dp__step_f32_avx512(sum, a, b, rows, tiles);
+    }
+    const __mmask16 tail = dp__tail_avx512(s->cols, tiles);
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        DP__UNROLL for (size_t t = 0; t < tiles; t++) {
+            const __mmask16 m = t + 1 < tiles ? (__mmask16)0xFFFF : tail;
+            const size_t    j = t * DP__TILE;
+            float          *c = s->c + i * s->ldc + j;
+            __m512          v = sum[i][t];
+            if (!s->first) v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, c), v);
+            if (s->bias != NULL) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->bias + j));
+            if (s->residual != NULL)
+                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->residual + i * s->ldr + j));
+            _mm512_mask_storeu_ps(c, m, v);
+        }
+    }
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_f32_rows_avx512(const dp__strip *s, const size_t tiles) {
+    switch (s->rows) {
+    case 1: dp__gemm_f32_tile_avx512(s, 1, tiles); break;
+    case 2: dp__gemm_f32_tile_avx512(s, 2, tiles); break;
+    case 3: dp__gemm_f32_tile_avx512(s, 3, tiles); break;
+    case 4: dp__gemm_f32_tile_avx512(s, 4, tiles); break;
+    case 5: dp__gemm_f32_tile_avx512(s, 5, tiles); break;
+    case 6: dp__gemm_f32_tile_avx512(s, 6, tiles); break;
+    case 7: dp__gemm_f32_tile_avx512(s, 7, tiles); break;
+    default: dp__gemm_f32_tile_avx512(s, 8, tiles);
+    }
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gemm_f32_avx512(const dp__strip *s) {
+    if (s->cols > 2 * DP__TILE) dp__gemm_f32_rows_avx512(s, 3);
+    else if (s->cols > DP__TILE) dp__gemm_f32_rows_avx512(s, 2);
+    else dp__gemm_f32_rows_avx512(s, 1);
+}
+
+#define DP__VNNI_NEEDS DP__AVX512_NEEDS ",avx512vnni"
+
+/* vpdpbusd adds four u8 * s8 products to an s32 exactly (only vpdpbusds saturates).
+ * Needs: AVX-512F, AVX512-VNNI. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip8 *s, const size_t rows,
+                                        const size_t tiles) {
+    const size_t    lda = s->lda;
+    const uint8_t  *a = (const uint8_t *)s->a;
+    const char     *next = s->next;
+    const __mmask16 tail = dp__tail_avx512(s->cols, tiles);
+    __m512i         sum[8][3];
+    DP__UNROLL for (size_t t = 0; t < tiles; t++) {
+        const __mmask16 m = t + 1 < tiles ? (__mmask16)0xFFFF : tail;
+        const __m512i   start = _mm512_maskz_loadu_epi32(m, s->comp + t * DP__TILE);
+        DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][t] = start;
+    }
+    for (size_t q = 0; q < s->groups;) {
+        const int8_t *b = (const int8_t *)s->b + q / DP__TILE * s->b_step;
+        size_t        left = s->groups - q < DP__TILE ? s->groups - q : DP__TILE;
+        q += left;
+        for (size_t f = 0; f < s->fetch; f++, next += DP__ALIGN) _mm_prefetch(next, _MM_HINT_T1);
+        for (; left > 0; left--, a += 4, b += 4 * DP__TILE) {
+            __m512i w[3];
+            DP__UNROLL for (size_t t = 0; t < tiles; t++)
+                w[t] = _mm512_loadu_si512((const void *)(b + t * 4 * DP__IMAGE));
+            DP__UNROLL for (size_t i = 0; i < rows; i++) {
+                int32_t quad;
+                memcpy(&quad, a + i * lda, sizeof quad);
+                const __m512i x = _mm512_set1_epi32(quad);
+                DP__UNROLL for (size_t t = 0; t < tiles; t++)
+                    sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], x, w[t]);
+            }
+        }
+    }
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        const __m512 x = _mm512_set1_ps(s->a_scale[i]);
+        DP__UNROLL for (size_t t = 0; t < tiles; t++) {
+            const __mmask16 m = t + 1 < tiles ? (__mmask16)0xFFFF : tail;
+            const size_t    j = t * DP__TILE;
+            const __m512    scale = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(m, s->scale + j));
+            __m512          v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i][t]), scale);
+            if (s->bias != NULL) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->bias + j));
+            if (s->residual != NULL)
+                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->residual + i * s->ldr + j));
+            _mm512_mask_storeu_ps(s->c + i * s->ldc + j, m, v);
+        }
+    }
+}
+
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__gemm_u8s8_rows_vnni(const dp__strip8 *s, const size_t tiles) {
+    switch (s->rows) {
+    case 1: dp__gemm_u8s8_tile_vnni(s, 1, tiles); break;
+    case 2: dp__gemm_u8s8_tile_vnni(s, 2, tiles); break;
+    case 3: dp__gemm_u8s8_tile_vnni(s, 3, tiles); break;
+    case 4: dp__gemm_u8s8_tile_vnni(s, 4, tiles); break;
+    case 5: dp__gemm_u8s8_tile_vnni(s, 5, tiles); break;
+    case 6: dp__gemm_u8s8_tile_vnni(s, 6, tiles); break;
+    case 7: dp__gemm_u8s8_tile_vnni(s, 7, tiles); break;
+    default: dp__gemm_u8s8_tile_vnni(s, 8, tiles);
+    }
+}
+
+DP__TARGET(DP__VNNI_NEEDS)
+static void dp__gemm_u8s8_vnni(const dp__strip8 *s) {
+    if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_rows_vnni(s, 3);
+    else if (s->cols > DP__TILE) dp__gemm_u8s8_rows_vnni(s, 2);
+    else dp__gemm_u8s8_rows_vnni(s, 1);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     dp__vec_body(v, begin, end);
 }
@@ -6896,22 +7217,37 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
  * Tests:  tests/test_gemm.c: gemm_select
  * ============================================================================================ */
 
-struct dp__vec;
-
 typedef struct dp__row {
     dp_isa      isa;
     const char *name;
     uint32_t    cpu, os; /* bits needed */
     void (*f32)(const dp__strip *s);
-    size_t rows, tiles; /* of a strip */
+    size_t unit, tiles; /* of a strip: rows, 16 columns each */
+    void (*turn)(dp_real *to, size_t step, const dp_real *from, size_t ld, size_t rows, size_t k);
     void (*i8)(const dp__strip8 *s);
-    size_t rows8, tiles8;
+    size_t unit8, tiles8;
     int    pairs; /* 1: i8 takes s16 pairs, 0: s8 quads */
-    void (*vec)(const struct dp__vec *op, size_t begin, size_t end);
+    void (*vec)(const dp__vec *op, size_t begin, size_t end);
 } dp__row;
 
+#define DP__NEEDS_AVX2 (DP__CPU_AVX2 | DP__CPU_FMA)
+#define DP__NEEDS_AVX512                                                                         \
+    (DP__NEEDS_AVX2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ | DP__CPU_AVX512VL)
+
 static const dp__row dp__rows[] = {
-    {DP_ISA_SCALAR, "scalar", 0, 0, dp__gemm_f32_scalar, 4, 1, dp__gemm_u8s8_scalar, 4, 1, 0, dp__vec_scalar},
+    {DP_ISA_SCALAR, "scalar", 0, 0, dp__gemm_f32_scalar, 4, 1, dp__turn_scalar,
+     dp__gemm_u8s8_scalar, 4, 1, 0, dp__vec_scalar},
+#ifdef DP__AVX2
+    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, dp__gemm_f32_avx2, 6, 1, dp__turn_avx2,
+     dp__gemm_s16_avx2, 4, 1, 1, dp__vec_avx2},
+#endif
+#ifdef DP__AVX512
+    {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM, dp__gemm_f32_avx512, 8, 3,
+     dp__turn_avx2, dp__gemm_s16_avx2, 4, 1, 1, dp__vec_avx512},
+    {DP_ISA_AVX512_VNNI, "avx512-vnni", DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI,
+     DP__OS_YMM | DP__OS_ZMM, dp__gemm_f32_avx512, 8, 3, dp__turn_avx2, dp__gemm_u8s8_vnni, 8, 3, 0,
+     dp__vec_avx512},
+#endif
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
 
@@ -7130,9 +7466,9 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
 #endif
 
 /* Per-thread working memory of a matrix product: packed rows of a and packed panels of b. */
-#define DP__A_ROWS 120u  /* rows of a in one block; a multiple of 4, 6 and 8 */
-#define DP__B_COLS 384u  /* columns of b packed at once; a multiple of DP__PANEL */
-#define DP__SCRATCH ((DP__A_ROWS + DP__B_COLS) * DP__CHAIN) /* numbers */
+#define DP__A_ROWS 128u /* rows of a in one block; with 8 more as room for dp__turn */
+#define DP__B_COLS 768u /* columns of b packed at once; a multiple of DP__PANEL */
+#define DP__SCRATCH ((DP__A_ROWS + 8 + DP__B_COLS) * DP__CHAIN) /* numbers */
 
 /* How one session or trainer computes: its kernel row, its team, working memory per thread. */
 typedef struct dp__exec {
@@ -7265,83 +7601,102 @@ static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size
         for (size_t p = 0; p < k; p++) to[j * ldb + p] = *dp__packed_at(b, n, k, j, p);
 }
 
-/* Rows of a that are not contiguous in k, as [rows / unit][k][unit]. */
-static void dp__pack_rows(dp_real *to, const dp_real *a, size_t a_row, size_t a_k, size_t rows,
-                          size_t k, size_t unit) {
-    for (size_t i0 = 0; i0 < rows; i0 += unit) {
-        size_t height = rows - i0 < unit ? rows - i0 : unit;
-        for (size_t p = 0; p < k; p++, to += unit)
-            for (size_t i = 0; i < height; i++) to[i] = a[(i0 + i) * a_row + p * a_k];
+/* Rows of a as [rows / unit][k][unit], which a kernel reads in one stream. */
+static void dp__pack_rows(const dp__row *row, dp_real *to, const dp_real *a, size_t a_row,
+                          size_t a_k, size_t rows, size_t k) {
+    for (size_t i = 0; i < rows; i += row->unit, to += row->unit * k) {
+        size_t         height = rows - i < row->unit ? rows - i : row->unit;
+        const dp_real *from = a + i * a_row;
+        if (a_k == 1) {
+            row->turn(to, row->unit, from, a_row, height, k);
+        } else {
+            for (size_t p = 0; p < k; p++)
+                for (size_t r = 0; r < height; r++)
+                    to[p * row->unit + r] = from[p * a_k + r * a_row];
+        }
     }
 }
 
-/* The part of a product that is computed at once: rows [i0, i1), columns [j0, j1) and products
- * [k0, k1); b points to its first panel in tile images whose k counts from b_k0. */
+/* The part of a product that is computed at once, within one chain: products [k0, k1) of
+ * columns [j0, j1) and rows [i0, i1). */
 typedef struct dp__part {
     size_t         i0, i1, j0, j1, k0, k1;
-    const dp_real *a; /* rows from i0 at k0, packed in units of row->rows, or NULL: mm->a */
-    const dp_real *b;
-    size_t         b_k0, b_k; /* first k and padded k of the images */
+    const dp_real *a;        /* packed rows from i0 at k0 */
+    const dp_real *b;        /* the first panel of the columns */
+    size_t         b_k0, b_k; /* k of its first image, k of a whole panel */
 } dp__part;
 
-/* One strip through all its chains. */
-static void dp__mm_strip(const dp__row *row, const dp__mm *mm, const dp__part *part,
-                         dp__strip *s, size_t i, size_t j) {
-    s->c = mm->pre != NULL ? mm->pre + i * mm->ldpre + j : mm->c + i * mm->ldc + j;
-    s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
-    s->ldr = mm->ldr;
-    size_t k0 = part->k0;
-    do {
-        size_t k1 = dp__chain_end(k0, part->k1, mm->cuts, mm->cut_count);
-        int    last = k1 == mm->k;
-        if (part->a != NULL) {
-            s->a = part->a + (i - part->i0) * (part->k1 - part->k0) + (k0 - part->k0) * row->rows;
-            s->a_row = 1;
-            s->a_k = row->rows;
-        } else {
-            s->a = mm->a + i * mm->a_row + k0 * mm->a_k;
-            s->a_row = mm->a_row;
-            s->a_k = mm->a_k;
-        }
-        s->k0 = k0 - part->b_k0;
-        s->k1 = k1 - part->b_k0;
-        s->first = k0 == 0 && !mm->accumulate;
-        s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
-        s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
-        row->f32(s);
-        k0 = k1;
-    } while (k0 < part->k1);
+/* The activation of a strip whose sums are complete, while it is in the L1 cache. */
+static void dp__mm_act(const dp__row *row, int act, dp_real *y, size_t ldy, const dp_real *x,
+                       size_t ldx, size_t rows, size_t cols) {
+    dp__vec v;
+    memset(&v, 0, sizeof v);
+    v.op = DP__VEC_ACT + act - 1;
+    v.n = cols;
+    v.x = x;
+    v.ldx = ldx;
+    v.y = y;
+    v.ldy = ldy;
+    row->vec(&v, 0, rows);
 }
 
+/* All rows over the columns [j, end) of one panel; s holds what does not depend on the row. */
+static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *part,
+                         dp__strip *s, size_t j) {
+    dp_real *c = mm->pre != NULL ? mm->pre : mm->c;
+    int      last = part->k1 == mm->k;
+    s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
+    s->ldr = mm->ldr;
+    s->k0 = part->k0 - part->b_k0;
+    s->k1 = part->k1 - part->b_k0;
+    s->first = part->k0 == 0 && !mm->accumulate;
+    s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
+    for (size_t i = part->i0; i < part->i1; i += row->unit) {
+        s->a = part->a + (i - part->i0) * (part->k1 - part->k0);
+        s->c = c + i * s->ldc + j;
+        s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
+        s->rows = part->i1 - i < row->unit ? part->i1 - i : row->unit;
+        row->f32(s);
+        if (last && mm->act != DP__ACT_NONE)
+            dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s->c, s->ldc, s->rows,
+                       s->cols);
+        s->next += s->fetch * DP__ALIGN * ((s->k1 - s->k0 + DP__TILE - 1) / DP__TILE);
+    }
+}
+
+/* Panel by panel; while the strips of one run, they fetch the next. */
 static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *part) {
     dp__strip s;
+    size_t    strips = (part->i1 - part->i0 + row->unit - 1) / row->unit;
+    size_t    wide = row->tiles * DP__TILE;
     memset(&s, 0, sizeof s);
+    strips *= DP__PANEL / wide;
     for (size_t g = part->j0; g < part->j1; g += DP__PANEL) {
-        size_t end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
+        size_t         end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
+        const dp_real *panel = part->b + (g - part->j0) * part->b_k;
+        size_t         skip = (part->k0 - part->b_k0) / DP__TILE * DP__TILE * DP__PANEL;
         s.b_step = dp__ceil(end - g, DP__TILE) * DP__TILE;
-        for (size_t j = g; j < end; j += row->tiles * DP__TILE) {
-            s.b = part->b + (g - part->j0) * part->b_k + (j - g) * DP__TILE;
-            s.cols = end - j < row->tiles * DP__TILE ? end - j : row->tiles * DP__TILE;
-            for (size_t i = part->i0; i < part->i1; i += row->rows) {
-                s.rows = part->i1 - i < row->rows ? part->i1 - i : row->rows;
-                dp__mm_strip(row, mm, part, &s, i, j);
-            }
+        s.fetch = end < part->j1 ? (DP__PANEL + strips - 1) / strips : 0;
+        s.next = (const char *)(const void *)(panel + (s.fetch ? DP__PANEL * part->b_k + skip : 0));
+        for (size_t j = g; j < end; j += wide) {
+            s.b = panel + (j - g) * DP__TILE;
+            s.cols = end - j < wide ? end - j : wide;
+            dp__mm_panel(row, mm, part, &s, j);
         }
     }
 }
 
-/* Columns [j0, j1) of the product, for all k from k0 to k1. */
+/* Columns [j0, j1) for all rows, in blocks of equal height that stay in the L2 cache. */
 static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
                            dp_real *scratch) {
-    for (size_t i = 0; i < mm->m; i += DP__A_ROWS) {
+    size_t blocks = (mm->m + DP__A_ROWS - row->unit) / (DP__A_ROWS - row->unit + 1);
+    size_t height = dp__ceil((mm->m + blocks - 1) / blocks, row->unit);
+    for (size_t i = 0; i < mm->m; i += height) {
         part->i0 = i;
-        part->i1 = mm->m - i < DP__A_ROWS ? mm->m : i + DP__A_ROWS;
-        part->a = NULL;
-        if (mm->a_k != 1) {
-            dp__pack_rows(scratch, mm->a + i * mm->a_row + part->k0 * mm->a_k, mm->a_row, mm->a_k,
-                          part->i1 - i, part->k1 - part->k0, row->rows);
-            part->a = scratch;
-        }
+        part->i1 = mm->m - i < height ? mm->m : i + height;
+        part->a = scratch;
+        dp__pack_rows(row, scratch, mm->a + i * mm->a_row + part->k0 * mm->a_k, mm->a_row,
+                      mm->a_k, part->i1 - i, part->k1 - part->k0);
         dp__mm_part(row, mm, part);
     }
 }
@@ -7353,9 +7708,8 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
     size_t   step = raw ? DP__B_COLS : mm->n;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
-    do { /* whatever is packed is packed one chain at a time */
-        part.k1 = raw || mm->a_k != 1
-                      ? dp__chain_end(part.k0, mm->k, mm->cuts, mm->cut_count) : mm->k;
+    do {
+        part.k1 = dp__chain_end(part.k0, mm->k, mm->cuts, mm->cut_count);
         for (size_t j = 0; j < mm->n; j += step) {
             part.j0 = j;
             part.j1 = mm->n - j < step ? mm->n : j + step;
@@ -7364,7 +7718,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
             if (raw) {
                 size_t col = mm->b_form == DP__B_NK ? mm->ldb : 1;
                 size_t each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
-                dp_real *panels = scratch + DP__A_ROWS * DP__CHAIN;
+                dp_real *panels = scratch + (DP__A_ROWS + 8) * DP__CHAIN;
                 dp__pack(panels, mm->b + j * col + part.k0 * each, col, each, part.j1 - j,
                          part.k1 - part.k0);
                 part.b = panels;
@@ -7393,17 +7747,18 @@ static dp__mm dp__mm_cut(const dp__mm *mm, size_t i0, size_t i1, size_t j0, size
     return part;
 }
 
-/* How many parts along n the threads make; the others lie along m. The longest part counts,
- * then what is read: rows of a and columns of b, the latter more if they must be packed. */
-static int32_t dp__mm_split(const dp__mm *mm, size_t unit, int32_t threads) {
+/* How many parts along n the threads make; the others lie along m. What counts is the longest
+ * part, then what each part packs or reads: 12 of the unit below for a row, per_column for a
+ * column, where one multiply-add on a vector of 32 costs 1 (measured, AVX-512). */
+static int32_t dp__mm_split(size_t m, size_t n, size_t unit, double per_column, int32_t threads) {
     int32_t best = threads;
     double  least = 0;
     for (int32_t across = threads; across >= 1; across--) {
         if (threads % across != 0) continue;
         size_t tn = (size_t)across, tm = (size_t)threads / tn;
-        double rows = (double)(((mm->m + unit - 1) / unit + tm - 1) / tm * unit);
-        double cols = (double)((dp__ceil(mm->n, DP__PANEL) / DP__PANEL + tn - 1) / tn * DP__PANEL);
-        double cost = rows * cols + 2 * rows + (mm->b_form == DP__B_PACKED ? 2 : 16) * cols;
+        size_t rows = ((m + unit - 1) / unit + tm - 1) / tm * unit;
+        size_t cols = ((n + DP__PANEL - 1) / DP__PANEL + tn - 1) / tn * DP__PANEL;
+        double cost = (double)rows * (double)cols + 12 * (double)rows + per_column * (double)cols;
         if (across != threads && cost >= least) continue;
         least = cost;
         best = across;
@@ -7419,8 +7774,9 @@ typedef struct dp__mm_job {
 static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
     const dp__mm_job *job = (const dp__mm_job *)arg;
     const dp__mm     *mm = job->mm;
-    size_t  unit = job->x->row->rows, i0, i1, j0, j1;
-    int32_t across = dp__mm_split(mm, unit, threads);
+    size_t  unit = job->x->row->unit, i0, i1, j0, j1;
+    double  per_column = mm->b_form == DP__B_PACKED ? 4 : 20;
+    int32_t across = dp__mm_split(mm->m, mm->n, unit, per_column, threads);
     dp__share(mm->m, unit, tid / across, threads / across, &i0, &i1);
     dp__share(mm->n, DP__PANEL, tid % across, across, &j0, &j1);
     if (i0 == i1 || j0 == j1) return;
@@ -7437,6 +7793,174 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
         dp__mm_task(&job, 0, 1);
     } else {
         dp__exec_run(x, dp__mm_task, &job);
+    }
+}
+
+/* ---- INT8 ----------------------------------------------------------------------------------
+ * c = float(sum) * (a_scale[i] * scale[j]), + bias, then activation or residual as in dp__mm.
+ * The integer sums are exact, so equal on every kernel row. */
+typedef struct dp__mm8 {
+    dp_real       *c;
+    size_t         ldc;
+    const uint8_t *a; /* [m, lda] s8 + 128; bytes from k to the next multiple of 4 readable */
+    size_t         lda;
+    const dp_real *a_scale; /* [m] */
+    const void    *b;       /* dp__pack8 of the same kernel row */
+    const int32_t *comp;    /* [n] of dp__pack8 */
+    const dp_real *scale;   /* [n] */
+    size_t         m, n, k;
+    const dp_real *bias;
+    int            act;
+    dp_real       *pre;
+    size_t         ldpre;
+    const dp_real *residual;
+    size_t         ldr;
+} dp__mm8;
+
+#define DP__IMAGE_BYTES 1024u
+#define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
+
+/* k of one tile image: 16 groups of 4, or of 2 where the row takes pairs. */
+static size_t dp__image_k(const dp__row *row) {
+    return row->pairs ? 2 * DP__TILE : 4 * DP__TILE;
+}
+
+static size_t dp__pack8_bytes(const dp__row *row, size_t n, size_t k) {
+    size_t blocks = (k + dp__image_k(row) - 1) / dp__image_k(row);
+    return dp__ceil(n, DP__TILE) / DP__TILE * blocks * DP__IMAGE_BYTES;
+}
+
+/* Packs w [n, k] (rows of stride ldw) for a kernel row; comp[j] = -128 * sum_p w[j, p]. */
+static void dp__pack8(const dp__row *row, void *to, int32_t *comp, const int8_t *w, size_t ldw,
+                      size_t n, size_t k) {
+    size_t   image_k = dp__image_k(row), e = image_k / DP__TILE;
+    int8_t  *quads = (int8_t *)to;
+    int16_t *pairs = (int16_t *)to;
+    for (size_t g = 0; g < n; g += DP__PANEL) {
+        size_t end = n - g < DP__PANEL ? dp__ceil(n, DP__TILE) : g + DP__PANEL;
+        for (size_t p0 = 0; p0 < k; p0 += image_k) {
+            for (size_t j0 = g; j0 < end; j0 += DP__TILE) {
+                for (size_t i = 0; i < image_k * DP__TILE; i++) {
+                    size_t p = p0 + i / (DP__TILE * e) * e + i % e, j = j0 + i / e % DP__TILE;
+                    int8_t v = p < k && j < n ? w[j * ldw + p] : (int8_t)0;
+                    if (row->pairs) *pairs++ = v;
+                    else *quads++ = v;
+                }
+            }
+        }
+    }
+    for (size_t j = 0; j < n; j++) {
+        int32_t sum = 0;
+        for (size_t p = 0; p < k; p++) sum += w[j * ldw + p];
+        comp[j] = -128 * sum;
+    }
+}
+
+/* Rows [i0, i1) over one panel's columns from j on; s holds what does not depend on the row. */
+static void dp__mm8_panel(const dp__row *row, const dp__mm8 *mm, dp__strip8 *s, size_t i0,
+                          size_t i1, size_t j) {
+    dp_real    *c = mm->pre != NULL ? mm->pre : mm->c;
+    const char *a = (const char *)s->a;
+    s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
+    s->ldr = mm->ldr;
+    s->comp = mm->comp + j;
+    s->scale = mm->scale + j;
+    s->bias = mm->bias != NULL ? mm->bias + j : NULL;
+    for (size_t i = i0; i < i1; i += row->unit8) {
+        s->a = a + (i - i0) * s->lda * (row->pairs ? 2 : 1);
+        s->a_scale = mm->a_scale + i;
+        s->c = c + i * s->ldc + j;
+        s->residual = mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
+        s->rows = i1 - i < row->unit8 ? i1 - i : row->unit8;
+        row->i8(s);
+        if (mm->act != DP__ACT_NONE)
+            dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s->c, s->ldc, s->rows,
+                       s->cols);
+        s->next += s->fetch * DP__ALIGN * ((s->groups + DP__TILE - 1) / DP__TILE);
+    }
+    s->a = a;
+}
+
+/* Rows [i0, i1) over all columns. a: these rows as the kernel takes them, stride lda. */
+static void dp__mm8_rows(const dp__row *row, const dp__mm8 *mm, const void *a, size_t lda,
+                         size_t i0, size_t i1) {
+    dp__strip8 s;
+    size_t     wide = row->tiles8 * DP__TILE, e = row->pairs ? 2 : 4;
+    size_t     blocks = (mm->k + dp__image_k(row) - 1) / dp__image_k(row);
+    size_t     strips = (i1 - i0 + row->unit8 - 1) / row->unit8 * (DP__PANEL / wide);
+    memset(&s, 0, sizeof s);
+    s.a = a;
+    s.lda = lda;
+    s.groups = (mm->k + e - 1) / e;
+    for (size_t g = 0; g < mm->n; g += DP__PANEL) {
+        size_t      end = mm->n - g < DP__PANEL ? mm->n : g + DP__PANEL;
+        const char *panel = (const char *)mm->b + g / DP__TILE * blocks * DP__IMAGE_BYTES;
+        s.b_step = dp__ceil(end - g, DP__TILE) / DP__TILE * DP__IMAGE_BYTES;
+        s.fetch = end < mm->n ? (DP__PANEL + strips - 1) / strips : 0;
+        s.next = panel + (s.fetch ? blocks * s.b_step : 0);
+        for (size_t j = g; j < end; j += wide) {
+            s.b = panel + (j - g) / DP__TILE * DP__IMAGE_BYTES;
+            s.cols = end - j < wide ? end - j : wide;
+            dp__mm8_panel(row, mm, &s, i0, i1, j);
+        }
+    }
+}
+
+/* The whole product on the caller's thread. scratch [DP__SCRATCH]: rows widened to 16 bits. */
+static void dp__matmul8_serial(const dp__row *row, const dp__mm8 *mm, dp_real *scratch) {
+    size_t   ld = dp__ceil(mm->k, 4), room = DP__SCRATCH * sizeof(float) / 2 / (ld + 4);
+    size_t   height = (room < DP__A_ROWS ? room : DP__A_ROWS) / row->unit8 * row->unit8;
+    int16_t *wide = (int16_t *)(void *)scratch;
+    DP_ASSERT(mm->k <= DP__INT8_MAX_K && height > 0);
+    for (size_t i = 0; i < mm->m; i += height) {
+        size_t         end = mm->m - i < height ? mm->m : i + height;
+        const uint8_t *a = mm->a + i * mm->lda;
+        if (!row->pairs) {
+            dp__mm8_rows(row, mm, a, mm->lda, i, end);
+            continue;
+        }
+        for (size_t r = 0; r < end - i; r++)
+            for (size_t p = 0; p < ld; p++)
+                wide[r * ld + p] = (int16_t)((int)a[r * mm->lda + p] - 128);
+        dp__mm8_rows(row, mm, wide, ld, i, end);
+    }
+}
+
+typedef struct dp__mm8_job {
+    const dp__exec *x;
+    const dp__mm8  *mm;
+} dp__mm8_job;
+
+static void dp__mm8_task(void *arg, int32_t tid, int32_t threads) {
+    const dp__mm8_job *job = (const dp__mm8_job *)arg;
+    const dp__row     *row = job->x->row;
+    dp__mm8            part = *job->mm;
+    size_t             i0, i1, j0, j1;
+    int32_t            across = dp__mm_split(part.m, part.n, row->unit8, 4, threads);
+    dp__share(part.m, row->unit8, tid / across, threads / across, &i0, &i1);
+    dp__share(part.n, DP__PANEL, tid % across, across, &j0, &j1);
+    if (i0 == i1 || j0 == j1) return;
+    part.c += i0 * part.ldc + j0;
+    part.a += i0 * part.lda;
+    part.a_scale += i0;
+    part.b = (const char *)part.b + dp__pack8_bytes(row, j0, part.k);
+    part.comp += j0;
+    part.scale += j0;
+    if (part.bias != NULL) part.bias += j0;
+    if (part.pre != NULL) part.pre += i0 * part.ldpre + j0;
+    if (part.residual != NULL) part.residual += i0 * part.ldr + j0;
+    part.m = i1 - i0;
+    part.n = j1 - j0;
+    dp__matmul8_serial(row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
+}
+
+/* The product over the team. */
+static void dp__matmul8(const dp__exec *x, const dp__mm8 *mm) {
+    dp__mm8_job job = {x, mm};
+    if ((double)mm->m * (double)mm->n * (double)mm->k < DP__MM_ALONE) {
+        dp__mm8_task(&job, 0, 1);
+    } else {
+        dp__exec_run(x, dp__mm8_task, &job);
     }
 }
 

@@ -1,71 +1,930 @@
-/* test_gemm.c -- tests of [E3], [E8], [E9], [E10] and of the matrix kernels. */
+/* test_gemm.c -- tests of [E3], [E8], [E9], [E10] and of the matrix kernels.
+ *
+ * The oracle is a plain loop over dp__fmaf (itself tested against the processor's instruction).
+ * Every operand lies in a guarded buffer of its exact size, so one element read or written
+ * beyond it is a crash. */
 
-/* The specification once more, as slow and plain as possible. */
-static void gemm_naive(const dp__mm *mm) {
-    for (size_t i = 0; i < mm->m; i++) {
-        for (size_t j = 0; j < mm->n; j++) {
-            float total = mm->accumulate ? mm->c[i * mm->ldc + j] : 0;
-            size_t k0 = 0, cut = 0;
-            int    first = !mm->accumulate;
-            do {
-                float  sum = 0;
-                size_t p = k0;
-                while (cut < mm->cut_count && mm->cuts[cut] <= k0) cut++;
-                for (; p < mm->k && p < k0 + 1024; p++) {
-                    if (p > k0 && cut < mm->cut_count && p == mm->cuts[cut]) break;
-                    float b = mm->b_form == DP__B_PACKED
-                                  ? *dp__packed_at(mm->b, mm->n, mm->k, j, p)
-                                  : mm->b_form == DP__B_NK ? mm->b[j * mm->ldb + p]
-                                                           : mm->b[p * mm->ldb + j];
-                    sum = dp__fmaf(mm->a[i * mm->a_row + p * mm->a_k], b, sum);
-                }
-                total = first ? sum : total + sum;
-                first = 0;
-                k0 = p;
-            } while (k0 < mm->k);
-            if (mm->bias != NULL) total += mm->bias[j];
-            if (mm->residual != NULL) total += mm->residual[i * mm->ldr + j];
-            mm->c[i * mm->ldc + j] = total;
+/* The product by its definition: element (i, j) is a chain of fused steps in k order, begun
+ * anew at each cut and after 1,024 products. */
+static float gemm_element(const dp__mm *mm, const float *b, size_t i, size_t j) {
+    float  total = mm->accumulate ? mm->c[i * mm->ldc + j] : 0;
+    int    first = !mm->accumulate;
+    size_t k0 = 0, cut = 0;
+    do {
+        float  sum = 0;
+        size_t end = k0 + 1024 < mm->k ? k0 + 1024 : mm->k;
+        while (cut < mm->cut_count && mm->cuts[cut] <= k0) cut++;
+        if (cut < mm->cut_count && mm->cuts[cut] < end) end = mm->cuts[cut];
+        for (size_t p = k0; p < end; p++)
+            sum = dp__fmaf(mm->a[i * mm->a_row + p * mm->a_k], b[j * mm->k + p], sum);
+        total = first ? sum : total + sum;
+        first = 0;
+        k0 = end;
+    } while (k0 < mm->k);
+    if (mm->bias != NULL) total += mm->bias[j];
+    if (mm->residual != NULL) total += mm->residual[i * mm->ldr + j];
+    return total;
+}
+
+/* A row under test; those whose instructions this machine lacks are reported once. */
+static int gemm_row_runs(size_t r) {
+    const dp__row *row = &dp__rows[r];
+    if (test_isa != NULL && strcmp(test_isa, row->name) != 0) return 0;
+    return dp__row_missing(row->isa, dp__cpu_bits(), dp__os_bits()) == NULL;
+}
+
+static dp__exec gemm_exec(size_t r, int32_t threads) {
+    dp_env   env;
+    dp__exec x;
+    DP_CLEAR(env);
+    env.alloc.alloc = dp__default_alloc;
+    env.alloc.free = dp__default_free;
+    env.isa_cap = dp__rows[r].isa;
+    env.threads = threads;
+    if (dp__exec_open(&x, &env, NULL) != DP_OK) abort();
+    return x;
+}
+
+/* ---- spies: what runs, and what happens if it is wrong -------------------------------------- */
+
+enum { SPY_HONEST, SPY_FLIP, SPY_MASK };
+static const dp__row *spy_row;
+static int            spy_mode;
+static size_t         spy_f32[9][4], spy_i8[9][4]; /* calls by rows and tiles */
+
+static void spy_flip(float *c) {
+    uint32_t u;
+    memcpy(&u, c, sizeof u);
+    u ^= 1;
+    memcpy(c, &u, sizeof u);
+}
+
+static void spy_call_f32(const dp__strip *s) {
+    dp__strip broken = *s;
+    spy_f32[s->rows][(s->cols + 15) / 16]++;
+    if (spy_mode == SPY_MASK) broken.cols = dp__ceil(s->cols, 16);
+    spy_row->f32(&broken);
+    if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
+}
+
+static void spy_call_i8(const dp__strip8 *s) {
+    dp__strip8 broken = *s;
+    spy_i8[s->rows][(s->cols + 15) / 16]++;
+    if (spy_mode == SPY_MASK) broken.cols = dp__ceil(s->cols, 16);
+    spy_row->i8(&broken);
+    if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
+}
+
+static dp__row spy_on(size_t r, int mode) {
+    dp__row row = dp__rows[r];
+    spy_row = &dp__rows[r];
+    spy_mode = mode;
+    row.f32 = spy_call_f32;
+    row.i8 = spy_call_i8;
+    return row;
+}
+
+/* Every kernel of the row must have run; says how often. */
+static void spy_report(size_t calls[9][4], size_t unit, size_t tiles, const char *what) {
+    size_t total = 0, kernels = 0;
+    for (size_t rows = 1; rows <= unit; rows++) {
+        for (size_t t = 1; t <= tiles; t++) {
+            if (calls[rows][t] == 0) printf("    never ran: %s %ux%u\n", what, (unsigned)rows,
+                                            (unsigned)t);
+            CHECK(calls[rows][t] > 0);
+            kernels++;
+            total += calls[rows][t];
+        }
+    }
+    printf("     %-11s %s: %u kernels, %llu calls\n", spy_row->name, what, (unsigned)kernels,
+           (unsigned long long)total);
+    memset(calls, 0, sizeof spy_f32);
+}
+
+/* ---- gemm_cases 1..65 --------------------------------------------------------------------------- */
+
+enum { EDGE = 65, ROOM = 80 };
+
+/* Operands of all gemm_cases up to EDGE, at either end of a region between closed pages. */
+typedef struct gemm_cases {
+    guarded a, b, c;
+    size_t  a_bytes, b_bytes, c_bytes;
+    float   a_all[EDGE * EDGE], b_all[EDGE * EDGE]; /* [EDGE, EDGE] */
+    float   c_all[EDGE * EDGE];                     /* expected, for the present k */
+    float  *scratch;
+} gemm_cases;
+
+static gemm_cases *shapes_new(void) {
+    gemm_cases  *s = (gemm_cases *)calloc(1, sizeof *s);
+    uint64_t state = test_seed;
+    s->a_bytes = s->c_bytes = 5 * 4096;
+    s->b_bytes = 7 * 4096;
+    s->a = guarded_new(s->a_bytes);
+    s->b = guarded_new(s->b_bytes);
+    s->c = guarded_new(s->c_bytes);
+    s->scratch = (float *)dp__default_alloc(NULL, DP__SCRATCH * sizeof(float), 64);
+    for (size_t i = 0; i < EDGE * EDGE; i++) s->a_all[i] = test_rndf(&state);
+    for (size_t i = 0; i < EDGE * EDGE; i++) s->b_all[i] = test_rndf(&state);
+    return s;
+}
+
+static void shapes_free(gemm_cases *s) {
+    guarded_free(&s->a);
+    guarded_free(&s->b);
+    guarded_free(&s->c);
+    dp__default_free(NULL, s->scratch, 0);
+    free(s);
+}
+
+static float *shapes_place(guarded *g, size_t region, size_t count, int front) {
+    return (float *)(void *)(front ? g->p : g->p + region - count * sizeof(float));
+}
+
+static void shapes_expect(gemm_cases *s, size_t k) {
+    dp__mm mm;
+    memset(&mm, 0, sizeof mm);
+    mm.a = s->a_all;
+    mm.a_row = EDGE;
+    mm.a_k = 1;
+    mm.k = k;
+    for (size_t j = 0; j < EDGE; j++) { /* gemm_element wants b with stride k */
+        float b[EDGE];
+        memcpy(b, s->b_all + j * EDGE, k * sizeof(float));
+        for (size_t i = 0; i < EDGE; i++) s->c_all[i * EDGE + j] = gemm_element(&mm, b, i, 0);
+    }
+}
+
+/* All m, n up to EDGE for one k; number of wrong elements. */
+static size_t shapes_run(gemm_cases *s, const dp__row *row, size_t k) {
+    size_t wrong = 0;
+    for (size_t n = 1; n <= EDGE; n++) {
+        int    front = (int)(n + k) & 1;
+        float *b = shapes_place(&s->b, s->b_bytes, dp__pack_size(n, k), front);
+        dp__pack_nk(b, s->b_all, EDGE, n, k);
+        for (size_t m = 1; m <= EDGE; m++) {
+            float *a = shapes_place(&s->a, s->a_bytes, m * k, front);
+            float *c = shapes_place(&s->c, s->c_bytes, m * n, front);
+            dp__mm mm;
+            memset(&mm, 0, sizeof mm);
+            for (size_t i = 0; i < m; i++) memcpy(a + i * k, s->a_all + i * EDGE, k * 4);
+            mm.c = c, mm.ldc = n;
+            mm.a = a, mm.a_row = k, mm.a_k = 1;
+            mm.b = b;
+            mm.m = m, mm.n = n, mm.k = k;
+            dp__matmul_serial(row, &mm, s->scratch);
+            for (size_t i = 0; i < m; i++)
+                wrong += memcmp(c + i * n, s->c_all + i * EDGE, n * sizeof(float)) != 0;
+        }
+    }
+    return wrong;
+}
+
+/* The vector rows on all gemm_cases m, n, k of 1 to 65; the scalar row on all m, n and some k. */
+static void test_gemm_shapes(void) {
+    gemm_cases *s = shapes_new();
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        if (!gemm_row_runs(r)) continue;
+        dp__row row = spy_on(r, SPY_HONEST);
+        size_t  step = test_light() ? 16 : r == 0 ? 22 : 1;
+        if (r == 0 && test_long()) step = 1;
+        for (size_t k = 1; k <= EDGE; k += step) {
+            shapes_expect(s, k);
+            CHECK_INT(shapes_run(s, &row, k), 0);
+        }
+        spy_report(spy_f32, row.unit, row.tiles, "f32");
+    }
+    shapes_free(s);
+}
+
+/* ---- every option, drawn at random ---------------------------------------------------------- */
+
+typedef struct drawn {
+    dp__mm   mm;
+    size_t   room;  /* columns of c between rows that nobody may touch */
+    size_t   slack; /* numbers behind c before the closed page */
+    float   *b;    /* [n, k] as the oracle wants it */
+    float   *expected;
+    guarded  a_mem, b_mem, c_mem, bias_mem, residual_mem, pre_mem;
+    size_t   cuts[4];
+} drawn;
+
+static size_t draw(uint64_t *state, size_t low, size_t high) {
+    return low + (size_t)(test_rnd(state) % (high - low + 1));
+}
+
+static float *draw_floats(guarded *g, size_t n, uint64_t *state) {
+    *g = guarded_new(n * sizeof(float));
+    float *p = (float *)(void *)g->p;
+    for (size_t i = 0; i < n; i++) p[i] = test_rndf(state);
+    return p;
+}
+
+static size_t draw_size(uint64_t *state, size_t most) {
+    static const size_t edges[] = {1, 5, 6, 7, 8, 9, 15, 16, 17, 47, 48, 49, 95, 97, 127, 128, 129,
+                                   255, 257, 767, 768, 769, 1023, 1024, 1025, 2047, 2049};
+    size_t v = draw(state, 0, 2) ? edges[draw(state, 0, sizeof edges / sizeof *edges - 1)]
+                                 : draw(state, 1, 150);
+    return v < most ? v : most;
+}
+
+static void draw_b(drawn *d, uint64_t *state) {
+    dp__mm *mm = &d->mm;
+    size_t  n = mm->n, k = mm->k;
+    mm->b_form = (int)draw(state, 0, 2);
+    mm->ldb = (mm->b_form == DP__B_NK ? k : n) + draw(state, 0, 3);
+    size_t last = mm->b_form == DP__B_NK ? (n - 1) * mm->ldb + k : (k - 1) * mm->ldb + n;
+    d->b = (float *)malloc(n * k * sizeof(float));
+    for (size_t i = 0; i < n * k; i++) d->b[i] = test_rndf(state);
+    float *b = draw_floats(&d->b_mem, mm->b_form == DP__B_PACKED ? dp__pack_size(n, k) : last,
+                           state);
+    if (mm->b_form == DP__B_PACKED) dp__pack_nk(b, d->b, k, n, k);
+    for (size_t j = 0; j < n && mm->b_form != DP__B_PACKED; j++)
+        for (size_t p = 0; p < k; p++)
+            b[mm->b_form == DP__B_NK ? j * mm->ldb + p : p * mm->ldb + j] = d->b[j * k + p];
+    mm->b = b;
+}
+
+static void draw_rest(drawn *d, uint64_t *state) {
+    dp__mm *mm = &d->mm;
+    size_t  m = mm->m, n = mm->n, k = mm->k, pad = draw(state, 0, 5);
+    mm->a_row = k + pad;
+    mm->a_k = 1;
+    size_t last = (m - 1) * mm->a_row + k;
+    if (draw(state, 0, 2) == 0) { /* transposed */
+        mm->a_row = 1 + draw(state, 0, 1);
+        mm->a_k = m * mm->a_row + pad;
+        last = (m - 1) * mm->a_row + (k - 1) * mm->a_k + 1;
+    }
+    mm->a = draw_floats(&d->a_mem, last, state);
+    mm->accumulate = (int)draw(state, 0, 1);
+    mm->cuts = d->cuts;
+    for (size_t at = draw(state, 1, 40); mm->cut_count < 4 && at < k && draw(state, 0, 3);
+         at += draw(state, 1, k))
+        d->cuts[mm->cut_count++] = at;
+    if (mm->cut_count == 0) mm->cuts = NULL;
+    mm->ldc = n + d->room;
+    mm->c = draw_floats(&d->c_mem, (m - 1) * mm->ldc + n, state);
+    if (draw(state, 0, 1)) mm->bias = draw_floats(&d->bias_mem, n, state);
+    mm->ldr = n + draw(state, 0, 2);
+    if (draw(state, 0, 1))
+        mm->residual = draw_floats(&d->residual_mem, (m - 1) * mm->ldr + n, state);
+}
+
+static drawn *drawn_new(uint64_t *state) {
+    drawn *d = (drawn *)calloc(1, sizeof *d);
+    do {
+        d->mm.m = draw_size(state, 300);
+        d->mm.n = draw_size(state, 900);
+        d->mm.k = draw_size(state, 2100);
+    } while ((double)d->mm.m * (double)d->mm.n * (double)d->mm.k > 400000);
+    d->room = draw(state, 0, 2) * 3;
+    draw_b(d, state);
+    draw_rest(d, state);
+    d->expected = (float *)malloc(d->mm.m * d->mm.n * sizeof(float));
+    for (size_t i = 0; i < d->mm.m; i++)
+        for (size_t j = 0; j < d->mm.n; j++)
+            d->expected[i * d->mm.n + j] = gemm_element(&d->mm, d->b, i, j);
+    return d;
+}
+
+static void drawn_free(drawn *d) {
+    guarded_free(&d->a_mem);
+    guarded_free(&d->b_mem);
+    guarded_free(&d->c_mem);
+    if (d->bias_mem.map) guarded_free(&d->bias_mem);
+    if (d->residual_mem.map) guarded_free(&d->residual_mem);
+    free(d->expected);
+    free(d->b);
+    free(d);
+}
+
+/* Runs the product on a copy of c; the number of wrong elements and of touched gaps. */
+static size_t drawn_run(const drawn *d, const dp__row *row, const dp__exec *x, float *scratch) {
+    dp__mm  mm = d->mm;
+    size_t  count = (mm.m - 1) * mm.ldc + mm.n, wrong = 0;
+    guarded mem = guarded_new((count + d->slack) * sizeof(float));
+    mm.c = (float *)(void *)mem.p;
+    memcpy(mm.c, d->mm.c, count * sizeof(float));
+    if (x != NULL) dp__matmul(x, &mm);
+    else dp__matmul_serial(row, &mm, scratch);
+    for (size_t i = 0; i < mm.m; i++) {
+        wrong += memcmp(mm.c + i * mm.ldc, d->expected + i * mm.n, mm.n * sizeof(float)) != 0;
+        if (i + 1 < mm.m) /* the gap behind the row */
+            wrong += memcmp(mm.c + i * mm.ldc + mm.n, d->mm.c + i * mm.ldc + mm.n,
+                            d->room * sizeof(float)) != 0;
+    }
+    guarded_free(&mem);
+    return wrong;
+}
+
+/* Strides, both raw forms of b, transposed a, accumulation, cuts, bias, residual: one product,
+ * drawn at random, must come out equal on every row and on teams of 1, 2, 3, 5. */
+static void test_gemm_drawn(void) {
+    static const int32_t teams[] = {1, 2, 3, 5};
+    size_t   cases = test_light() ? 40 : test_long() ? 4000 : 400;
+    uint64_t state = test_seed + 7;
+    dp__exec x[DP__ROWS][4];
+    for (size_t r = 0; r < DP__ROWS; r++)
+        for (size_t t = 0; t < 4 && gemm_row_runs(r); t++) x[r][t] = gemm_exec(r, teams[t]);
+    for (size_t c = 0; c < cases; c++) {
+        drawn *d = drawn_new(&state);
+        for (size_t r = 0; r < DP__ROWS; r++) {
+            if (!gemm_row_runs(r)) continue;
+            CHECK_INT(drawn_run(d, &dp__rows[r], NULL, x[r][0].scratch), 0);
+            CHECK_INT(drawn_run(d, NULL, &x[r][1 + c % 3], NULL), 0);
+        }
+        drawn_free(d);
+    }
+    for (size_t r = 0; r < DP__ROWS; r++)
+        for (size_t t = 0; t < 4 && gemm_row_runs(r); t++) dp__exec_close(&x[r][t]);
+}
+
+/* The activation is that of the row's element-wise entry, the stored value before it is the
+ * product, and both arrays are filled within their bounds. */
+static void test_gemm_activation(void) {
+    enum { M = 19, N = 70, K = 33 };
+    uint64_t state = test_seed;
+    guarded  am, bm, biasm, cm, prem;
+    float   *a = draw_floats(&am, M * K, &state), *b = draw_floats(&bm, N * K, &state);
+    float   *bias = draw_floats(&biasm, N, &state);
+    float   *c = draw_floats(&cm, M * N, &state), *pre = draw_floats(&prem, M * N, &state);
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        float plain[M * N], wanted[M * N];
+        if (!gemm_row_runs(r)) continue;
+        dp__exec x = gemm_exec(r, 1);
+        for (int act = 0; act <= DP__TANH; act++) {
+            dp__mm mm;
+            memset(&mm, 0, sizeof mm);
+            mm.m = M, mm.n = N, mm.k = K;
+            mm.a = a, mm.a_row = K, mm.a_k = 1;
+            mm.b = b, mm.b_form = DP__B_NK, mm.ldb = K;
+            mm.bias = bias;
+            mm.c = plain, mm.ldc = N;
+            dp__matmul(&x, &mm);
+            dp__act_forward(&x, act, wanted, N, plain, N, M, N);
+            mm.c = c;
+            mm.act = 1 + act;
+            dp__matmul(&x, &mm);
+            CHECK(memcmp(c, wanted, sizeof wanted) == 0);
+            mm.pre = pre, mm.ldpre = N;
+            memset(c, 0, sizeof wanted);
+            dp__matmul(&x, &mm);
+            CHECK(memcmp(c, wanted, sizeof wanted) == 0);
+            CHECK(memcmp(pre, plain, sizeof plain) == 0);
+        }
+        dp__exec_close(&x);
+    }
+    guarded_free(&am), guarded_free(&bm), guarded_free(&biasm), guarded_free(&cm);
+    guarded_free(&prem);
+}
+
+/* Sizes of 0: nothing is written for m or n; k 0 leaves the bias, or what was there. */
+static void test_gemm_empty(void) {
+    float    c[4] = {1, 2, 3, 4}, bias[2] = {5, 6}, b[1] = {0};
+    dp__exec x = gemm_exec(0, 1);
+    dp__mm   mm;
+    memset(&mm, 0, sizeof mm);
+    mm.c = c, mm.ldc = 2, mm.a = b, mm.a_row = 1, mm.a_k = 1, mm.b = b, mm.bias = bias;
+    mm.n = 2;
+    dp__matmul(&x, &mm);
+    CHECK(c[0] == 1 && c[3] == 4);
+    mm.m = 2, mm.n = 0;
+    dp__matmul(&x, &mm);
+    CHECK(c[0] == 1 && c[3] == 4);
+    mm.n = 2, mm.accumulate = 1;
+    dp__matmul(&x, &mm);
+    CHECK(c[0] == 6 && c[1] == 8 && c[2] == 8 && c[3] == 10);
+    mm.accumulate = 0;
+    dp__matmul(&x, &mm);
+    CHECK(c[0] == 5 && c[1] == 6 && c[2] == 5 && c[3] == 6);
+    dp__exec_close(&x);
+}
+
+static void test_gemm_pack(void) {
+    for (size_t n = 1; n <= 130; n += n < 60 ? 1 : 13) {
+        for (size_t k = 1; k <= 70; k += k < 20 ? 3 : 17) {
+            guarded pm = guarded_new(dp__pack_size(n, k) * 4);
+            float  *packed = (float *)(void *)pm.p, *w = (float *)malloc(n * k * 4);
+            float  *kn = (float *)malloc(dp__pack_size(n, k) * 4);
+            float  *t = (float *)malloc(n * k * 4), *back = (float *)malloc(n * k * 4);
+            for (size_t i = 0; i < n * k; i++) w[i] = (float)(i + 1);
+            for (size_t i = 0; i < n * k; i++) t[i % k * n + i / k] = w[i];
+            dp__pack_nk(packed, w, k, n, k);
+            dp__pack_kn(kn, t, n, n, k);
+            CHECK(memcmp(packed, kn, dp__pack_size(n, k) * 4) == 0);
+            dp__unpack(back, k, packed, n, k);
+            CHECK(memcmp(back, w, n * k * 4) == 0);
+            double sum = 0; /* every number once, the rest 0 */
+            for (size_t i = 0; i < dp__pack_size(n, k); i++) sum += (double)packed[i];
+            CHECK(sum == (double)(n * k) * (double)(n * k + 1) / 2);
+            free(w), free(kn), free(t), free(back);
+            guarded_free(&pm);
         }
     }
 }
 
-static void test_gemm_first(void) {
-    static float a[70 * 2100], b[2100 * 100], c[2][70 * 100], packed[112 * 2112];
-    uint64_t s = test_seed;
-    for (size_t i = 0; i < sizeof a / 4; i++) a[i] = test_rndf(&s);
-    for (size_t i = 0; i < sizeof b / 4; i++) b[i] = test_rndf(&s);
-    dp_env env;
-    DP_CLEAR(env);
-    env.alloc.alloc = dp__default_alloc;
-    env.alloc.free = dp__default_free;
-    env.threads = 3;
-    dp__exec x;
-    CHECK(dp__exec_open(&x, &env, NULL) == DP_OK);
-    static const size_t shapes[][3] = {{1, 1, 1}, {5, 17, 3}, {9, 49, 33}, {70, 100, 2100}};
-    static const size_t cuts[] = {5, 40, 1500};
-    for (size_t t = 0; t < 4; t++)
-        for (int form = 0; form < 3; form++)
-            for (int trans = 0; trans < 2; trans++) {
-                dp__mm mm;
-                size_t m = shapes[t][0], n = shapes[t][1], k = shapes[t][2];
-                memset(&mm, 0, sizeof mm);
-                mm.m = m, mm.n = n, mm.k = k, mm.ldc = n;
-                mm.a = a, mm.a_row = trans ? 1 : k, mm.a_k = trans ? m : 1;
-                mm.b = b, mm.b_form = form, mm.ldb = form == DP__B_NK ? k : n;
-                if (form == 0) dp__pack_nk(packed, b, k, n, k), mm.b = packed;
-                if (trans) mm.cuts = cuts, mm.cut_count = 3, mm.accumulate = 1;
-                mm.bias = b, mm.residual = a, mm.ldr = n;
-                memset(c, 0, sizeof c);
-                mm.c = c[0];
-                gemm_naive(&mm);
-                mm.c = c[1];
-                dp__matmul(&x, &mm);
-                CHECK(memcmp(c[0], c[1], sizeof c[0]) == 0);
-            }
-    dp__exec_close(&x);
+/* ---- INT8 ----------------------------------------------------------------------------------- */
+
+typedef struct int8_shapes {
+    guarded  a, w_packed, c;
+    uint8_t *a_all;  /* [EDGE, KMAX] */
+    int8_t  *w_all;  /* [EDGE, KMAX] */
+    float    a_scale[EDGE], scale[EDGE], bias[EDGE], residual[EDGE * EDGE];
+    int32_t  comp[EDGE];
+    float    c_all[EDGE * EDGE];
+} int8_shapes;
+
+enum { BYTES_K = 400, BYTES_A = EDGE * (BYTES_K + 4), BYTES_W = 80 * 448 * 2 };
+
+static void bytes_expect(int8_shapes *s, size_t k) {
+    for (size_t i = 0; i < EDGE; i++) {
+        for (size_t j = 0; j < EDGE; j++) {
+            int64_t sum = 0;
+            for (size_t p = 0; p < k; p++)
+                sum += ((int64_t)s->a_all[i * BYTES_K + p] - 128) * s->w_all[j * BYTES_K + p];
+            float v = (float)sum * (s->a_scale[i] * s->scale[j]);
+            s->c_all[i * EDGE + j] = (v + s->bias[j]) + s->residual[i * EDGE + j];
+        }
+    }
 }
 
+static void bytes_fill(int8_shapes *s, uint64_t *state) {
+    memset(s, 0, sizeof *s);
+    s->a_all = (uint8_t *)malloc(EDGE * BYTES_K);
+    s->w_all = (int8_t *)malloc(EDGE * BYTES_K);
+    for (size_t i = 0; i < EDGE * BYTES_K; i++) {
+        uint64_t u = test_rnd(state);
+        s->a_all[i] = u % 7 == 0 ? 255 : u % 7 == 1 ? 0 : (uint8_t)(u >> 8);
+        s->w_all[i] = u % 5 == 0 ? 127 : u % 5 == 1 ? -127 : (int8_t)((int)(u >> 16 & 255) - 128);
+    }
+    for (size_t i = 0; i < EDGE; i++) {
+        s->a_scale[i] = test_rndf(state);
+        s->scale[i] = test_rndf(state);
+        s->bias[i] = test_rndf(state);
+    }
+    for (size_t i = 0; i < EDGE * EDGE; i++) s->residual[i] = test_rndf(state);
+    s->a = guarded_new(BYTES_A);
+    s->w_packed = guarded_new(BYTES_W);
+    s->c = guarded_new(EDGE * (EDGE + 3) * 4);
+}
+
+static void bytes_free(int8_shapes *s) {
+    guarded_free(&s->a), guarded_free(&s->w_packed), guarded_free(&s->c);
+    free(s->a_all), free(s->w_all);
+}
+
+static size_t bytes_run(int8_shapes *s, const dp__row *row, size_t m, size_t n, size_t k,
+                        float *scratch) {
+    size_t   ld = dp__ceil(k, 4), wrong = 0, used = dp__pack8_bytes(row, n, k);
+    uint8_t *a = s->a.p + BYTES_A - m * ld, *w = s->w_packed.p + BYTES_W - used;
+    float   *c = (float *)(void *)s->c.p + (EDGE * (EDGE + 3) - m * n);
+    dp__mm8  mm;
+    memset(&mm, 0, sizeof mm);
+    dp__pack8(row, w, s->comp, s->w_all, BYTES_K, n, k);
+    memset(a, 77, m * ld); /* what lies between k and ld must not count */
+    for (size_t i = 0; i < m; i++) memcpy(a + i * ld, s->a_all + i * BYTES_K, k);
+    mm.c = c, mm.ldc = n, mm.a = a, mm.lda = ld, mm.a_scale = s->a_scale;
+    mm.b = w, mm.comp = s->comp, mm.scale = s->scale;
+    mm.m = m, mm.n = n, mm.k = k;
+    mm.bias = s->bias, mm.residual = s->residual, mm.ldr = EDGE;
+    dp__matmul8_serial(row, &mm, scratch);
+    for (size_t i = 0; i < m; i++)
+        wrong += memcmp(c + i * n, s->c_all + i * EDGE, n * sizeof(float)) != 0;
+    return wrong;
+}
+
+/* All m, n with a few k, all k with a few m, n: the sums are integers, so all rows agree. */
+static void test_gemm8_shapes(void) {
+    static const size_t few[][2] = {{1, 1}, {8, 48}, {7, 49}, {65, 65}, {4, 16}, {11, 33}};
+    static const size_t some[] = {1, 4, 31, 65};
+    int8_shapes    s;
+    uint64_t state = test_seed;
+    float   *scratch = (float *)dp__default_alloc(NULL, DP__SCRATCH * 4, 64);
+    bytes_fill(&s, &state);
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        if (!gemm_row_runs(r)) continue;
+        dp__row row = spy_on(r, SPY_HONEST);
+        for (size_t i = 0; i < 4; i++) {
+            bytes_expect(&s, some[i]);
+            for (size_t m = 1; m <= EDGE; m++)
+                for (size_t n = 1; n <= EDGE; n += test_light() ? 8 : 1)
+                    CHECK_INT(bytes_run(&s, &row, m, n, some[i], scratch), 0);
+        }
+        for (size_t k = 1; k <= BYTES_K; k += k < 140 ? 1 : 37) {
+            bytes_expect(&s, k);
+            for (size_t i = 0; i < 6; i++)
+                CHECK_INT(bytes_run(&s, &row, few[i][0], few[i][1], k, scratch), 0);
+        }
+        spy_report(spy_i8, row.unit8, row.tiles8, "int8");
+    }
+    dp__default_free(NULL, scratch, 0);
+    bytes_free(&s);
+}
+
+/* The largest sums that the limit on k allows, both signs, and products over the team. */
+static void test_gemm8_extremes(void) {
+    enum { K = 65536, N = 3 };
+    uint8_t *a = (uint8_t *)malloc(2 * K);
+    int8_t  *w = (int8_t *)malloc(N * K);
+    memset(a, 0, K), memset(a + K, 255, K);
+    memset(w, 127, K), memset(w + K, -127, K), memset(w + 2 * K, -128, K);
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        if (!gemm_row_runs(r)) continue;
+        dp__exec x = gemm_exec(r, 2);
+        int32_t  comp[N];
+        float    c[2 * N], ones[N] = {1, 1, 1};
+        void    *packed = malloc(dp__pack8_bytes(x.row, N, K));
+        dp__mm8  mm;
+        memset(&mm, 0, sizeof mm);
+        dp__pack8(x.row, packed, comp, w, K, N, K);
+        mm.c = c, mm.ldc = N, mm.a = a, mm.lda = K, mm.a_scale = ones;
+        mm.b = packed, mm.comp = comp, mm.scale = ones;
+        mm.m = 2, mm.n = N, mm.k = K;
+        dp__matmul8(&x, &mm);
+        CHECK(c[0] == (float)(-128LL * 127 * K) && c[1] == (float)(128LL * 127 * K));
+        CHECK(c[2] == (float)(128LL * 128 * K) && c[3] == (float)(127LL * 127 * K));
+        CHECK(c[4] == (float)(-127LL * 127 * K) && c[5] == (float)(-127LL * 128 * K));
+        free(packed);
+        dp__exec_close(&x);
+    }
+    free(a), free(w);
+}
+
+/* The partition of an INT8 product changes nothing. */
+static void test_gemm8_team(void) {
+    enum { M = 61, N = 200, K = 70 };
+    static const int32_t teams[] = {1, 2, 3, 5};
+    uint64_t state = test_seed;
+    static uint8_t a[M * 72];
+    static int8_t  w[N * K];
+    static float   a_scale[M], scale[N], bias[N], c[4][M * N], first[M * N];
+    for (size_t i = 0; i < sizeof a; i++) a[i] = (uint8_t)test_rnd(&state);
+    for (size_t i = 0; i < sizeof w; i++) w[i] = (int8_t)test_rnd(&state);
+    for (size_t i = 0; i < M; i++) a_scale[i] = test_rndf(&state);
+    for (size_t i = 0; i < N; i++) scale[i] = bias[i] = test_rndf(&state);
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        if (!gemm_row_runs(r)) continue;
+        for (size_t t = 0; t < 4; t++) {
+            dp__exec x = gemm_exec(r, teams[t]);
+            int32_t  comp[N];
+            void    *packed = malloc(dp__pack8_bytes(x.row, N, K));
+            dp__mm8  mm;
+            memset(&mm, 0, sizeof mm);
+            dp__pack8(x.row, packed, comp, w, K, N, K);
+            mm.c = c[t], mm.ldc = N, mm.a = a, mm.lda = 72, mm.a_scale = a_scale;
+            mm.b = packed, mm.comp = comp, mm.scale = scale, mm.bias = bias, mm.act = 1 + DP__GELU;
+            mm.m = M, mm.n = N, mm.k = K;
+            dp__matmul8(&x, &mm);
+            if (r == 0 && t == 0) memcpy(first, c[0], sizeof first);
+            CHECK(memcmp(c[t], first, sizeof first) == 0);
+            free(packed);
+            dp__exec_close(&x);
+        }
+    }
+}
+
+/* ---- the checks themselves must be able to fail --------------------------------------------- */
+
+/* One flipped result bit, and a tail mask left out, on every row: both must be noticed. The
+ * gap between rows of c takes what a missing mask writes. */
+static void test_gemm_notices(void) {
+    static float packed[48 * 32], a[9 * 20], b[37 * 20], c[9 * 64 + 64], scratch[DP__SCRATCH];
+    uint64_t state = test_seed;
+    int8_shapes    s;
+    gemm_cases *all = shapes_new();
+    drawn    d;
+    memset(&d, 0, sizeof d);
+    for (size_t i = 0; i < sizeof a / 4; i++) a[i] = test_rndf(&state);
+    for (size_t i = 0; i < sizeof b / 4; i++) b[i] = test_rndf(&state);
+    for (size_t i = 0; i < sizeof c / 4; i++) c[i] = 7; /* a lost mask writes zeros over it */
+    dp__pack_nk(packed, b, 20, 37, 20);
+    d.mm.m = 9, d.mm.n = 37, d.mm.k = 20, d.mm.a = a, d.mm.a_row = 20, d.mm.a_k = 1;
+    d.mm.b = packed, d.mm.c = c, d.mm.ldc = 64, d.room = 27, d.slack = 27;
+    d.expected = (float *)malloc(9 * 37 * 4);
+    for (size_t i = 0; i < 9 * 37; i++) d.expected[i] = gemm_element(&d.mm, b, i / 37, i % 37);
+    bytes_fill(&s, &state);
+    shapes_expect(all, 3);
+    bytes_expect(&s, 40);
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        if (!gemm_row_runs(r)) continue;
+        dp__row row = spy_on(r, SPY_FLIP);
+        size_t  flips = drawn_run(&d, &row, NULL, scratch), all_flips = shapes_run(all, &row, 3);
+        size_t  byte_flips = bytes_run(&s, &row, 9, 37, 40, scratch);
+        row = spy_on(r, SPY_MASK);
+        size_t masks = drawn_run(&d, &row, NULL, scratch);
+        row = spy_on(r, SPY_HONEST);
+        CHECK_INT(drawn_run(&d, &row, NULL, scratch), 0);
+        CHECK(flips > 0 && all_flips > 0 && masks > 0 && byte_flips > 0);
+        printf("     %-11s flipped bit seen in %u, %u, %u rows of results; lost mask in %u\n",
+               row.name, (unsigned)flips, (unsigned)all_flips, (unsigned)byte_flips,
+               (unsigned)masks);
+    }
+    memset(spy_f32, 0, sizeof spy_f32);
+    memset(spy_i8, 0, sizeof spy_i8);
+    free(d.expected);
+    shapes_free(all);
+    bytes_free(&s);
+}
+
+/* ---- dp__fmaf ------------------------------------------------------------------------------- */
+
+#ifdef DP__AVX2
+DP__TARGET("avx2,fma") static float fma_hardware(float a, float b, float c) {
+    return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
+}
+#else
+static float fma_hardware(float a, float b, float c) {
+    return fmaf(a, b, c);
+}
+#endif
+
+static float fma_bits(uint32_t u) {
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Operands that hurt: any bits; cancellation to the last bits; a sum exactly between two
+ * floats, plus or minus a hair; results and operands among the denormals; overflow. */
+static void fma_draw(uint64_t *state, float *a, float *b, float *c) {
+    uint64_t u = test_rnd(state), v = test_rnd(state);
+    *a = fma_bits((uint32_t)u);
+    *b = fma_bits((uint32_t)(u >> 32));
+    *c = fma_bits((uint32_t)v);
+    switch (v >> 60) {
+    case 0: case 1: case 2: *c = -(*a * *b); break;
+    case 3: case 4: *c = -(*a * *b) * (1 + (float)(v >> 32 & 3) * FLT_EPSILON); break;
+    case 5: case 6: case 7: /* a * b is a tie of c's last place, nearly */
+        *c = fma_bits(0x3F800000u | (uint32_t)(v & 0x007FFFFFu));
+        *a = fma_bits(0x33800000u + (uint32_t)(u & 3)); /* 2^-24 */
+        *b = fma_bits(0x3F800000u + (uint32_t)(u >> 32 & 3));
+        if (v >> 40 & 1) *b = -*b;
+        break;
+    case 8: case 9: /* into the denormals */
+        *a = fma_bits(0x1F800000u + (uint32_t)(u & 0x03FFFFFFu));
+        *b = fma_bits(0x1F800000u + (uint32_t)(u >> 32 & 0x03FFFFFFu));
+        *c = fma_bits((uint32_t)v & 0x80FFFFFFu);
+        break;
+    case 10: /* out at the top */
+        *a = fma_bits(0x7E000000u + (uint32_t)(u & 0x00FFFFFFu));
+        *b = fma_bits(0x3F000000u + (uint32_t)(u >> 32 & 0x01FFFFFFu));
+        *c = fma_bits(0x7F000000u + (uint32_t)(v & 0x807FFFFFu));
+        break;
+    default: break;
+    }
+}
+
+static void test_gemm_fmaf(void) {
+    uint64_t state = test_seed, wrong = 0;
+    uint64_t cases = test_light() ? 100000 : test_long() ? 50000000 : 3000000;
+    if (!(dp__cpu_bits() & DP__CPU_FMA)) {
+        test_skip("gemm_fmaf", "the CPU has no FMA");
+        return;
+    }
+    for (uint64_t i = 0; i < cases; i++) {
+        float    a, b, c;
+        uint32_t x, y;
+        fma_draw(&state, &a, &b, &c);
+        float ours = dp__fmaf(a, b, c), theirs = fma_hardware(a, b, c);
+        memcpy(&x, &ours, 4);
+        memcpy(&y, &theirs, 4);
+        if (x != y && !(ours != ours && theirs != theirs) && wrong++ < 5)
+            printf("    fma(%a, %a, %a): %a, hardware %a\n", (double)a, (double)b, (double)c,
+                   (double)ours, (double)theirs);
+    }
+    CHECK_INT(wrong, 0);
+}
+
+/* ---- machines, threads, floating-point state ------------------------------------------------ */
+
+static void test_gemm_select(void) {
+    const uint32_t avx2 = DP__CPU_AVX2 | DP__CPU_FMA;
+    const uint32_t x512 = avx2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ |
+                          DP__CPU_AVX512VL;
+    const uint32_t vnni = x512 | DP__CPU_AVX512VNNI, ymm = DP__OS_YMM, zmm = ymm | DP__OS_ZMM;
+    const struct {
+        uint32_t cpu, os;
+        dp_isa   cap;
+        uint32_t deny;
+        dp_isa   want; /* AUTO: none is left */
+    } machines[] = {
+        {0, 0, DP_ISA_AUTO, 0, DP_ISA_SCALAR},
+        {vnni, 0, DP_ISA_AUTO, 0, DP_ISA_SCALAR},               /* old system */
+        {vnni, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX2},               /* zmm not saved */
+        {vnni, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
+        {x512, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512},             /* Skylake-SP */
+        {avx2 | DP__CPU_AVX512F, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX2}, /* Knights Landing */
+        {avx2, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX2},
+        {DP__CPU_AVX2, ymm, DP_ISA_AUTO, 0, DP_ISA_SCALAR},     /* FMA masked out */
+        {DP__CPU_FMA, ymm, DP_ISA_AUTO, 0, DP_ISA_SCALAR},
+        {DP__CPU_AVX512VNNI | avx2, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX2},
+        {vnni, zmm, DP_ISA_SCALAR, 0, DP_ISA_SCALAR},
+        {vnni, zmm, DP_ISA_AVX2, 0, DP_ISA_AVX2},
+        {vnni, zmm, DP_ISA_AVX512, 0, DP_ISA_AVX512},
+        {vnni, zmm, DP_ISA_AUTO, 1u << DP_ISA_AVX512_VNNI, DP_ISA_AVX512},
+        {vnni, zmm, DP_ISA_AVX512, 1u << DP_ISA_AVX512, DP_ISA_AVX2},
+        {vnni, zmm, DP_ISA_AVX2, 1u << DP_ISA_AVX2, DP_ISA_SCALAR},
+        {avx2, ymm, DP_ISA_AVX512, 0, DP_ISA_AVX2},
+        {vnni, zmm, DP_ISA_SCALAR, 1u << DP_ISA_SCALAR, DP_ISA_AUTO},
+    };
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
+        const dp__row *row = dp__row_select(machines[i].cpu, machines[i].os, machines[i].cap,
+                                            machines[i].deny);
+        dp_isa want = machines[i].want, got = row != NULL ? row->isa : DP_ISA_AUTO;
+        while (want > DP_ISA_SCALAR && dp__row_missing(want, ~0u, ~0u) != NULL)
+            want = (dp_isa)(want - 1); /* a build without that row takes the next */
+        CHECK_INT(got, want);
+    }
+    CHECK(dp__row_missing(DP_ISA_SCALAR, 0, 0) == NULL);
+    CHECK(dp__row_missing(DP_ISA_AUTO, 0, 0) == NULL);
+    CHECK(dp__row_missing(DP_ISA_COUNT, ~0u, ~0u) != NULL);
+#ifdef DP__AVX512
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX2, DP__CPU_AVX2, zmm), "the CPU has no FMA");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX512, avx2, zmm), "the CPU has no AVX-512F");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX512_VNNI, x512, zmm), "the CPU has no AVX512-VNNI");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX2, avx2, 0),
+               "the operating system does not save AVX registers");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX512, x512, ymm),
+               "the operating system does not save AVX-512 registers");
+#endif
+}
+
+static void test_gemm_open(void) {
+    dp_env    env;
+    dp_error  err;
+    dp__exec  x;
+    test_heap heap;
+    DP_CLEAR(env);
+    memset(&heap, 0, sizeof heap);
+    env.alloc.alloc = test_heap_alloc;
+    env.alloc.free = test_heap_free;
+    env.alloc.ctx = &heap;
+    env.isa_deny = ~0u;
+    CHECK_INT(dp__exec_open(&x, &env, &err), DP_E_ISA);
+    env.isa_deny = 0;
+    env.threads = 4;
+    CHECK_INT(dp__exec_open(&x, &env, &err), DP_OK);
+#ifndef DP_NO_THREADS
+    CHECK_INT(x.threads, 4);
+#endif
+    dp__exec_close(&x);
+    CHECK_INT(heap.live_bytes, 0);
+    size_t calls = heap.calls;
+    for (size_t n = 1; n <= calls; n++) { /* without a team it still computes, alone */
+        memset(&heap, 0, sizeof heap);
+        heap.fail_at = n;
+        dp_status status = dp__exec_open(&x, &env, &err);
+        CHECK(status == DP_E_MEMORY || (status == DP_OK && x.threads == 1));
+        if (status == DP_OK) dp__exec_close(&x);
+        CHECK_INT(heap.live_bytes, 0);
+    }
+    for (size_t r = 0; r < DP__ROWS; r++)
+        if (!gemm_row_runs(r) && test_isa == NULL)
+            test_skip(dp__rows[r].name,
+                      dp__row_missing(dp__rows[r].isa, dp__cpu_bits(), dp__os_bits()));
+}
+
+typedef struct gemm_counts {
+    int32_t seen[16], threads;
+    int32_t bad_state;
+} gemm_counts;
+
+static void count_task(void *arg, int32_t tid, int32_t threads) {
+    gemm_counts *c = (gemm_counts *)arg;
+    c->seen[tid]++;
+    if (tid == 0) c->threads = threads;
+#if defined(__x86_64__) && defined(__GNUC__)
+    uint32_t state;
+    __asm__ __volatile__("stmxcsr %0" : "=m"(state));
+    if (tid > 0 && (state & ~0x3Fu) != 0x1F80) c->bad_state = 1;
+#endif
+}
+
+/* Every task runs once on every thread, also when workers have gone to sleep between two. */
+static void test_gemm_team(void) {
+    for (int32_t threads = 1; threads <= 5; threads++) {
+        dp__exec x = gemm_exec(0, threads);
+        gemm_counts   c;
+        memset(&c, 0, sizeof c);
+        int32_t runs = test_light() ? 200 : 5000;
+        for (int32_t i = 0; i < runs; i++) {
+            dp__exec_run(&x, count_task, &c);
+            if (i % 500 == 7) {
+                struct timespec pause = {0, 2000000};
+                nanosleep(&pause, NULL);
+            }
+        }
+        for (int32_t t = 0; t < x.threads; t++) CHECK_INT(c.seen[t], runs);
+        CHECK_INT(c.threads, x.threads);
+        dp__exec_close(&x);
+    }
+}
+
+static void test_gemm_share(void) {
+    for (size_t count = 0; count < 40; count++) {
+        for (int32_t threads = 1; threads < 9; threads++) {
+            size_t at = 0, begin, end;
+            for (int32_t t = 0; t < threads; t++) {
+                dp__share(count, 6, t, threads, &begin, &end);
+                CHECK(begin == at && end >= begin && (begin % 6 == 0 || begin == count));
+                at = end;
+            }
+            CHECK_INT(at, count);
+        }
+    }
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* A host that flushes denormals and rounds up gets its state back; what we compute, also on
+ * workers that were started under it, is not touched by it. */
+static void test_gemm_fp_state(void) {
+    uint32_t host = 0x1F80 | 0x8040 | 0x4000, old, now; /* FTZ, DAZ, round up */
+    gemm_counts   c;
+    memset(&c, 0, sizeof c);
+    __asm__ __volatile__("stmxcsr %0" : "=m"(old));
+    __asm__ __volatile__("ldmxcsr %0" : : "m"(host));
+    dp__exec x = gemm_exec(0, 3);
+    uint32_t saved = dp__fp_enter();
+    volatile float tiny = FLT_MIN;
+    float          half = tiny / 2;
+    __asm__ __volatile__("stmxcsr %0" : "=m"(now));
+    dp__exec_run(&x, count_task, &c);
+    dp__fp_leave(saved);
+    uint32_t after;
+    __asm__ __volatile__("stmxcsr %0" : "=m"(after));
+    __asm__ __volatile__("ldmxcsr %0" : : "m"(old));
+    CHECK(half > 0);
+    CHECK_INT(now & ~0x3Fu, 0x1F80);
+    CHECK_INT(saved & ~0x3Fu, host & ~0x3Fu);
+    CHECK_INT(after & ~0x3Fu, host & ~0x3Fu);
+    CHECK_INT(c.bad_state, 0);
+    dp__exec_close(&x);
+}
+#else
+static void test_gemm_fp_state(void) {
+    test_skip("gemm_fp_state", "no MXCSR here");
+}
+#endif
+
+#if !defined(DP_NO_THREADS) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* In a child with room for a few stacks only: the team is smaller and still does its work. */
+static int team_refused_child(void) {
+    struct rlimit limit;
+    long          pages = 0;
+    FILE         *f = fopen("/proc/self/statm", "r");
+    if (f == NULL || fscanf(f, "%ld", &pages) != 1) return 77;
+    fclose(f);
+    limit.rlim_cur = limit.rlim_max = (rlim_t)pages * 4096 + 40u * 1048576u;
+    if (setrlimit(RLIMIT_AS, &limit) != 0) return 77;
+    dp_alloc  alloc = {dp__default_alloc, dp__default_free, NULL};
+    dp__team *team = dp__team_open(&alloc, 200);
+    if (team == NULL) return 1;
+    if (team->threads >= 200 || team->threads < 2) return 2;
+    int32_t *seen = (int32_t *)calloc(200, sizeof *seen);
+    int32_t  threads = team->threads;
+    (void)seen;
+    dp__team_close(team, &alloc, 200);
+    return threads < 200 ? 0 : 3;
+}
+
+static void test_gemm_team_refused(void) {
+    int   status = 0;
+    pid_t child = fork();
+    if (child == 0) _exit(team_refused_child());
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        test_skip("gemm_team_refused", "no memory limit here");
+        return;
+    }
+    CHECK(WIFEXITED(status));
+    CHECK_INT(WEXITSTATUS(status), 0);
+}
+#else
+static void test_gemm_team_refused(void) {
+    test_skip("gemm_team_refused", "this build cannot limit its memory");
+}
+#endif
+
 static const test tests_gemm[] = {
-    {"gemm_first", test_gemm_first},
+    {"gemm_select", test_gemm_select},
+    {"gemm_open", test_gemm_open},
+    {"gemm_fp_state", test_gemm_fp_state},
+    {"gemm_share", test_gemm_share},
+    {"gemm_team", test_gemm_team},
+    {"gemm_team_refused", test_gemm_team_refused},
+    {"gemm_fmaf", test_gemm_fmaf},
+    {"gemm_pack", test_gemm_pack},
+    {"gemm_empty", test_gemm_empty},
+    {"gemm_notices", test_gemm_notices},
+    {"gemm_shapes", test_gemm_shapes},
+    {"gemm_drawn", test_gemm_drawn},
+    {"gemm_activation", test_gemm_activation},
+    {"gemm8_shapes", test_gemm8_shapes},
+    {"gemm8_extremes", test_gemm8_extremes},
+    {"gemm8_team", test_gemm8_team},
 };
