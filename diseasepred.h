@@ -2169,7 +2169,7 @@ static dp_status dp__stdio_open(void *ctx, void *dir, const char *name, void **f
 static dp_status dp__stdio_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
     dp__file *f = (dp__file *)file;
     (void)ctx;
-    if (offset > f->bytes || bytes > f->bytes - offset) return DP_E_ARG;
+    if (bytes > f->bytes || offset > f->bytes - bytes) return DP_E_ARG;
     if (fseek(f->stream, (long)offset, SEEK_SET) != 0) return DP_E_IO;
     return fread(to, 1, bytes, f->stream) == bytes ? DP_OK : DP_E_IO;
 }
@@ -3503,7 +3503,7 @@ static dp_status dp__index_map(dp__doc *r, dp__mapped *map, size_t *count) {
     if (r->json.kind != DP_JSON_OBJECT)
         return dp__doc_bad(r, "F11", "weight_map is not an object");
     for (*count = 0; dp__doc_member(r, &key, &status); ++*count) {
-        if (*count >= DP_MAX_TENSORS)
+        if (*count == DP_MAX_TENSORS)
             return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
         if (r->json.kind != DP_JSON_STRING)
             return dp__doc_bad(r, "F11", "the name of a file is not a string");
@@ -4256,7 +4256,7 @@ static dp_status dp__quant_value(dp__doc *c, const char *path, uint32_t *seen) {
         *seen |= (uint32_t)1 << r;
         return DP_OK;
     }
-    if (c->json.kind == DP_JSON_NULL) return DP_OK;
+    if (c->json.kind == DP_JSON_NULL) return DP_OK; /* not given */
     return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9",
                         "not our INT8 scheme (compressed-tensors, int-quantized, channel "
                         "weights, dynamic token activations)");

@@ -38,10 +38,9 @@ static int ref_hex4(ref_in *in, unsigned *to) {
     *to = 0;
     for (int i = 0; i < 4; i++) {
         unsigned char c = in->p[in->at++];
-        unsigned d = c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
-                   : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A' + 10) : 99u;
-        if (d == 99u) return 0;
-        *to = *to * 16 + d;
+        const char *all = "0123456789abcdef0123456789ABCDEF", *found = c ? strchr(all, c) : NULL;
+        if (found == NULL) return 0;
+        *to = *to * 16 + (unsigned)(found - all) % 16;
     }
     return 1;
 }
@@ -59,7 +58,7 @@ static size_t ref_put(char *to, unsigned long c) {
 /* A multi-byte character by its value: decode, then ask whether the value needs these bytes. */
 static int ref_utf8(ref_in *in, char *to, size_t *bytes) {
     unsigned char c = in->p[in->at];
-    size_t        n = c >= 0xF0 && c < 0xF8 ? 4 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xC0 && c < 0xE0 ? 2 : 0;
+    size_t        n = c >= 0xF8 || c < 0xC0 ? 0 : c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
     unsigned long v = n == 4 ? c & 7u : n == 3 ? c & 15u : c & 31u;
     char          again[4];
     if (n == 0 || in->n - in->at < n) return 0;
@@ -209,6 +208,7 @@ static ref *ref_value(ref_in *in) {
             r->kind = "tf0"[i];
             in->at += n;
             ok = 1;
+            break;
         }
     }
     if (ok) return r;
@@ -228,7 +228,8 @@ static ref *ref_parse(const void *text, size_t bytes) {
 
 static const ref *ref_get(const ref *object, const char *key) {
     const ref *r = object->kind == '{' ? object->child : NULL;
-    while (r != NULL && (r->key_bytes != strlen(key) || memcmp(r->key, key, r->key_bytes))) r = r->next;
+    while (r != NULL && (r->key_bytes != strlen(key) || memcmp(r->key, key, r->key_bytes)))
+        r = r->next;
     return r;
 }
 

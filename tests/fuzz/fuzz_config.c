@@ -25,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dp__buffer out;
     dp_alloc   plain = {dp__default_alloc, dp__default_free, NULL};
     fuzz_begin(&f, size);
-    dp_status status = dp__config_parse((const char *)data, size, &f.arena, "config.json", &a, &f.err);
+    dp_status status = dp__config_parse((const char *)data, size, &f.arena, "config.json", &a,
+                                        &f.err);
     if (status == DP_OK) {
         dp_error  err;
         dp__arena arena;

@@ -8,12 +8,14 @@ static int emit(const char *text, size_t size, dp__buffer *out, dp_error *err) {
     dp__put      put = {out, 1};
     dp_json      json;
     size_t       tokens = 0;
+    int          whole = 0;
     char        *copy = (char *)malloc(size + 1);
     dp_json_kind last = DP_JSON_OBJECT;
     dp_json_begin(&json, text, size);
     for (;;) {
         if (dp_json_next(&json, err) != DP_OK) break;
-        if (json.kind == DP_JSON_END) break;
+        whole = json.kind == DP_JSON_END;
+        if (whole) break;
         MUST(++tokens <= size && json.at <= size && json.token + json.length <= json.at);
         int ends = json.kind == DP_JSON_OBJECT_END || json.kind == DP_JSON_ARRAY_END;
         int first = last == DP_JSON_OBJECT || last == DP_JSON_ARRAY || last == DP_JSON_KEY;
@@ -32,7 +34,7 @@ static int emit(const char *text, size_t size, dp__buffer *out, dp_error *err) {
     }
     free(copy);
     MUST(put.ok);
-    return json.kind == DP_JSON_END;
+    return whole;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
