@@ -8445,10 +8445,31 @@ static void dp__net_close(dp__net *net) {
     memset(net, 0, sizeof *net);
 }
 
+/* An INT8 weight, packed for the kernel row of the source. Query, key and value of a layer are
+ * one Linear here, so all three must be INT8 or none. */
 static void dp__build_linear8(dp__builder *b, dp__linear *x, size_t weight) {
-    (void)x;
-    (void)weight;
-    b->status = dp__fail(b->err, DP_E_UNSUPPORTED, "INT8 Linears are not supported");
+    const dp__row *row = b->net->row;
+    size_t         bytes = dp__pack8_bytes(row, x->out, x->in);
+    char          *to = (char *)dp__carve(&b->carve, bytes, 1);
+    int32_t       *comp = (int32_t *)dp__carve(&b->carve, x->out, sizeof *comp);
+    dp_real       *scale = (dp_real *)dp__carve(&b->carve, x->out, sizeof *scale);
+    size_t         tensors = x->out / b->net->params->list[weight].rows;
+    x->packed8 = to;
+    x->comp = comp;
+    x->scale = scale;
+    for (size_t i = 1; i < tensors; i++) {
+        if (b->source->is_int8(b->source->ctx, weight + i)) continue;
+        b->status = dp__fail(b->err, DP_E_UNSUPPORTED,
+                             "query, key and value of a layer must all be INT8, or none");
+    }
+    if (b->stage == NULL) return;
+    b->net->int8_linears += (int32_t)tensors;
+    for (size_t j = 0; j < x->out && b->status == DP_OK; j += DP__PANEL) {
+        size_t  rows = x->out - j < DP__PANEL ? x->out - j : DP__PANEL;
+        int8_t *stage = (int8_t *)b->stage;
+        dp__build_rows(b, weight, j, rows, stage, scale + j);
+        dp__pack8(row, to + dp__pack8_bytes(row, j, x->in), comp + j, stage, x->in, rows, x->in);
+    }
 }
 
 /* The Linear of out rows: the weights t, t + 1, ... laid end to end, and the biases likewise.
@@ -8609,11 +8630,15 @@ static dp__source dp__source_files(dp__file_source *files) {
 
 /* ---- reading back --------------------------------------------------------------------------- */
 
+/* The inverse of dp__pack8: weight (j, p) of n rows x k. */
 static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
                              size_t p) {
-    (void)row;
-    (void)n;
-    return ((const int8_t *)b)[j * k + p];
+    size_t image_k = dp__image_k(row), e = image_k / DP__TILE, blocks = (k + image_k - 1) / image_k;
+    size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
+    size_t tiles = (left < DP__PANEL ? left : DP__PANEL) / DP__TILE;
+    size_t image = group / DP__TILE * blocks + p / image_k * tiles + (j - group) / DP__TILE;
+    size_t at = (image * DP__TILE + p % image_k / e) * DP__TILE * e + j % DP__TILE * e + p % e;
+    return row->pairs ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
 }
 
 /* A net as a source, for saving, training and quantizing. An INT8 tensor is read as INT8, or as
@@ -9270,21 +9295,51 @@ typedef struct dp__finish { /* what is done to a product while it is at hand */
     dp__mat residual;       /* [m, out] added; p may be NULL */
 } dp__finish;
 
+/* The INT8 product: input rows are quantized once, sums are exact. */
+static void dp__linear_run8(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
+                            dp__mat x, const dp__finish *finish) {
+    dp__work *w = s->work;
+    dp__mm8   op;
+    memset(&op, 0, sizeof op);
+    DP_ASSERT(s->exec->row->pairs == s->net->row->pairs);
+    dp__quantize_rows(s->exec, w->q8, w->ldq8, dp__ceil(l->in, 4), w->q8_scale, x.p, x.ld, m,
+                      l->in);
+    op.c = y.p;
+    op.ldc = y.ld;
+    op.a = w->q8;
+    op.lda = w->ldq8;
+    op.a_scale = w->q8_scale;
+    op.b = l->packed8;
+    op.comp = l->comp;
+    op.scale = l->scale;
+    op.m = m;
+    op.n = l->out;
+    op.k = l->in;
+    op.bias = l->bias;
+    op.act = finish->act;
+    op.pre = finish->pre.p;
+    op.ldpre = finish->pre.ld;
+    op.residual = finish->residual.p;
+    op.ldr = finish->residual.ld;
+    dp__matmul8(s->exec, &op);
+}
+
 static void dp__linear_run(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y, dp__mat x,
                            const dp__finish *finish) {
+    if (l->packed8 != NULL) {
+        dp__linear_run8(s, l, m, y, x, finish);
+        return;
+    }
     int    form = l->packed != NULL ? DP__B_PACKED : DP__B_NK;
     dp__mm op = dp__mm_of(y, x, l->packed != NULL ? l->packed : l->raw, form, l->in, m, l->out,
                           l->in);
     op.bias = l->bias;
+    op.act = finish->act;
+    op.pre = finish->pre.p;
+    op.ldpre = finish->pre.ld;
     op.residual = finish->residual.p;
     op.ldr = finish->residual.ld;
-    if (finish->pre.p != NULL) {
-        op.c = finish->pre.p;
-        op.ldc = finish->pre.ld;
-    }
     dp__matmul(s->exec, &op);
-    if (finish->act != DP__ACT_NONE)
-        dp__act_forward(s->exec, finish->act - 1, y.p, y.ld, op.c, op.ldc, m, l->out);
 }
 
 static void dp__linear_forward(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
