@@ -1425,7 +1425,7 @@ static void dp__buffer_free(dp__buffer *b) {
 }
 
 /* ============================================================================================
- * [B4] Text output and numbers                                             budget 390 lines
+ * [B4] Text output and numbers                                             budget 395 lines
  * Owns:   sentences of errors; numbers as text, without a locale.    Needs: B2 sizes.
  * Never:  writes past a buffer; lets a control byte of a file reach a message.
  * Tests:  tests/test_base.c: text_*, number_*
@@ -1819,7 +1819,7 @@ static void dp__text_f32(dp__text *t, float v) {
 }
 
 /* ============================================================================================
- * [B5] Files                                                                budget 420 lines
+ * [B5] Files                                                                budget 500 lines
  * Owns:   default file hooks (POSIX, or C99 stdio), dp_env with its defaults, whole files.
  * Needs:  B2 sizes, B3 memory, B4 errors.
  * Never:  opens a name with a separator, a link that was not asked for, or anything that is
@@ -1869,7 +1869,6 @@ static int dp__file_name_ok(const char *name) {
 
 /* Every call of the default files to the system. The tests put their faults here. */
 typedef struct dp__sys {
-    int (*open)(const char *path, int flags);
     int (*openat)(int dir, const char *name, int flags, mode_t mode);
     int (*mkdir)(const char *path, mode_t mode);
     int (*fstat)(int fd, struct stat *to);
@@ -1880,30 +1879,17 @@ typedef struct dp__sys {
     int (*renameat)(int from_dir, const char *from, int to_dir, const char *to);
     int (*unlinkat)(int dir, const char *name, int flags);
     int (*fstatvfs)(int fd, struct statvfs *to);
-    void *(*take)(size_t bytes);
-    void (*give)(void *p);
+    dp_alloc alloc; /* of handles */
     int follow_links; /* O_NOFOLLOW is left out */
 } dp__sys;
-
-static int dp__sys_open(const char *path, int flags) {
-    return open(path, flags);
-}
 
 static int dp__sys_openat(int dir, const char *name, int flags, mode_t mode) {
     return openat(dir, name, flags, mode);
 }
 
-static void *dp__sys_take(size_t bytes) {
-    return DP_MALLOC(bytes);
-}
-
-static void dp__sys_give(void *p) {
-    DP_FREE(p);
-}
-
 #define DP__SYS(follow)                                                                          \
-    {dp__sys_open, dp__sys_openat, mkdir, fstat, pread, write, fsync, close, renameat,           \
-     unlinkat, fstatvfs, dp__sys_take, dp__sys_give, follow}
+    {dp__sys_openat, mkdir, fstat, pread, write, fsync, close, renameat, unlinkat, fstatvfs,     \
+     {dp__default_alloc, dp__default_free, NULL}, follow}
 static const dp__sys dp__sys_plain = DP__SYS(0);
 static const dp__sys dp__sys_follow = DP__SYS(1);
 #undef DP__SYS
@@ -1924,7 +1910,7 @@ static dp_status dp__posix_status(int code) {
 /* A handle for fd; takes fd over, also when there is no memory. */
 static dp_status dp__posix_handle(const dp__sys *sys, int fd, int dir, void **out) {
     if (fd < 0) return dp__posix_status(errno);
-    dp__file *f = (dp__file *)sys->take(sizeof *f);
+    dp__file *f = (dp__file *)dp__alloc(&sys->alloc, 1, sizeof *f);
     if (f == NULL) {
         sys->close(fd);
         return DP_E_MEMORY;
@@ -1939,13 +1925,13 @@ static dp_status dp__posix_handle(const dp__sys *sys, int fd, int dir, void **ou
 static void dp__posix_close(void *ctx, void *handle) {
     const dp__sys *sys = (const dp__sys *)ctx;
     sys->close(((dp__file *)handle)->fd);
-    sys->give(handle);
+    dp__free(&sys->alloc, handle, 1, sizeof(dp__file));
 }
 
 static dp_status dp__posix_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
     const dp__sys *sys = (const dp__sys *)ctx;
     if (make && sys->mkdir(path, 0700) != 0 && errno != EEXIST) return dp__posix_status(errno);
-    int fd = sys->open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = sys->openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     return dp__posix_handle(sys, fd, -1, dir);
 }
 
@@ -2050,7 +2036,7 @@ static dp_status dp__posix_commit(void *ctx, void *file) {
     ok = ok && sys->renameat(f->dir, f->temp, f->dir, f->name) == 0;
     if (!ok) sys->unlinkat(f->dir, f->temp, 0);
     else ok = sys->fsync(f->dir) == 0; /* else the new name is there, but may not survive */
-    sys->give(f);
+    dp__free(&sys->alloc, f, 1, sizeof *f);
     return ok ? DP_OK : DP_E_IO;
 }
 
@@ -2059,7 +2045,7 @@ static void dp__posix_abort(void *ctx, void *file) {
     dp__file *f = (dp__file *)file;
     sys->close(f->fd);
     sys->unlinkat(f->dir, f->temp, 0);
-    sys->give(f);
+    dp__free(&sys->alloc, f, 1, sizeof *f);
 }
 
 static dp_status dp__posix_remove(void *ctx, void *dir, const char *name) {
@@ -2078,17 +2064,11 @@ static dp_status dp__posix_free_space(void *ctx, void *dir, uint64_t *bytes) {
 }
 
 static void dp__posix_io(dp_io *io, const dp__sys *sys) {
-    io->open_dir = dp__posix_open_dir;
-    io->close_dir = dp__posix_close;
-    io->open = dp__posix_open;
-    io->pread = dp__posix_pread;
-    io->close = dp__posix_close;
-    io->create = dp__posix_create;
-    io->append = dp__posix_append;
-    io->commit = dp__posix_commit;
-    io->abort = dp__posix_abort;
-    io->remove = dp__posix_remove;
-    io->free_space = dp__posix_free_space;
+    static const dp_io hooks = {
+        dp__posix_open_dir, dp__posix_close, dp__posix_open, dp__posix_pread, dp__posix_close,
+        dp__posix_create, dp__posix_append, dp__posix_commit, dp__posix_abort, dp__posix_remove,
+        dp__posix_free_space, NULL};
+    *io = hooks;
     memcpy(&io->ctx, &sys, sizeof sys); /* the hooks read it as const again */
 }
 
@@ -2228,19 +2208,12 @@ static dp_status dp__stdio_free_space(void *ctx, void *dir, uint64_t *bytes) {
 }
 
 static void dp__default_io(dp_io *io, int32_t follow_links) {
+    static const dp_io hooks = {
+        dp__stdio_open_dir, dp__stdio_close, dp__stdio_open, dp__stdio_pread, dp__stdio_close,
+        dp__stdio_create, dp__stdio_append, dp__stdio_commit, dp__stdio_abort, dp__stdio_remove,
+        dp__stdio_free_space, NULL};
     (void)follow_links;
-    io->open_dir = dp__stdio_open_dir;
-    io->close_dir = dp__stdio_close;
-    io->open = dp__stdio_open;
-    io->pread = dp__stdio_pread;
-    io->close = dp__stdio_close;
-    io->create = dp__stdio_create;
-    io->append = dp__stdio_append;
-    io->commit = dp__stdio_commit;
-    io->abort = dp__stdio_abort;
-    io->remove = dp__stdio_remove;
-    io->free_space = dp__stdio_free_space;
-    io->ctx = NULL;
+    *io = hooks;
 }
 
 #else
@@ -2296,22 +2269,16 @@ static dp_status dp__env_init(const dp_env *in, dp_env *out, dp_error *err) {
 /* The sentence for a status that a file hook returned; name: file or directory. */
 static dp_status dp__io_fail(dp_error *err, dp_status status, const char *name) {
     dp__where where = {name, DP_NO_PLACE, NULL, 0};
-    const char *rule = "", *text = "cannot be read or written";
-    if (status == DP_E_MEMORY) text = "out of memory";
-    if (status == DP_E_NOT_FOUND) text = "does not exist";
-    if (status == DP_E_LIMIT) text = "is too large for the offsets of this build";
-    if (status == DP_E_ARG) {
-        rule = "F1";
-        text = "is not a plain file name";
-        status = DP_E_FORMAT;
-    } else if (status == DP_E_UNSUPPORTED) {
-        rule = "F2";
-        text = "is a link; --follow-links (dp_env.follow_links) permits it";
-    } else if (status == DP_E_FORMAT) {
-        rule = "F3";
-        text = "is not a regular file";
-    }
-    return dp__fail_at(err, status, rule, &where, text);
+    const char *rule = status == DP_E_ARG ? "F1" : status == DP_E_UNSUPPORTED ? "F2"
+                     : status == DP_E_FORMAT ? "F3" : "";
+    const char *text = status == DP_E_ARG ? "is not a plain file name"
+        : status == DP_E_UNSUPPORTED ? "is a link; --follow-links (dp_env.follow_links) permits it"
+        : status == DP_E_FORMAT ? "is not a regular file"
+        : status == DP_E_NOT_FOUND ? "does not exist"
+        : status == DP_E_MEMORY ? "out of memory"
+        : status == DP_E_LIMIT ? "is too large for the offsets of this build"
+        : "cannot be read or written";
+    return dp__fail_at(err, status == DP_E_ARG ? DP_E_FORMAT : status, rule, &where, text);
 }
 
 static dp_status dp__dir_open(const dp_env *env, const char *path, int32_t make, void **dir,
@@ -2323,19 +2290,13 @@ static dp_status dp__dir_open(const dp_env *env, const char *path, int32_t make,
     return status == DP_OK ? DP_OK : dp__io_fail(err, status, path);
 }
 
-static dp_status dp__file_open(const dp_env *env, void *dir, const char *name, void **file,
-                               uint64_t *bytes, dp_error *err) {
-    dp_status status = env->io.open(env->io.ctx, dir, name, file, bytes);
-    return status == DP_OK ? DP_OK : dp__io_fail(err, status, name);
-}
-
 /* The whole of a file of at most max bytes, with a 0 behind it, in memory of the arena. */
 static dp_status dp__file_read(const dp_env *env, void *dir, const char *name, uint64_t max,
                                dp__arena *arena, char **text, size_t *bytes, dp_error *err) {
     void    *file;
     uint64_t size;
-    dp_status status = dp__file_open(env, dir, name, &file, &size, err);
-    if (status != DP_OK) return status;
+    dp_status status = env->io.open(env->io.ctx, dir, name, &file, &size);
+    if (status != DP_OK) return dp__io_fail(err, status, name);
     dp__where where = {name, max, NULL, 0};
     if (size > max || size > SIZE_MAX - 1) {
         status = dp__fail_at(err, DP_E_LIMIT, "", &where, "the file is too large");
@@ -2363,7 +2324,7 @@ static dp_status dp__file_write(const dp_env *env, void *dir, const char *name, 
 }
 
 /* ============================================================================================
- * [B6] Random and hash                                                      budget 150 lines
+ * [B6] Random and hash                                                      budget 170 lines
  * Owns:   SplitMix64, the shuffle, sorting, SHA-256.                 Needs: nothing.
  * Never:  uses a clock, an address or another source that differs between two runs.
  * Tests:  tests/test_base.c: rng_*, sort_*, sha_*
@@ -2535,7 +2496,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C1] Cursor                                                                budget 80 lines
+ * [C1] Cursor                                                                budget 90 lines
  * Owns:   bounded reading of binary files; UTF-8; byte order.   Needs: B2 sizes, B4 errors.
  * Never:  looks at p[n] or behind it; compares sums, only remainders (trust rule G2).
  * Tests:  tests/test_parse.c: cursor_*, utf8_*
@@ -2621,7 +2582,7 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 }
 
 /* ============================================================================================
- * [C2] JSON                                                                 budget 420 lines
+ * [C2] JSON                                                                 budget 515 lines
  * Owns:   the pull parser, duplicate keys, text of strings, the writer.
  * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
  * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
@@ -2653,10 +2614,24 @@ static void dp__json_begin(dp_json *json, const char *text, size_t bytes) {
     json->bytes = bytes;
 }
 
-static dp_status dp__json_fail(dp_error *err, const char *file, dp_status code, const char *rule,
-                               size_t place, const char *sentence) {
-    dp__where where = {file, place, NULL, 0};
-    return dp__fail_at(err, code, rule, &where, sentence);
+/* A document under way: the parser, and what its errors name. */
+typedef struct dp__doc {
+    dp_json     json;
+    dp__arena  *arena; /* names are copied there */
+    const char *file;
+    dp_error   *err;
+} dp__doc;
+
+static dp_status dp__doc_stop(const dp__doc *d, const char *rule, size_t place,
+                              const char *sentence) {
+    dp__where where = {d->file, place, NULL, 0};
+    return dp__fail_at(d->err, DP_E_FORMAT, rule, &where, sentence);
+}
+
+static dp_status dp__doc_limit(const dp__doc *d, const char *rule, size_t place,
+                               const char *sentence) {
+    dp__where where = {d->file, place, NULL, 0};
+    return dp__fail_at(d->err, DP_E_LIMIT, rule, &where, sentence);
 }
 
 static int32_t dp__hex_digit(char c) {
@@ -2708,24 +2683,21 @@ static int32_t dp__json_rune(const char *p, size_t n, size_t *at) {
 }
 
 /* Reads the string whose opening quote stands at text[at]; a key is a name (J3). */
-static dp_status dp__json_scan_string(dp_json *json, int key, const char *file, dp_error *err) {
+static dp_status dp__json_scan_string(dp__doc *d, int key) {
+    dp_json *json = &d->json;
     size_t start = json->at + 1, at = start;
     for (;;) {
-        size_t  here = at;
+        size_t here = at;
+        if (at - start > DP_MAX_JSON_STRING)
+            return dp__doc_limit(d, "J4", start, "a string is too long");
         if (at < json->bytes && json->text[at] == '"') break;
-        if (at - start >= DP_MAX_JSON_STRING)
-            return dp__json_fail(err, file, DP_E_LIMIT, "J4", start, "a string is too long");
         int32_t c = dp__json_rune(json->text, json->bytes, &at);
         if (c < 0)
-            return dp__json_fail(err, file, DP_E_FORMAT, "J1", here,
-                                 "a string breaks off, or holds a raw control character, a bad "
-                                 "escape or invalid UTF-8");
+            return dp__doc_stop(d, "J1", here, "a string breaks off, or holds a raw control "
+                                               "character, a bad escape or invalid UTF-8");
         if (key && (c == 0 || (c >= 0xD800 && c <= 0xDFFF)))
-            return dp__json_fail(err, file, DP_E_FORMAT, "J3", here,
-                                 "a name holds NUL or a lone surrogate");
+            return dp__doc_stop(d, "J3", here, "a name holds NUL or a lone surrogate");
     }
-    if (at - start > DP_MAX_JSON_STRING)
-        return dp__json_fail(err, file, DP_E_LIMIT, "J4", start, "a string is too long");
     json->kind = key ? DP_JSON_KEY : DP_JSON_STRING;
     json->token = start;
     json->length = at - start;
@@ -2733,29 +2705,28 @@ static dp_status dp__json_scan_string(dp_json *json, int key, const char *file, 
     return DP_OK;
 }
 
-static dp_status dp__json_scan_number(dp_json *json, const char *file, dp_error *err) {
-    dp__decimal d;
+static dp_status dp__json_scan_number(dp__doc *d) {
+    dp_json    *json = &d->json;
+    dp__decimal number;
     const char *p = json->text + json->at;
     size_t left = json->bytes - json->at, n = 0;
     while (n < left && n <= DP_MAX_JSON_NUMBER && p[n] != 0 && strchr("+-.0123456789eE", p[n])) n++;
-    if (n > DP_MAX_JSON_NUMBER)
-        return dp__json_fail(err, file, DP_E_LIMIT, "J6", json->at, "a number is too long");
-    if (!dp__decimal_read(&d, p, n))
-        return dp__json_fail(err, file, DP_E_FORMAT, "J6", json->at + d.bytes,
+    if (n > DP_MAX_JSON_NUMBER) return dp__doc_limit(d, "J6", json->at, "a number is too long");
+    if (!dp__decimal_read(&number, p, n))
+        return dp__doc_stop(d, "J6", json->at + number.bytes,
                              "a number breaks off or lacks digits");
     json->kind = DP_JSON_NUMBER;
     json->token = json->at;
-    json->length = d.bytes;
-    json->at += d.bytes;
+    json->length = number.bytes;
+    json->at += number.bytes;
     return DP_OK;
 }
 
-static dp_status dp__json_scan_word(dp_json *json, const char *word, dp_json_kind kind,
-                                    const char *file, dp_error *err) {
-    size_t n = 0;
+static dp_status dp__json_scan_word(dp__doc *d, const char *word, dp_json_kind kind) {
+    dp_json *json = &d->json;
+    size_t   n = 0;
     while (word[n] != 0 && json->at + n < json->bytes && json->text[json->at + n] == word[n]) n++;
-    if (word[n] != 0)
-        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at + n, "no JSON value");
+    if (word[n] != 0) return dp__doc_stop(d, "J1", json->at + n, "no JSON value");
     json->kind = kind;
     json->token = json->at;
     json->length = n;
@@ -2763,9 +2734,10 @@ static dp_status dp__json_scan_word(dp_json *json, const char *word, dp_json_kin
     return DP_OK;
 }
 
-static dp_status dp__json_open(dp_json *json, int object, const char *file, dp_error *err) {
+static dp_status dp__json_open(dp__doc *d, int object) {
+    dp_json *json = &d->json;
     if (json->depth >= DP_MAX_JSON_DEPTH)
-        return dp__json_fail(err, file, DP_E_LIMIT, "J4", json->at, "values are nested too deep");
+        return dp__doc_limit(d, "J4", json->at, "values are nested too deep");
     uint64_t bit = (uint64_t)1 << json->depth;
     json->in_object = object ? json->in_object | bit : json->in_object & ~bit;
     json->depth++;
@@ -2797,21 +2769,22 @@ static void dp__json_blank(dp_json *json) {
     }
 }
 
-static dp_status dp__json_value(dp_json *json, const char *file, dp_error *err) {
+static dp_status dp__json_value(dp__doc *d) {
+    dp_json  *json = &d->json;
     char      c = json->text[json->at];
     dp_status status;
     if (json->depth > 0 && json->members >= DP_MAX_JSON_MEMBERS)
-        return dp__json_fail(err, file, DP_E_LIMIT, "J4", json->at, "too many members");
+        return dp__doc_limit(d, "J4", json->at, "too many members");
     if (c == '{' || c == '[') {
-        status = dp__json_open(json, c == '{', file, err);
+        status = dp__json_open(d, c == '{');
         if (status == DP_OK && json->depth > 1) json->members++;
         return status;
     }
-    if (c == '"') status = dp__json_scan_string(json, 0, file, err);
-    else if (c == '-' || (c >= '0' && c <= '9')) status = dp__json_scan_number(json, file, err);
-    else if (c == 't') status = dp__json_scan_word(json, "true", DP_JSON_TRUE, file, err);
-    else if (c == 'f') status = dp__json_scan_word(json, "false", DP_JSON_FALSE, file, err);
-    else status = dp__json_scan_word(json, "null", DP_JSON_NULL, file, err);
+    if (c == '"') status = dp__json_scan_string(d, 0);
+    else if (c == '-' || (c >= '0' && c <= '9')) status = dp__json_scan_number(d);
+    else if (c == 't') status = dp__json_scan_word(d, "true", DP_JSON_TRUE);
+    else if (c == 'f') status = dp__json_scan_word(d, "false", DP_JSON_FALSE);
+    else status = dp__json_scan_word(d, "null", DP_JSON_NULL);
     if (status != DP_OK) return status;
     if (json->depth > 0) json->members++;
     json->state = json->depth > 0 ? DP__J_AFTER : DP__J_DONE;
@@ -2819,59 +2792,58 @@ static dp_status dp__json_value(dp_json *json, const char *file, dp_error *err) 
 }
 
 /* A key and its colon. */
-static dp_status dp__json_key(dp_json *json, const char *file, dp_error *err) {
+static dp_status dp__json_key(dp__doc *d) {
+    dp_json *json = &d->json;
     if (json->text[json->at] != '"')
-        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "a name in quotes is missing");
-    dp_status status = dp__json_scan_string(json, 1, file, err);
+        return dp__doc_stop(d, "J1", json->at, "a name in quotes is missing");
+    dp_status status = dp__json_scan_string(d, 1);
     if (status != DP_OK) return status;
     dp__json_blank(json);
     if (json->at >= json->bytes || json->text[json->at] != ':')
-        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "a colon is missing");
+        return dp__doc_stop(d, "J1", json->at, "a colon is missing");
     json->at++;
     json->state = DP__J_VALUE;
     return DP_OK;
 }
 
 /* The next token. After an error the document is over: the parser must not be asked again. */
-static dp_status dp__json_next(dp_json *json, const char *file, dp_error *err) {
+static dp_status dp__json_next(dp__doc *d) {
+    dp_json *json = &d->json;
     dp__json_blank(json);
     if (json->state == DP__J_DONE) {
-        if (json->at < json->bytes)
-            return dp__json_fail(err, file, DP_E_FORMAT, "J5", json->at, "something follows");
+        if (json->at < json->bytes) return dp__doc_stop(d, "J5", json->at, "something follows");
         json->kind = DP_JSON_END;
         return DP_OK;
     }
-    if (json->at >= json->bytes)
-        return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "the text ends too early");
+    if (json->at >= json->bytes) return dp__doc_stop(d, "J1", json->at, "the text ends too early");
     char c = json->text[json->at];
     int object = dp__json_inside_object(json);
     if (json->state == DP__J_AFTER) {
         if (c == (object ? '}' : ']')) return dp__json_close(json);
-        if (c != ',')
-            return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "a comma is missing");
+        if (c != ',') return dp__doc_stop(d, "J1", json->at, "a comma is missing");
         json->at++;
         json->state = object ? DP__J_KEY : DP__J_VALUE;
         dp__json_blank(json);
         if (json->at >= json->bytes)
-            return dp__json_fail(err, file, DP_E_FORMAT, "J1", json->at, "the text ends too early");
+            return dp__doc_stop(d, "J1", json->at, "the text ends too early");
     } else if (json->state == DP__J_FIRST_KEY && c == '}') {
         return dp__json_close(json);
     } else if (json->state == DP__J_FIRST_VALUE && c == ']') {
         return dp__json_close(json);
     }
-    if (json->state == DP__J_KEY || json->state == DP__J_FIRST_KEY)
-        return dp__json_key(json, file, err);
-    return dp__json_value(json, file, err);
+    if (json->state == DP__J_KEY || json->state == DP__J_FIRST_KEY) return dp__json_key(d);
+    return dp__json_value(d);
 }
 
 /* Over the value that begins with, or belongs to, the present token. */
-static dp_status dp__json_skip(dp_json *json, const char *file, dp_error *err) {
-    dp_status status = DP_OK;
-    if (json->kind == DP_JSON_KEY) status = dp__json_next(json, file, err);
+static dp_status dp__json_skip(dp__doc *d) {
+    const dp_json *json = &d->json;
+    dp_status      status = DP_OK;
+    if (json->kind == DP_JSON_KEY) status = dp__json_next(d);
     if (status != DP_OK || (json->kind != DP_JSON_OBJECT && json->kind != DP_JSON_ARRAY))
         return status;
     for (int32_t outside = json->depth - 1; status == DP_OK && json->depth > outside;)
-        status = dp__json_next(json, file, err);
+        status = dp__json_next(d);
     return status;
 }
 
@@ -2938,24 +2910,24 @@ static int dp__json_name_compare(const void *pa, const void *pb) {
 }
 
 /* Notes every name with the number of its object. names NULL: only counts. */
-static dp_status dp__json_names(const char *text, size_t at, size_t bytes, const char *file,
-                                dp__json_name *names, size_t *count, dp_error *err) {
-    size_t  object[DP_MAX_JSON_DEPTH + 1], objects = 0;
-    dp_json json;
-    dp__json_begin(&json, text, bytes);
-    json.at = at;
+static dp_status dp__json_names(dp__doc *d, size_t at, dp__json_name *names, size_t *count) {
+    size_t object[DP_MAX_JSON_DEPTH + 1], objects = 0;
+    const dp_json *json = &d->json;
+    dp__json_begin(&d->json, json->text, json->bytes);
+    d->json.at = at;
     *count = 0;
     do {
-        dp_status status = dp__json_next(&json, file, err);
+        dp_status status = dp__json_next(d);
         if (status != DP_OK) return status;
-        if (json.kind == DP_JSON_OBJECT) object[json.depth] = objects++;
-        if (json.kind != DP_JSON_KEY) continue;
+        if (json->kind == DP_JSON_OBJECT) object[json->depth] = objects++;
+        if (json->kind != DP_JSON_KEY) continue;
         if (names != NULL) {
-            dp__json_name name = {text + json.token, json.length, object[json.depth], json.token};
+            dp__json_name name = {json->text + json->token, json->length, object[json->depth],
+                                  json->token};
             names[*count] = name;
         }
         ++*count;
-    } while (json.kind != DP_JSON_END);
+    } while (json->kind != DP_JSON_END);
     return DP_OK;
 }
 
@@ -2963,13 +2935,14 @@ static dp_status dp__json_names(const char *text, size_t at, size_t bytes, const
  * errors of grammar. Places are counted from text. */
 static dp_status dp__json_unique(const char *text, size_t at, size_t bytes, const dp_alloc *alloc,
                                  const char *file, dp_error *err) {
-    size_t    count, cap;
-    dp_status status = dp__json_names(text, at, bytes, file, NULL, &count, err);
+    size_t  count, cap;
+    dp__doc d = {{text, bytes, 0, 0, 0, DP_JSON_END, 0, 0, 0, 0}, NULL, file, err};
+    dp_status status = dp__json_names(&d, at, NULL, &count);
     if (status != DP_OK || count == 0) return status;
     cap = count;
     dp__json_name *names = (dp__json_name *)dp__alloc(alloc, cap, sizeof *names);
     if (names == NULL) return dp__no_memory(err);
-    dp__json_names(text, at, bytes, file, names, &count, err);
+    dp__json_names(&d, at, names, &count);
     dp__sort(names, count, sizeof *names, dp__json_name_compare);
     for (size_t i = 1; i < count && status == DP_OK; i++) {
         const dp__json_name *a = names + i - 1, *b = names + i;
@@ -2981,14 +2954,7 @@ static dp_status dp__json_unique(const char *text, size_t at, size_t bytes, cons
     return status;
 }
 
-/* ---- reader: a document whose errors name the file ---------------------------------------- */
-
-typedef struct dp__doc {
-    dp_json     json;
-    dp__arena  *arena; /* names are copied there */
-    const char *file;
-    dp_error   *err;
-} dp__doc;
+/* ---- reading members and names ------------------------------------------------------------- */
 
 /* Breaks off at the present token; what has a text is shown. */
 static dp_status dp__doc_fail(const dp__doc *r, dp_status code, const char *rule,
@@ -3010,21 +2976,13 @@ static dp_status dp__doc_fail_key(const dp__doc *r, const dp_json *key, dp_statu
     return dp__fail_at(r->err, code, rule, &where, sentence);
 }
 
-static dp_status dp__doc_next(dp__doc *r) {
-    return dp__json_next(&r->json, r->file, r->err);
-}
-
-static dp_status dp__doc_skip(dp__doc *r) {
-    return dp__json_skip(&r->json, r->file, r->err);
-}
-
 /* To the next member of the present object: *key is its name, json stands at its value, in front
  * of what a nested one holds. 0 at the end of the object, and at an error, which is *status. */
 static int dp__doc_member(dp__doc *r, dp_json *key, dp_status *status) {
-    if (*status == DP_OK) *status = dp__doc_next(r);
+    if (*status == DP_OK) *status = dp__json_next(r);
     if (*status != DP_OK || r->json.kind != DP_JSON_KEY) return 0;
     *key = r->json;
-    *status = dp__doc_next(r);
+    *status = dp__json_next(r);
     return *status == DP_OK;
 }
 
@@ -3037,7 +2995,7 @@ static dp_status dp__doc_begin(dp__doc *r, const char *text, size_t at, size_t b
     if (status != DP_OK) return status;
     dp__json_begin(&r->json, text, bytes);
     r->json.at = at;
-    status = dp__doc_next(r);
+    status = dp__json_next(r);
     if (status == DP_OK && r->json.kind != DP_JSON_OBJECT)
         return dp__doc_bad(r, rule, "the document is not an object");
     return status;
@@ -3070,13 +3028,14 @@ static dp_status dp__doc_name(dp__doc *r, const dp_json *token, size_t max,
 
 /* Members of the present object or array. */
 static size_t dp__doc_count(const dp__doc *r) {
-    dp_json copy = r->json;
+    dp__doc copy = *r;
     size_t  n = 0;
-    int32_t depth = copy.depth;
-    while (dp__json_next(&copy, NULL, NULL) == DP_OK && copy.depth >= depth) {
-        int begins = copy.kind == DP_JSON_OBJECT || copy.kind == DP_JSON_ARRAY;
-        int ends = copy.kind == DP_JSON_OBJECT_END || copy.kind == DP_JSON_ARRAY_END;
-        n += copy.kind != DP_JSON_KEY && !ends && copy.depth == depth + begins;
+    int32_t depth = r->json.depth;
+    while (dp__json_next(&copy) == DP_OK && copy.json.depth >= depth) {
+        dp_json_kind kind = copy.json.kind;
+        int begins = kind == DP_JSON_OBJECT || kind == DP_JSON_ARRAY;
+        int ends = kind == DP_JSON_OBJECT_END || kind == DP_JSON_ARRAY_END;
+        n += kind != DP_JSON_KEY && !ends && copy.json.depth == depth + begins;
     }
     return n;
 }
@@ -3102,11 +3061,6 @@ static void dp__put_u64(dp__put *put, uint64_t v) {
     dp__text t = {digits, sizeof digits, 0};
     dp__text_u64(&t, v);
     dp__put_bytes(put, digits, t.n);
-}
-
-static void dp__put_i64(dp__put *put, int64_t v) {
-    if (v < 0) dp__put_text(put, "-");
-    dp__put_u64(put, v < 0 ? (uint64_t)-(v + 1) + 1 : (uint64_t)v);
 }
 
 /* A finite number; JSON has no others: null. */
@@ -3142,7 +3096,7 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
 }
 
 /* ============================================================================================
- * [C3] safetensors                                                          budget 520 lines
+ * [C3] safetensors                                                          budget 750 lines
  * Owns:   the header grammar and every offset check; one file or shards; the writer.
  * Needs:  B2 sizes, B3 memory, B5 files, B6 sort, C1 cursor, C2 JSON.
  * Never:  trusts a shape, an offset or a name; keeps data of tensors in memory.
@@ -3250,7 +3204,7 @@ static dp_status dp__st_shape(dp__doc *r, dp__entry *e) {
     int64_t v;
     if (r->json.kind != DP_JSON_ARRAY) return dp__doc_bad(r, "S6", "shape is not an array");
     for (e->dims = 0;; e->dims++) {
-        dp_status status = dp__doc_next(r);
+        dp_status status = dp__json_next(r);
         if (status != DP_OK || r->json.kind == DP_JSON_ARRAY_END) return status;
         if (!dp__json_int(&r->json, 0, INT64_MAX, &v))
             return dp__doc_bad(r, "S6", "a dimension is not an integer from 0 up");
@@ -3264,14 +3218,13 @@ static dp_status dp__st_shape(dp__doc *r, dp__entry *e) {
 static dp_status dp__st_offsets(dp__doc *r, dp__entry *e) {
     int64_t   v[2] = {0, 0};
     dp_status status;
-    if (r->json.kind != DP_JSON_ARRAY)
-        return dp__doc_bad(r, "S6", "data_offsets is not an array");
+    if (r->json.kind != DP_JSON_ARRAY) return dp__doc_bad(r, "S6", "data_offsets is not an array");
     for (int i = 0; i < 2; i++) {
-        if ((status = dp__doc_next(r)) != DP_OK) return status;
+        if ((status = dp__json_next(r)) != DP_OK) return status;
         if (!dp__json_int(&r->json, 0, INT64_MAX, &v[i]))
             return dp__doc_bad(r, "S6", "an offset is not an integer from 0 up");
     }
-    if ((status = dp__doc_next(r)) != DP_OK) return status;
+    if ((status = dp__json_next(r)) != DP_OK) return status;
     if (r->json.kind != DP_JSON_ARRAY_END)
         return dp__doc_bad(r, "S6", "data_offsets has more than two numbers");
     e->begin = (uint64_t)v[0];
@@ -3357,8 +3310,7 @@ static dp_status dp__st_entries(dp__doc *r, uint32_t file, dp__entry *entries, s
         e.name_bytes = dp__json_text(&key, NULL, 0);
         if (e.name_bytes > DP_MAX_NAME_BYTES)
             return dp__doc_fail(r, DP_E_LIMIT, "S6", "the name of a tensor is too long");
-        if (*count >= DP_MAX_TENSORS)
-            return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
+        if (*count >= DP_MAX_TENSORS) return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
         if (entries != NULL) status = dp__doc_name(r, &key, DP_MAX_NAME_BYTES, &e.name);
         if (status == DP_OK) status = dp__st_entry(r, &key, &e);
         if (entries != NULL) entries[*count] = e;
@@ -3500,11 +3452,9 @@ static int dp__mapped_compare(const void *pa, const void *pb) {
 static dp_status dp__index_map(dp__doc *r, dp__mapped *map, size_t *count) {
     dp_status  status = DP_OK;
     dp_json    key;
-    if (r->json.kind != DP_JSON_OBJECT)
-        return dp__doc_bad(r, "F11", "weight_map is not an object");
+    if (r->json.kind != DP_JSON_OBJECT) return dp__doc_bad(r, "F11", "weight_map is not an object");
     for (*count = 0; dp__doc_member(r, &key, &status); ++*count) {
-        if (*count == DP_MAX_TENSORS)
-            return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
+        if (*count == DP_MAX_TENSORS) return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
         if (r->json.kind != DP_JSON_STRING)
             return dp__doc_bad(r, "F11", "the name of a file is not a string");
         if (map == NULL) continue;
@@ -3526,7 +3476,7 @@ static dp_status dp__index_root(dp__doc *r, const char *text, size_t bytes, dp__
     while (dp__doc_member(r, &key, &status)) {
         seen |= dp__json_is(&key, "weight_map");
         if (dp__json_is(&key, "weight_map")) status = dp__index_map(r, map, count);
-        else if (dp__json_is(&key, "metadata")) status = dp__doc_skip(r);
+        else if (dp__json_is(&key, "metadata")) status = dp__json_skip(r);
         else r->json = key, status = dp__doc_bad(r, "F11", "the index has an unknown member");
     }
     if (status == DP_OK && !seen) return dp__doc_bad(r, "F11", "the index has no weight_map");
@@ -3898,7 +3848,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                  budget 470 lines
+ * [C5] Model configuration                                                  budget 730 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -4028,6 +3978,20 @@ static const dp__word_row dp__problems[] = {
 };
 static const dp__word_row dp__model_types[] = {{"bert", 0}, {NULL, 0}};
 static const dp__word_row dp__position_types[] = {{"absolute", 0}, {NULL, 0}};
+
+/* Members whose value is a word out of a table. */
+typedef struct dp__word_key {
+    const char         *name;
+    const dp__word_row *words;
+    const char         *rule;
+} dp__word_key;
+#define DP__WORD_KEYS 4
+static const dp__word_key dp__word_keys[DP__WORD_KEYS] = {
+    {"model_type", dp__model_types, "M2"},
+    {"position_embedding_type", dp__position_types, "M6"},
+    {"hidden_act", dp__acts, "M5"},
+    {"problem_type", dp__problems, "M8"},
+};
 
 /* The value of the present string in a table; 0: it is not there. */
 static int dp__word_find(const dp_json *json, const dp__word_row *rows, int32_t *value) {
@@ -4267,7 +4231,7 @@ static dp_status dp__quant_ignore(dp__doc *c, dp__config *to) {
     dp_status status = DP_OK;
     to->ignore = (const char **)dp__arena_get(c->arena, dp__doc_count(c), sizeof *to->ignore);
     if (to->ignore == NULL) return dp__no_memory(c->err);
-    while (status == DP_OK && (status = dp__doc_next(c)) == DP_OK) {
+    while (status == DP_OK && (status = dp__json_next(c)) == DP_OK) {
         if (c->json.kind == DP_JSON_ARRAY_END) return DP_OK;
         status = dp__doc_name(c, &c->json, DP_MAX_NAME_BYTES, &to->ignore[to->ignore_count++]);
     }
@@ -4291,7 +4255,7 @@ static dp_status dp__conf_quant(dp__doc *c, dp__config *to) {
                 return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9", "an unknown member");
             if (c->json.kind >= DP_JSON_STRING) status = dp__quant_value(c, path.text, &seen);
         }
-        if (status == DP_OK && c->json.depth > outside) status = dp__doc_next(c);
+        if (status == DP_OK && c->json.depth > outside) status = dp__json_next(c);
     } while (status == DP_OK && c->json.depth > outside);
     if (status != DP_OK) return status;
     uint32_t need[4] = {0, 0, 0, 0};
@@ -4316,27 +4280,14 @@ static void dp__config_usual(dp__config *to) {
         memcpy((char *)to + dp__config_reals[r].offset, &dp__config_reals[r].usual, sizeof(float));
 }
 
-/* Words that select a part of the network: M2, M5, M6, M8. */
-static dp_status dp__conf_word(dp__doc *c, const dp_json *key, dp__config *to, int32_t *problem,
-                               int *known) {
-    int32_t v = 0;
-    *known = 1;
-    if (dp__json_is(key, "model_type")) {
-        if (!dp__word_find(&c->json, dp__model_types, &v))
-            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M2", "this model_type is not supported");
-    } else if (dp__json_is(key, "hidden_act")) {
-        if (!dp__word_find(&c->json, dp__acts, &v))
-            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M5", "this hidden_act is not supported");
-        to->act = (dp__act)v;
-    } else if (dp__json_is(key, "position_embedding_type")) {
-        if (!dp__word_find(&c->json, dp__position_types, &v))
-            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M6",
-                                "this position_embedding_type is not supported");
-    } else if (dp__json_is(key, "problem_type")) {
-        if (!dp__word_find(&c->json, dp__problems, problem))
-            return dp__doc_fail(c, DP_E_UNSUPPORTED, "M8", "this problem_type is not supported");
-    } else {
-        *known = 0;
+/* M2, M5, M6, M8: words in the order of dp__word_keys. */
+static dp_status dp__conf_word(dp__doc *c, const dp_json *key, int32_t *words, int *known) {
+    for (int w = 0; w < DP__WORD_KEYS; w++) {
+        const dp__word_key *row = dp__word_keys + w;
+        if (!dp__json_is(key, row->name)) continue;
+        if (!dp__word_find(&c->json, row->words, &words[w]))
+            return dp__doc_fail(c, DP_E_UNSUPPORTED, row->rule, "this value is not supported");
+        *known = 1;
     }
     return DP_OK;
 }
@@ -4354,12 +4305,12 @@ static dp_status dp__conf_refuse(dp__doc *c, const dp_json *key) {
 
 /* One member of config.json; json stands at its value and is moved behind it. */
 static dp_status dp__conf_config(dp__doc *c, const dp_json *key, dp__config *to, dp_json maps[2],
-                                 int32_t *problem) {
+                                 int32_t *words) {
     int known = 0;
     if (c->json.kind == DP_JSON_NULL) return DP_OK;
     dp_status status = dp__conf_int(c, key, to, &known);
     if (status == DP_OK && !known) status = dp__conf_real(c, key, to, &known);
-    if (status == DP_OK && !known) status = dp__conf_word(c, key, to, problem, &known);
+    if (status == DP_OK && !known) status = dp__conf_word(c, key, words, &known);
     if (status != DP_OK || known) return status;
     int map = dp__json_is(key, "id2label") ? 0 : dp__json_is(key, "label2id") ? 1 : -1;
     if (map >= 0 && c->json.kind != DP_JSON_OBJECT)
@@ -4371,7 +4322,7 @@ static dp_status dp__conf_config(dp__doc *c, const dp_json *key, dp__config *to,
         return dp__conf_quant(c, to);
     }
     status = dp__conf_refuse(c, key);
-    return status == DP_OK ? dp__doc_skip(c) : status;
+    return status == DP_OK ? dp__json_skip(c) : status;
 }
 
 /* Reads config.json; strings go to the arena. On failure *to is zeroed. */
@@ -4379,13 +4330,13 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
                                   const char *file, dp__config *to, dp_error *err) {
     dp__doc c;
     dp_json    key, maps[2];
-    int32_t    problem = -1;
+    int32_t    words[DP__WORD_KEYS] = {0, 0, DP__GELU, -1};
     dp__where  where = {file, DP_NO_PLACE, NULL, 0};
     memset(maps, 0, sizeof maps);
     dp__config_usual(to);
     dp_status status = dp__conf_begin(&c, text, bytes, arena, file, err);
     while (dp__doc_member(&c, &key, &status))
-        status = dp__conf_config(&c, &key, to, maps, &problem);
+        status = dp__conf_config(&c, &key, to, maps, words);
     if (status == DP_OK && to->hidden % to->heads != 0)
         status = dp__fail_at(err, DP_E_FORMAT, "M4", &where,
                              "num_attention_heads does not divide hidden_size");
@@ -4393,7 +4344,8 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
         status = dp__fail_at(err, DP_E_FORMAT, "M3", &where, "pad_token_id is above vocab_size");
     if (status == DP_OK) status = dp__conf_label_maps(&c, maps, to);
     if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
-    to->problem = problem >= 0 ? (dp_problem)problem
+    to->act = (dp__act)words[2];
+    to->problem = words[3] >= 0 ? (dp_problem)words[3]
                 : to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
     if (status != DP_OK) memset(to, 0, sizeof *to);
     return status;
@@ -4460,7 +4412,7 @@ static int dp__config_write(const dp__config *from, dp__buffer *to) {
         if (strcmp(dp__config_ints[r].name, "num_labels") == 0) continue; /* id2label tells */
         memcpy(&v, base + dp__config_ints[r].offset, sizeof v);
         dp__put_member(&put, dp__config_ints[r].name, "");
-        dp__put_i64(&put, v);
+        dp__put_u64(&put, (uint64_t)v);
         dp__put_text(&put, ",\n");
     }
     for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++) {
@@ -4517,7 +4469,7 @@ static dp_status dp__conf_token(dp__doc *c, const char **to) {
     dp_status status = DP_OK;
     while (object && dp__doc_member(c, &key, &status)) {
         if (dp__json_is(&key, "content")) content = c->json;
-        status = dp__doc_skip(c);
+        status = dp__json_skip(c);
     }
     if (status != DP_OK) return status;
     if (content.kind != DP_JSON_STRING || content.length == 0)
@@ -4535,7 +4487,7 @@ static dp_status dp__conf_added(dp__doc *c) {
         if (c->json.kind != DP_JSON_OBJECT) return dp__doc_bad(c, "T4", "an object is expected");
         while (dp__doc_member(c, &key, &status)) {
             special |= dp__json_is(&key, "special") && c->json.kind == DP_JSON_TRUE;
-            status = dp__doc_skip(c);
+            status = dp__json_skip(c);
         }
         if (status == DP_OK && !special)
             return dp__doc_fail_key(c, &word, DP_E_UNSUPPORTED, "T4",
@@ -4574,7 +4526,7 @@ static dp_status dp__conf_tokenizer(dp__doc *c, const dp_json *key, dp__tokenize
     if (dp__json_is(key, "tokenize_chinese_chars")) return dp__conf_switch(c, &to->chinese_chars);
     if (dp__json_is(key, "added_tokens_decoder")) return dp__conf_added(c);
     dp_status status = dp__conf_refuse_tokenizer(c, key);
-    return status == DP_OK ? dp__doc_skip(c) : status;
+    return status == DP_OK ? dp__json_skip(c) : status;
 }
 
 /* Reads tokenizer_config.json; text NULL: there is none, the defaults hold. On failure *to is
@@ -10313,11 +10265,24 @@ DPDEF void dp_json_begin(dp_json *json, const char *text, size_t bytes) {
 }
 
 DPDEF dp_status dp_json_next(dp_json *json, dp_error *err) {
-    return dp__json_next(json, NULL, err);
+    dp__doc   d = {*json, NULL, NULL, err};
+    dp_status status = dp__json_next(&d);
+    *json = d.json;
+    return status;
 }
 
 DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err) {
-    return dp__json_skip(json, NULL, err);
+    dp__doc   d = {*json, NULL, NULL, err};
+    dp_status status = dp__json_skip(&d);
+    *json = d.json;
+    return status;
+}
+
+/* A value that is not what the caller has asked for. */
+static dp_status dp__json_unexpected(const dp_json *json, const char *rule, const char *sentence,
+                                     dp_error *err) {
+    dp__where where = {NULL, json->token, NULL, 0};
+    return dp__fail_at(err, DP_E_FORMAT, rule, &where, sentence);
 }
 
 /* *bytes is the length in any case; DP_E_SPACE unless it and a closing 0 fit into cap. */
@@ -10325,7 +10290,7 @@ DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t
                                dp_error *err) {
     *bytes = 0;
     if (json->kind != DP_JSON_STRING && json->kind != DP_JSON_KEY)
-        return dp__json_fail(err, NULL, DP_E_FORMAT, "", json->token, "a string is expected");
+        return dp__json_unexpected(json, "", "a string is expected", err);
     *bytes = dp__json_text(json, to, cap);
     return *bytes < cap ? DP_OK : dp__fail(err, DP_E_SPACE, "the array is too small");
 }
@@ -10333,14 +10298,12 @@ DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t
 DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
                                 dp_error *err) {
     if (dp__json_int(json, min, max, to)) return DP_OK;
-    return dp__json_fail(err, NULL, DP_E_FORMAT, "J6", json->token,
-                         "an integer in its range is expected");
+    return dp__json_unexpected(json, "J6", "an integer in its range is expected", err);
 }
 
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err) {
     if (dp__json_double(json, to)) return DP_OK;
-    return dp__json_fail(err, NULL, DP_E_FORMAT, "J6", json->token,
-                         "a number in its range is expected");
+    return dp__json_unexpected(json, "J6", "a number in its range is expected", err);
 }
 
 /* ---- SHA-256 ------------------------------------------------------------------------------ */

@@ -434,7 +434,7 @@ static void test_file_odd(void) {
     for (int grows = 0; grows < 2; grows++) { /* F5: the size changes under our hands */
         snprintf(sub, sizeof sub, "%s/plain", path);
         CHECK(dp__file_write(&env, dir, "plain", "0123456789", 10, &err) == DP_OK);
-        CHECK(dp__file_open(&env, dir, "plain", &file, &bytes, &err) == DP_OK && bytes == 10);
+        CHECK(env.io.open(env.io.ctx, dir, "plain", &file, &bytes) == DP_OK && bytes == 10);
         CHECK(env.io.pread(env.io.ctx, file, 4, to, 6) == DP_OK && memcmp(to, "456789", 6) == 0);
         CHECK(env.io.pread(env.io.ctx, file, 4, to, 7) == DP_E_ARG);
         CHECK(env.io.pread(env.io.ctx, file, 11, to, 0) == DP_E_ARG);
@@ -498,11 +498,6 @@ static int faulty(int meaning) {
     return 1;
 }
 
-static int fault_open(const char *path, int flags) {
-    int fd = faulty(FAULT_FATAL) ? -1 : open(path, flags);
-    faults.fds += fd >= 0;
-    return fd;
-}
 static int fault_openat(int dir, const char *name, int flags, mode_t mode) {
     int made = (flags & O_CREAT) != 0;
     int fd = faulty(made ? FAULT_RETRIED : FAULT_FATAL) ? -1 : openat(dir, name, flags, mode);
@@ -542,19 +537,23 @@ static int fault_unlinkat(int dir, const char *name, int flags) {
 static int fault_fstatvfs(int fd, struct statvfs *to) {
     return faulty(FAULT_FATAL) ? -1 : fstatvfs(fd, to);
 }
-static void *fault_take(size_t bytes) {
+static void *fault_take(void *ctx, size_t bytes, size_t align) {
+    (void)ctx;
+    (void)align;
     if (faulty(FAULT_FATAL)) return NULL;
     faults.live++;
     return malloc(bytes);
 }
-static void fault_give(void *p) {
-    faults.live -= p != NULL;
+static void fault_give(void *ctx, void *p, size_t bytes) {
+    (void)ctx;
+    (void)bytes;
+    faults.live--;
     free(p);
 }
 
-static const dp__sys fault_sys = {fault_open, fault_openat, fault_mkdir, fault_fstat, fault_pread,
-                                  fault_write, fault_fsync, fault_close, fault_renameat,
-                                  fault_unlinkat, fault_fstatvfs, fault_take, fault_give, 0};
+static const dp__sys fault_sys = {fault_openat, fault_mkdir, fault_fstat, fault_pread, fault_write,
+                                  fault_fsync, fault_close, fault_renameat, fault_unlinkat,
+                                  fault_fstatvfs, {fault_take, fault_give, NULL}, 0};
 
 /* Opens the directory, writes "new..." over "old", reads it back; every call fails in turn. */
 static dp_status faults_run(const dp_env *env, const char *path, char to[32]) {

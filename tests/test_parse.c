@@ -310,7 +310,7 @@ static void test_json_writer(void) {
     dp__buffer_init(&out, &alloc);
     dp__put_string(&put, raw, sizeof raw - 1);
     dp__put_text(&put, " ");
-    dp__put_i64(&put, INT64_MIN);
+    dp__put_u64(&put, UINT64_MAX);
     dp__put_text(&put, " ");
     dp__put_real(&put, 0.1, 0);
     dp__put_text(&put, " ");
@@ -318,7 +318,7 @@ static void test_json_writer(void) {
     dp__put_bytes(&put, "", 1);
     CHECK(put.ok);
     CHECK_TEXT(out.p, "\"a\\\"\\\\\\u000a\\u0001\\u007f\xc3\xa9\\u2028\\u2029\xef\xbf\xbd"
-                      "\xf0\x9f\x98\x80\xef\xbf\xbd\" -9223372036854775808 0.1 null");
+                      "\xf0\x9f\x98\x80\xef\xbf\xbd\" 18446744073709551615 0.1 null");
     dp__buffer_free(&out);
 }
 
