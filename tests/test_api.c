@@ -1,9 +1,493 @@
-/* test_api.c -- tests of part H. */
+/* test_api.c -- tests of part H through the public interface: models of the self-test's size. */
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { API_CLASSES = 5, API_TEXTS = 7 };
+static const char *const api_labels_list[API_CLASSES] = {"zeta", "Alpha ", "mid", "b\xc3\xa9ta", "x"};
+static const char *const api_texts[API_TEXTS] = {
+    "a be ca do. f i", "", "h. i. we no so ha je . k l", "x", "\xff\xfe bad \xc3",
+    "UPPER lower \xc3\x89", "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i"};
+
+static void api_spec(dp_model_spec *spec) {
+    dp_clear(spec, sizeof *spec);
+    spec->config = dp__self_config;
+    spec->config_bytes = sizeof dp__self_config - 1;
+    spec->vocab = dp__self_vocab;
+    spec->vocab_bytes = sizeof dp__self_vocab - 1;
+    spec->labels = api_labels_list;
+    spec->label_count = API_CLASSES;
+    spec->seed = 7;
+}
+
+static dp_model *api_model(const dp_env *env) {
+    dp_model_spec spec;
+    dp_model     *model = NULL;
+    dp_error      err;
+    api_spec(&spec);
+    if (dp_model_new(env, &spec, &model, &err) != DP_OK) printf("    %s\n", err.text);
+    CHECK(model != NULL);
+    return model;
+}
+
+/* Directory of its own under build/; removed by the test itself is not needed: files are small. */
+static const char *api_dir(const char *name) {
+    static char path[256];
+    mkdir("build", 0755);
+    mkdir("build/test_api", 0755);
+    snprintf(path, sizeof path, "build/test_api/%s", name);
+    return path;
+}
+
+/* Logits of all texts in one batch, [API_TEXTS, K]. */
+static void api_logits(const dp_model *model, int32_t batch_tokens, float *logits,
+                       dp_prediction *infos) {
+    dp_text            texts[API_TEXTS];
+    dp_session_options options;
+    dp_session        *session = NULL;
+    dp_error           err;
+    memset(texts, 0, sizeof texts);
+    DP_CLEAR(options);
+    options.batch_tokens = batch_tokens;
+    for (int i = 0; i < API_TEXTS; i++) {
+        texts[i].a = api_texts[i];
+        texts[i].a_bytes = strlen(api_texts[i]);
+    }
+    CHECK(dp_session_open(model, &options, &session, &err) == DP_OK);
+    CHECK(dp_predict_batch(session, texts, API_TEXTS, NULL, logits, infos, &err) == DP_OK);
+    dp_session_close(session);
+}
 
 static void test_api_builds(void) {
+    dp_env env;
+    memset(&env, 0x55, sizeof env);
+    DP_CLEAR(env);
+    CHECK(env.struct_size == sizeof env && env.threads == 0 && env.log == NULL);
     CHECK(dp_version() == DP_VERSION);
+}
+
+static void test_api_status(void) {
+    CHECK(strcmp(dp_status_text(DP_OK), "no error") == 0);
+    for (int s = 0; s < DP_STATUS_COUNT; s++) CHECK(strlen(dp_status_text((dp_status)s)) > 5);
+    CHECK(strcmp(dp_status_text((dp_status)99), "unknown status") == 0);
+}
+
+static void test_api_machine(void) {
+    CHECK(dp_isa_missing(DP_ISA_SCALAR) == NULL);
+    CHECK(dp_isa_missing(dp_isa_best()) == NULL);
+    CHECK(strcmp(dp_isa_name(DP_ISA_AUTO), "auto") == 0);
+    CHECK(strcmp(dp_isa_name((dp_isa)77), "unknown") == 0);
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        dp_env    env;
+        dp_error  err;
+        dp_model *model = NULL;
+        dp_model_spec spec;
+        api_spec(&spec);
+        DP_CLEAR(env);
+        env.isa_cap = (dp_isa)isa;
+        dp_status status = dp_model_new(&env, &spec, &model, &err);
+        CHECK(status == (dp_isa_missing((dp_isa)isa) == NULL ? DP_OK : DP_E_ISA));
+        dp_model_close(model);
+    }
+}
+
+static void test_api_selftest(void) {
+    char digest[65], other[65];
+    CHECK(dp_selftest(NULL, digest, NULL) == DP_OK);
+    CHECK_INT(strlen(digest), 64);
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        for (int threads = 1; threads <= 3; threads++) {
+            dp_env env;
+            if (dp_isa_missing((dp_isa)isa) != NULL) continue;
+            DP_CLEAR(env);
+            env.isa_cap = (dp_isa)isa;
+            env.threads = threads;
+            CHECK(dp_selftest(&env, other, NULL) == DP_OK);
+            CHECK(strcmp(digest, other) == 0);
+        }
+    }
+}
+
+static void test_api_new(void) {
+    float         a[API_TEXTS * API_CLASSES], b[API_TEXTS * API_CLASSES];
+    dp_model     *m = api_model(NULL), *n = api_model(NULL), *bad = NULL;
+    dp_model_spec spec;
+    dp_error      err;
+    dp_model_info info;
+    api_logits(m, 0, a, NULL);
+    api_logits(n, 0, b, NULL);
+    CHECK(memcmp(a, b, sizeof a) == 0);
+    dp_model_get_info(m, &info);
+    CHECK(info.layers == 2 && info.hidden == 60 && info.classes == API_CLASSES);
+    CHECK(info.parameters > 60000 && info.int8_linears == 0);
+    dp_model_close(n);
+    api_spec(&spec);
+    spec.seed = 8;
+    CHECK(dp_model_new(NULL, &spec, &n, NULL) == DP_OK);
+    api_logits(n, 0, b, NULL);
+    CHECK(memcmp(a, b, sizeof a) != 0);
+    api_spec(&spec);
+    spec.vocab_bytes = 10;
+    CHECK(dp_model_new(NULL, &spec, &bad, &err) == DP_E_FORMAT && bad == NULL);
+    api_spec(&spec);
+    spec.label_count = 0;
+    CHECK(dp_model_new(NULL, &spec, &bad, &err) == DP_E_ARG);
+    static const char *const twice[2] = {"same", "same"};
+    api_spec(&spec);
+    spec.labels = twice;
+    spec.label_count = 2;
+    CHECK(dp_model_new(NULL, &spec, &bad, &err) == DP_E_ARG);
+    dp_model_close(m);
+    dp_model_close(n);
+}
+
+static void test_api_labels(void) {
+    dp_model *m = api_model(NULL);
+    for (int i = 0; i < API_CLASSES; i++) {
+        const char *label = dp_model_label(m, i);
+        CHECK(strcmp(label, api_labels_list[i]) == 0);
+        CHECK_INT(dp_model_find_label(m, label, strlen(label)), i);
+        CHECK_INT(dp_model_find_label(m, label, strlen(label) - 1), -1);
+    }
+    CHECK(dp_model_label(m, -1) == NULL && dp_model_label(m, API_CLASSES) == NULL);
+    CHECK_INT(dp_model_find_label(m, "", 0), -1);
+    dp_model_close(m);
+}
+
+static void test_api_encode(void) {
+    dp_model   *m = api_model(NULL);
+    dp_text     text = {"A b", 3, "c.", 2};
+    int32_t     ids[16], types[16];
+    uint64_t    begin[16], end[16];
+    dp_encoding e = {ids, types, begin, end, 16, 0, 0, 0, 0};
+    static const int32_t want[7] = {2, 4, 5, 3, 6, 34, 3}, want_types[7] = {0, 0, 0, 0, 1, 1, 1};
+    CHECK(dp_encode(m, &text, NULL, &e, NULL) == DP_OK);
+    CHECK_INT(e.n, 7);
+    CHECK(memcmp(ids, want, sizeof want) == 0 && memcmp(types, want_types, sizeof want_types) == 0);
+    CHECK(begin[2] == 2 && end[2] == 3 && begin[5] == 1 && end[5] == 2);
+    e.cap = 6;
+    CHECK(dp_encode(m, &text, NULL, &e, NULL) == DP_E_SPACE);
+    CHECK_INT(e.n, 7);
+    dp_model_close(m);
+}
+
+static void test_api_open(void) {
+    float         a[API_TEXTS * API_CLASSES], b[API_TEXTS * API_CLASSES];
+    dp_model     *m = api_model(NULL), *n = NULL;
+    dp_error      err;
+    dp_model_info info;
+    const char   *dir = api_dir("open");
+    CHECK(dp_model_save(m, dir, &err) == DP_OK);
+    CHECK(dp_model_open(NULL, dir, &n, &err) == DP_OK);
+    if (n == NULL) {
+        printf("    %s\n", err.text);
+    } else {
+        api_logits(m, 0, a, NULL);
+        api_logits(n, 0, b, NULL);
+        CHECK(memcmp(a, b, sizeof a) == 0);
+        CHECK(strcmp(dp_model_label(n, 1), "Alpha ") == 0);
+        dp_model_get_info(n, &info);
+        CHECK_INT(info.new_tensors, 0);
+    }
+    dp_model_close(n);
+    CHECK(dp_model_open(NULL, "build/test_api/nowhere", &n, &err) == DP_E_NOT_FOUND && n == NULL);
+    dp_model_close(m);
+    dp_model_close(NULL);
+}
+
+static void test_api_new_head(void) {
+    static const char *const labels[3] = {"one", "two", "three"};
+    dp_model       *m = api_model(NULL), *n = NULL;
+    dp_open_options options;
+    dp_model_info   info;
+    dp_error        err;
+    const char     *dir = api_dir("head");
+    CHECK(dp_model_save(m, dir, &err) == DP_OK);
+    DP_CLEAR(options);
+    options.labels = labels;
+    options.label_count = 3;
+    CHECK(dp_model_open_with(NULL, dir, &options, &n, &err) == DP_OK);
+    if (n != NULL) {
+        dp_model_get_info(n, &info);
+        CHECK(info.classes == 3 && info.new_tensors == 2);
+        CHECK(strcmp(dp_model_label(n, 2), "three") == 0);
+    }
+    dp_model_close(n);
+    options.labels = api_labels_list;
+    options.label_count = API_CLASSES; /* the same labels: the classifier stays */
+    CHECK(dp_model_open_with(NULL, dir, &options, &n, &err) == DP_OK);
+    if (n != NULL) {
+        dp_model_get_info(n, &info);
+        CHECK_INT(info.new_tensors, 0);
+    }
+    dp_model_close(n);
+    dp_model_close(m);
+}
+
+/* A file of a directory, whole; the caller frees it. */
+static char *api_file(const char *dir, const char *name, size_t *bytes) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "rb");
+    char *data = (char *)malloc(1u << 20);
+    *bytes = f != NULL ? fread(data, 1, 1u << 20, f) : 0;
+    if (f != NULL) fclose(f);
+    return data;
+}
+
+static void test_api_save(void) {
+    static const char *const names[] = {"config.json", "model.safetensors", "vocab.txt",
+                                        "tokenizer_config.json", "special_tokens_map.json"};
+    dp_model *m = api_model(NULL), *n = NULL;
+    char      first[256];
+    snprintf(first, sizeof first, "%s", api_dir("save_a"));
+    CHECK(dp_model_save(m, first, NULL) == DP_OK);
+    CHECK(dp_model_open(NULL, first, &n, NULL) == DP_OK);
+    CHECK(dp_model_save(n, api_dir("save_b"), NULL) == DP_OK);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t bytes_a, bytes_b;
+        char  *a = api_file(first, names[i], &bytes_a);
+        char  *b = api_file(api_dir("save_b"), names[i], &bytes_b);
+        CHECK(bytes_a > 0 && bytes_a == bytes_b && memcmp(a, b, bytes_a) == 0);
+        free(a);
+        free(b);
+    }
+    CHECK(dp_model_save(m, "build/test_api/none/below", NULL) != DP_OK);
+    dp_model_close(m);
+    dp_model_close(n);
+}
+
+static void test_api_session(void) {
+    dp_model          *m = api_model(NULL);
+    dp_session        *s = NULL;
+    dp_session_options options;
+    dp_error           err;
+    DP_CLEAR(options);
+    options.max_tokens = 65;
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
+    options.max_tokens = 2;
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
+    DP_CLEAR(options);
+    options.memory_limit = 1000;
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_OK);
+    float prob[API_CLASSES] = {1, 1, 1, 1, 1};
+    CHECK(dp_predict(s, "a", 1, prob, API_CLASSES, NULL, &err) == DP_E_LIMIT);
+    CHECK(prob[0] == 0 && prob[4] == 0);
+    dp_session_close(s);
+    dp_session_close(NULL);
+    dp_model_close(m);
+}
+
+static void test_api_no_allocation(void) {
+    test_heap heap = {0, 0, 0, 0, 0};
+    dp_env    env;
+    DP_CLEAR(env);
+    env.threads = 2;
+    env.alloc.alloc = test_heap_alloc;
+    env.alloc.free = test_heap_free;
+    env.alloc.ctx = &heap;
+    dp_model   *m = api_model(&env);
+    dp_session *s = NULL;
+    float       prob[API_CLASSES];
+    CHECK(dp_session_open(m, NULL, &s, NULL) == DP_OK);
+    const char *longest = api_texts[API_TEXTS - 1];
+    CHECK(dp_predict(s, longest, strlen(longest), prob, API_CLASSES, NULL, NULL) == DP_OK);
+    size_t   calls = heap.calls;
+    uint64_t memory = dp_session_memory(s);
+    for (int i = 0; i < 100; i++) {
+        const char *text = api_texts[i % API_TEXTS];
+        CHECK(dp_predict(s, text, strlen(text), prob, API_CLASSES, NULL, NULL) == DP_OK);
+    }
+    CHECK_INT(heap.calls, calls);
+    CHECK(memory == dp_session_memory(s) && memory > 0);
+    dp_session_close(s);
+    dp_model_close(m);
+    CHECK_INT(heap.live_bytes, 0);
+}
+
+static void test_api_predict(void) {
+    dp_model     *m = api_model(NULL);
+    dp_session   *s = NULL;
+    float         prob[API_CLASSES], sum = 0;
+    dp_prediction info;
+    dp_error      err;
+    CHECK(dp_session_open(m, NULL, &s, NULL) == DP_OK);
+    CHECK(dp_predict(s, "a be", 4, prob, API_CLASSES - 1, &info, &err) == DP_E_SPACE);
+    CHECK(dp_predict(s, "a be", 4, prob, API_CLASSES, &info, &err) == DP_OK);
+    for (int i = 0; i < API_CLASSES; i++) {
+        sum += prob[i];
+        CHECK(prob[i] > 0 && prob[i] <= prob[info.best]);
+    }
+    CHECK(fabsf(sum - 1) < 1e-6f);
+    CHECK(info.tokens == 5 && info.total == 5 && !info.truncated);
+    CHECK(dp_predict(s, "", 0, prob, API_CLASSES, &info, &err) == DP_OK && info.tokens == 2);
+    char many[400];
+    for (size_t i = 0; i < sizeof many; i++) many[i] = i % 2 ? ' ' : 'a';
+    CHECK(dp_predict(s, many, sizeof many, prob, API_CLASSES, &info, &err) == DP_OK);
+    CHECK(info.truncated == 1 && info.tokens == 64 && info.total == 202);
+    dp_session_close(s);
+    dp_model_close(m);
+}
+
+static void test_api_batch(void) {
+    float         want[API_TEXTS * API_CLASSES], got[API_TEXTS * API_CLASSES];
+    dp_prediction infos[API_TEXTS];
+    dp_model     *m = api_model(NULL);
+    api_logits(m, 1, want, infos); /* one text at a time */
+    for (int32_t tokens = 2; tokens < 100; tokens += 13) {
+        api_logits(m, tokens, got, NULL);
+        CHECK(memcmp(want, got, sizeof got) == 0);
+    }
+    dp_model_close(m);
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        for (int threads = 1; threads <= 3; threads++) {
+            dp_env env;
+            if (dp_isa_missing((dp_isa)isa) != NULL) continue;
+            DP_CLEAR(env);
+            env.isa_cap = (dp_isa)isa;
+            env.threads = threads;
+            m = api_model(&env);
+            api_logits(m, 0, got, NULL);
+            CHECK(memcmp(want, got, sizeof got) == 0);
+            dp_model_close(m);
+        }
+    }
+}
+
+static void test_api_ids(void) {
+    dp_model   *m = api_model(NULL);
+    dp_session *s = NULL;
+    float       a[API_CLASSES], b[API_CLASSES], pooled[60];
+    int32_t     ids[5] = {2, 4, 5, 31, 3}, types[5] = {0, 0, 0, 0, 2};
+    CHECK(dp_session_open(m, NULL, &s, NULL) == DP_OK);
+    CHECK(dp_predict(s, "a be", 4, a, API_CLASSES, NULL, NULL) == DP_OK);
+    CHECK(dp_predict_ids(s, ids, NULL, 5, b, NULL, pooled, NULL) == DP_OK);
+    CHECK(memcmp(a, b, sizeof a) == 0);
+    for (int i = 0; i < 60; i++) CHECK(pooled[i] > -1 && pooled[i] < 1);
+    CHECK(dp_predict_ids(s, ids, types, 5, b, NULL, NULL, NULL) == DP_E_ARG);
+    CHECK(dp_predict_ids(s, ids, NULL, 0, b, NULL, NULL, NULL) == DP_E_ARG);
+    ids[2] = 35;
+    CHECK(dp_predict_ids(s, ids, NULL, 5, b, NULL, NULL, NULL) == DP_E_ARG);
+    dp_session_close(s);
+    dp_model_close(m);
+}
+
+static void test_api_quantize(void) {
+    float            real[API_TEXTS * API_CLASSES], want[API_TEXTS * API_CLASSES];
+    float            got[API_TEXTS * API_CLASSES], worst = 0;
+    dp_model        *m = api_model(NULL), *q = NULL, *again = NULL;
+    dp_quant_options options;
+    dp_quant_report  report;
+    dp_model_info    info;
+    dp_error         err;
+    api_logits(m, 0, real, NULL);
+    for (int tables = 0; tables < 2; tables++) {
+        DP_CLEAR(options);
+        options.embeddings = tables;
+        CHECK(dp_quantize(m, NULL, &options, &q, &report, &err) == DP_OK);
+        CHECK(report.linears == 13 && report.tables == 3 * tables);
+        CHECK(report.sqnr_db > 30 && report.worst_db > 25 && report.worst_db <= report.sqnr_db + 9);
+        CHECK(report.bytes_after < report.bytes_before / 2);
+        dp_model_get_info(q, &info);
+        CHECK(info.int8_linears == 13 && info.int8_tables == 3 * tables);
+        api_logits(q, 0, want, NULL);
+        worst = 0;
+        for (size_t i = 0; i < API_TEXTS * API_CLASSES; i++)
+            if (fabsf(want[i] - real[i]) > worst) worst = fabsf(want[i] - real[i]);
+        CHECK(worst > 0 && worst < 0.15f);
+        CHECK(dp_model_save(q, api_dir("int8"), &err) == DP_OK);
+        CHECK(dp_model_open(NULL, api_dir("int8"), &again, &err) == DP_OK);
+        if (again == NULL) printf("    %s\n", err.text);
+        if (again != NULL) {
+            api_logits(again, 0, got, NULL);
+            CHECK(memcmp(want, got, sizeof got) == 0);
+        }
+        dp_model *twice = NULL;
+        CHECK(dp_quantize(again, NULL, NULL, &twice, NULL, NULL) == DP_E_UNSUPPORTED);
+        dp_model_close(again);
+        dp_model_close(q);
+    }
+    options.approach = DP_STATIC;
+    CHECK(dp_quantize(m, NULL, &options, &q, NULL, &err) == DP_E_UNSUPPORTED && q == NULL);
+    dp_model_close(m);
+}
+
+/* An INT8 directory gives the same bits on every kernel row, whichever row wrote it. */
+static void test_api_quantize_rows(void) {
+    float     want[API_TEXTS * API_CLASSES], got[API_TEXTS * API_CLASSES];
+    dp_model *m = api_model(NULL), *q = NULL;
+    CHECK(dp_quantize(m, NULL, NULL, &q, NULL, NULL) == DP_OK);
+    CHECK(dp_model_save(q, api_dir("int8_rows"), NULL) == DP_OK);
+    api_logits(q, 0, want, NULL);
+    dp_model_close(m);
+    dp_model_close(q);
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        dp_env env;
+        if (dp_isa_missing((dp_isa)isa) != NULL) continue;
+        DP_CLEAR(env);
+        env.isa_cap = (dp_isa)isa;
+        env.threads = isa;
+        CHECK(dp_model_open(&env, api_dir("int8_rows"), &q, NULL) == DP_OK);
+        if (q == NULL) continue;
+        api_logits(q, 0, got, NULL);
+        CHECK(memcmp(want, got, sizeof got) == 0);
+        dp_model_close(q);
+    }
+}
+
+/* Every allocation of open, session, predict, quantize and save fails once, and for ever. */
+static void test_api_out_of_memory(void) {
+    dp_model   *first = api_model(NULL);
+    const char *dir = api_dir("oom");
+    size_t      points = 0;
+    CHECK(dp_model_save(first, dir, NULL) == DP_OK);
+    dp_model_close(first);
+    for (int for_ever = 0; for_ever < 2; for_ever++) {
+        for (size_t n = 1;; n++, points++) {
+            test_heap   heap = {0, 0, 0, n, for_ever};
+            dp_env      env;
+            dp_model   *m = NULL, *q = NULL;
+            dp_session *s = NULL;
+            float       prob[API_CLASSES];
+            DP_CLEAR(env);
+            env.threads = 2;
+            env.alloc.alloc = test_heap_alloc;
+            env.alloc.free = test_heap_free;
+            env.alloc.ctx = &heap;
+            dp_status status = dp_model_open(&env, dir, &m, NULL);
+            CHECK((status == DP_OK) == (m != NULL));
+            if (status == DP_OK) status = dp_session_open(m, NULL, &s, NULL);
+            if (status == DP_OK) status = dp_predict(s, "a b", 3, prob, API_CLASSES, NULL, NULL);
+            if (status == DP_OK) status = dp_quantize(m, NULL, NULL, &q, NULL, NULL);
+            dp_session_close(s);
+            dp_model_close(q);
+            dp_model_close(m);
+            CHECK_INT(heap.live_bytes, 0);
+            CHECK(status == DP_OK || status == DP_E_MEMORY);
+            if (heap.calls < n) break;
+        }
+    }
+    printf("    %zu points of failure\n", points);
+    CHECK(points > 40);
 }
 
 static const test tests_api[] = {
     {"api_builds", test_api_builds},
+    {"api_status", test_api_status},
+    {"api_machine", test_api_machine},
+    {"api_new", test_api_new},
+    {"api_labels", test_api_labels},
+    {"api_encode", test_api_encode},
+    {"api_open", test_api_open},
+    {"api_new_head", test_api_new_head},
+    {"api_save", test_api_save},
+    {"api_session", test_api_session},
+    {"api_no_allocation", test_api_no_allocation},
+    {"api_predict", test_api_predict},
+    {"api_batch", test_api_batch},
+    {"api_ids", test_api_ids},
+    {"api_quantize", test_api_quantize},
+    {"api_quantize_rows", test_api_quantize_rows},
+    {"api_out_of_memory", test_api_out_of_memory},
+    {"api_selftest", test_api_selftest},
 };
