@@ -7516,18 +7516,27 @@ static size_t dp__pack_size(size_t n, size_t k) {
     return dp__ceil(n, DP__TILE) * dp__ceil(k, DP__TILE);
 }
 
-/* Packs the numbers b[j * b_col + p * b_k], j < n, p < k, into tile images; the rest is 0. */
+/* One tile image of the numbers b[j * b_col + p * b_k], j < n, p < k; the rest is 0. */
+static void dp__pack_image(dp_real *to, const dp_real *b, size_t b_col, size_t b_k, size_t n,
+                           size_t k) {
+    if (n < DP__TILE || k < DP__TILE) memset(to, 0, DP__IMAGE * sizeof *to);
+    if (k > DP__TILE) k = DP__TILE;
+    if (n > DP__TILE) n = DP__TILE;
+    if (b_col == 1 && n == DP__TILE) {
+        for (size_t p = 0; p < k; p++) memcpy(to + p * DP__TILE, b + p * b_k, DP__TILE * sizeof *to);
+        return;
+    }
+    for (size_t j = 0; j < n; j++)
+        for (size_t p = 0; p < k; p++) to[p * DP__TILE + j] = b[j * b_col + p * b_k];
+}
+
+/* The same for any n and k: all tile images of a matrix. */
 static void dp__pack(dp_real *to, const dp_real *b, size_t b_col, size_t b_k, size_t n, size_t k) {
     for (size_t g = 0; g < n; g += DP__PANEL) {
-        size_t end = n - g < DP__PANEL ? dp__ceil(n, DP__TILE) : g + DP__PANEL;
-        for (size_t p0 = 0; p0 < k; p0 += DP__TILE) {
-            for (size_t j0 = g; j0 < end; j0 += DP__TILE, to += DP__IMAGE) {
-                for (size_t i = 0; i < DP__IMAGE; i++) {
-                    size_t p = p0 + i / DP__TILE, j = j0 + i % DP__TILE;
-                    to[i] = p < k && j < n ? b[j * b_col + p * b_k] : 0;
-                }
-            }
-        }
+        size_t end = n - g < DP__PANEL ? n : g + DP__PANEL;
+        for (size_t p = 0; p < k; p += DP__TILE)
+            for (size_t j = g; j < end; j += DP__TILE, to += DP__IMAGE)
+                dp__pack_image(to, b + j * b_col + p * b_k, b_col, b_k, n - j, k - p);
     }
 }
 
