@@ -7523,7 +7523,8 @@ static void dp__pack_image(dp_real *to, const dp_real *b, size_t b_col, size_t b
     if (k > DP__TILE) k = DP__TILE;
     if (n > DP__TILE) n = DP__TILE;
     if (b_col == 1 && n == DP__TILE) {
-        for (size_t p = 0; p < k; p++) memcpy(to + p * DP__TILE, b + p * b_k, DP__TILE * sizeof *to);
+        for (size_t p = 0; p < k; p++)
+            memcpy(to + p * DP__TILE, b + p * b_k, DP__TILE * sizeof *to);
         return;
     }
     for (size_t j = 0; j < n; j++)
@@ -10722,7 +10723,8 @@ static dp_status dp__ckpt_load(dp__trainer *t, const char *path, const char *nam
     void           *dir;
     dp_status       status = dp__dir_open(&t->env, path, 0, &dir, err);
     if (status != DP_OK) return status;
-    status = dp__file_open(&t->env, dir, name, &f.file, &f.bytes, err);
+    status = io->open(io->ctx, dir, name, &f.file, &f.bytes);
+    if (status != DP_OK) status = dp__io_fail(err, status, name);
     if (status == DP_OK) {
         dp_real *numbers = (dp_real *)dp__alloc(alloc, n, 3 * sizeof(dp_real));
         const dp_real *wmv[3] = {numbers, numbers + n, numbers + 2 * n};
