@@ -121,13 +121,13 @@ toc: ## the sections with lines used and budget
 # ---- data, demonstration, measurement ------------------------------------------------------
 
 demo: all build/make_data build/naive_bayes ## train, evaluate, quantize, ask (QUICK=1: one minute)
-	QUICK="$(QUICK)" sh tools/demo.sh
+	python3 tools/demo.py $(if $(QUICK),--quick)
 
 demo-minilm: all build/make_data build/naive_bayes ## the same with a real pretrained BERT
-	QUICK="$(QUICK)" sh tools/demo_minilm.sh
+	python3 tools/demo.py --minilm
 
 accuracy: all build/make_data build/naive_bayes ## the demo on five data seeds: mean and minimum
-	sh tools/accuracy.sh
+	python3 tools/demo.py --seeds 5
 
 bench: build/bench ## speed against the peak of this machine
 	build/bench

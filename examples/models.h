@@ -1,0 +1,229 @@
+/* models.h -- what the programs do with models: start from a directory or from nothing, and
+ * prepare, lock and fill an output directory. Include it once, after rows.h. */
+#ifndef MODELS_H
+#define MODELS_H
+
+#include <sys/file.h>
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function" /* no program needs all of it */
+#endif
+
+/* Where the weights to begin with come from. */
+typedef struct model_source {
+    const char  *directory;      /* a model, or NULL: new weights from config and vocab */
+    const char  *config, *vocab; /* tiny, mini, small, medium, base or a file; a file */
+    dp_case      letter_case;
+    const char **labels; /* array of stb_ds: the classes of the data */
+    int          keep_head; /* 1: a model's head stays if it knows every label */
+} model_source;
+
+/* config.json of a new model: one of Google's BERT miniatures, or a file. */
+static bytes model_config(const char *name, const bytes *vocab) {
+    static const struct { const char *name; int layers, hidden; } sizes[] = {
+        {"tiny", 2, 128}, {"mini", 4, 256}, {"small", 4, 512}, {"medium", 8, 512},
+        {"base", 12, 768},
+    };
+    bytes  config = {NULL, 0, 0};
+    size_t lines = vocab->n > 0 && vocab->p[vocab->n - 1] != '\n';
+    for (size_t i = 0; i < vocab->n; i++) lines += vocab->p[i] == '\n';
+    for (int i = 0; i < COUNT(sizes); i++) {
+        if (strcmp(name, sizes[i].name) != 0) continue;
+        char *text = text_of(
+            "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\","
+            "\"vocab_size\":%zu,\"num_hidden_layers\":%d,\"hidden_size\":%d,"
+            "\"num_attention_heads\":%d,\"intermediate_size\":%d}", lines, sizes[i].layers,
+            sizes[i].hidden, sizes[i].hidden / 64, sizes[i].hidden * 4);
+        if (!bytes_add(&config, text, strlen(text))) stop(END_RUN, "out of memory");
+        free(text);
+        return config;
+    }
+    return read_file(name, 1 << 20, END_MODEL);
+}
+
+static dp_model *new_model(const dp_env *env, const model_source *from) {
+    dp_model_spec spec;
+    dp_model     *model = NULL;
+    dp_error      err;
+    bytes         vocab = read_file(from->vocab, (size_t)1 << 32, END_MODEL);
+    bytes         config = model_config(from->config, &vocab);
+    DP_CLEAR(spec);
+    spec.config = config.p;
+    spec.config_bytes = config.n;
+    spec.vocab = vocab.p;
+    spec.vocab_bytes = vocab.n;
+    spec.labels = from->labels;
+    spec.label_count = (int32_t)arrlen(from->labels);
+    spec.letter_case = from->letter_case;
+    spec.seed = (uint64_t)self.seed;
+    require(dp_model_new(env, &spec, &model, &err), &err, END_MODEL);
+    bytes_free(&vocab);
+    bytes_free(&config);
+    return model;
+}
+
+/* The model to start from. Its head stays when it knows every label of the data. */
+static dp_model *start_model(const dp_env *env, const model_source *from) {
+    dp_open_options options;
+    dp_model       *model = NULL;
+    dp_error        err;
+    int             known = from->keep_head;
+    if (from->directory == NULL) return new_model(env, from);
+    DP_CLEAR(options);
+    options.new_head = 1;
+    options.letter_case = from->letter_case;
+    options.seed = (uint64_t)self.seed;
+    require(dp_model_open_with(env, from->directory, &options, &model, &err), &err, END_MODEL);
+    for (ptrdiff_t i = 0; i < arrlen(from->labels) && known; i++)
+        known = class_of(model, from->labels[i], strlen(from->labels[i])) >= 0;
+    if (known) return model;
+    say(INFO, "the labels are not the model's: a new head for %d classes",
+        (int)arrlen(from->labels));
+    dp_model_close(model);
+    options.labels = from->labels;
+    options.label_count = (int32_t)arrlen(from->labels);
+    require(dp_model_open_with(env, from->directory, &options, &model, &err), &err, END_MODEL);
+    return model;
+}
+
+/* Stops when the model cannot learn from, or be measured on, rows with one label each. */
+static void require_single_label(const dp_model_info *info) {
+    if (info->problem != DP_SINGLE_LABEL)
+        stop(END_MODEL, "a model for one label a row is needed; this one is %s",
+             info->problem == DP_MULTI_LABEL ? "multi-label" : "a regression");
+}
+
+/* The length in tokens that was asked for; INITIAL is the default, which a short model cuts. */
+static int64_t fit_length(int64_t asked, int64_t initial, const dp_model_info *info) {
+    if (asked > info->positions)
+        stop(END_USAGE, "--seq-length %d is more than the model's %d positions", (int)asked,
+             (int)info->positions);
+    return asked > 0 ? asked : initial < info->positions ? initial : info->positions;
+}
+
+static int exists_in(const char *directory, const char *name) {
+    struct stat about;
+    char       *path = text_of("%s/%s", directory, name);
+    int         found = stat(path, &about) == 0;
+    free(path);
+    return found;
+}
+
+/* Early: an output that exists needs --force, or --resume when no run has completed in it. It is
+ * never the directory of the model that is read. */
+static void check_directory(const char *output, const char *model, int resume) {
+    struct stat a, b;
+    if (stat(output, &a) != 0) return;
+    if (!S_ISDIR(a.st_mode)) stop(END_USAGE, "%s: exists and is not a directory", output);
+    if (model != NULL && stat(model, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        stop(END_USAGE, "%s: is the directory of the model that is read", output);
+    if (self.force || (resume && !exists_in(output, "config.json"))) return;
+    stop(END_USAGE, "%s: exists; --force replaces it%s", output,
+         resume ? " (its run is complete: there is nothing to resume)" : "");
+}
+
+/* Names in a directory that begin and end so, descending: an array of stb_ds. */
+static char **list_directory(const char *directory, const char *begin, const char *end) {
+    char **names = NULL;
+    DIR   *dir = opendir(directory);
+    if (dir == NULL) return NULL;
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        size_t n = strlen(entry->d_name), b = strlen(begin), e = strlen(end);
+        if (n < b + e || memcmp(entry->d_name, begin, b) != 0 ||
+            memcmp(entry->d_name + n - e, end, e) != 0) continue;
+        char     *name = text_of("%s", entry->d_name);
+        ptrdiff_t at = arrlen(names);
+        arrput(names, name);
+        for (; at > 0 && strcmp(names[at - 1], name) < 0; at--) names[at] = names[at - 1];
+        names[at] = name;
+    }
+    closedir(dir);
+    return names;
+}
+
+static void free_names(char **names) {
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) free(names[i]);
+    arrfree(names);
+}
+
+static char **list_checkpoints(const char *directory) {
+    return list_directory(directory, "ckpt-", ".dpck");
+}
+
+/* Removes all checkpoints but the newest KEEP; their names sort by step. */
+static void remove_checkpoints(const char *directory, ptrdiff_t keep) {
+    char **names = list_checkpoints(directory);
+    for (ptrdiff_t i = keep; i < arrlen(names); i++) {
+        char *path = text_of("%s/%s", directory, names[i]);
+        if (unlink(path) != 0) say(WARNING, "%s: cannot be removed: %s", path, strerror(errno));
+        free(path);
+    }
+    if (arrlen(names) > keep) sync_directory(directory);
+    free_names(names);
+}
+
+/* Goes on from the newest checkpoint that is whole and belongs to this model and these options. */
+static void resume_trainer(dp_trainer *trainer, const char *directory) {
+    char   **names = list_checkpoints(directory);
+    dp_error err;
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) {
+        if (dp_trainer_load(trainer, directory, names[i], &err) == DP_OK) {
+            say(INFO, "resumed from %s", names[i]);
+            free_names(names);
+            return;
+        }
+        say(WARNING, "%s", err.text);
+    }
+    if (arrlen(names) > 0 && !self.force)
+        stop(END_MODEL, "%s: no checkpoint can be used; --force starts from the beginning",
+             directory);
+    say(INFO, "no checkpoint to resume from: starting from the beginning");
+    free_names(names);
+}
+
+/* Files that a killed run left behind: NAME.tmp-XXXXXXXX of the library. */
+static void remove_temporaries(const char *directory) {
+    char **names = list_directory(directory, "", "");
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) {
+        const char *mark = strstr(names[i], ".tmp-");
+        char       *path = text_of("%s/%s", directory, names[i]);
+        if (mark != NULL && mark != names[i] && strlen(mark) == 13) unlink(path);
+        free(path);
+    }
+    free_names(names);
+}
+
+/* Makes the directory, locks it and tries what saving will do: create, fsync, remove. NEED is the
+ * number of bytes that will be written. */
+static void prepare_directory(const char *path, uint64_t need) {
+    struct statvfs space;
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        stop(END_RUN, "%s: cannot be made: %s", path, strerror(errno));
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* stays open: it holds the lock */
+    if (fd < 0) stop(END_RUN, "%s: cannot be opened: %s", path, strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        stop(END_RUN, "%s: another run is writing into it", path);
+    remove_temporaries(path);
+    char *trial = text_of("%s/preflight.tmp-%08lx", path, (unsigned long)getpid());
+    int   file = open(trial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file < 0 || write(file, "x", 1) != 1 || fsync(file) != 0 || close(file) != 0 ||
+        unlink(trial) != 0) stop(END_RUN, "%s: cannot be written: %s", path, strerror(errno));
+    if (fstatvfs(fd, &space) == 0 && (double)space.f_bavail * (double)space.f_frsize < (double)need)
+        stop(END_RUN, "%s: less than %.0f MB free", path, (double)need / 1e6);
+    free(trial);
+}
+
+/* Saves the model. A directory with a config.json is complete: an older one goes first. */
+static void save_model(const dp_model *model, const char *directory) {
+    dp_error err;
+    char    *config = text_of("%s/config.json", directory);
+    if (unlink(config) == 0) sync_directory(directory);
+    require(dp_model_save(model, directory, &err), &err, END_RUN);
+    free(config);
+}
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+#endif /* MODELS_H */

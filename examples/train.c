@@ -1,0 +1,249 @@
+/* train.c -- fine-tunes a BERT classifier, or trains a small one from nothing.
+ *
+ *     train --data data --output model                   new weights, mini
+ *     train --data data --output model --model bert-dir  from a Hugging Face directory
+ *
+ * While it runs the output directory holds checkpoints only; the model's files come at the end,
+ * config.json last. A signal leaves a checkpoint; --resume goes on from it to the same bytes. */
+#define DISEASEPRED_IMPLEMENTATION
+#include "../diseasepred.h"
+
+#include "common.h"
+#include "rows.h"
+#include "models.h"
+
+typedef struct settings {
+    const char *data, *train, *valid, *labels, *model, *config, *vocab, *output;
+    int64_t     epochs, batch, length, accumulate, every;
+    double      lr, weight_decay, warmup, grad_norm, dropout;
+    int32_t     optimizer, schedule, letter_case, dtype, resume;
+} settings;
+
+typedef struct run {
+    settings           set;
+    dp_env             env;
+    label_entry       *names;
+    data_set           train, valid;
+    dp_model          *model;
+    dp_trainer        *trainer;
+    dp_train_progress *epochs; /* array of stb_ds: the line of each epoch */
+    double            *took;   /* seconds of each */
+    double             started, epoch_started;
+    uint64_t           epoch_rows, epoch_tokens, resumed;
+    int                failed_saves;
+} run;
+
+static settings read_settings(int argc, char **argv) {
+    static settings     s;
+    static const option rows[] = {
+        {"data data_dir", TEXT, &s.data, NULL, "DIR", 0, 0, "holds Training.csv and Testing.csv"},
+        {"train", TEXT, &s.train, NULL, "F", 0, 0, "rows to learn from, instead of --data"},
+        {"valid", TEXT, &s.valid, NULL, "F", 0, 0, "rows to measure after each epoch"},
+        {"labels", TEXT, &s.labels, NULL, "F", 0, 0,
+         "CSV with the classes in order [order of first appearance]"},
+        {"model bert_model", TEXT, &s.model, NULL, "DIR", 0, 0, "model to start from"},
+        {"config", TEXT, &s.config, "mini", "NAME|F", 0, 0,
+         "of a new model: tiny, mini, small, medium, base or a config.json"},
+        {"vocab", TEXT, &s.vocab, "data/bert-base-cased-vocab.txt", "F", 0, 0, "of a new model"},
+        {"output save_model_dir", TEXT, &s.output, NULL, "DIR", 0, 0, "where the model goes"},
+        {"epochs", INTEGER, &s.epochs, "3", "N", 0, 1e6, "0: save the starting model"},
+        {"batch-size", INTEGER, &s.batch, "30", "N", -1, 1e6, "rows; -1: all"},
+        {"seq-length", INTEGER, &s.length, NULL, "N", 3, 1048576, "tokens of a text at most [64]"},
+        {"lr", REAL, &s.lr, NULL, "X", 1e-30, 1e30, "[1e-5 with --model, 5e-4 without]"},
+        {"optimizer", CHOICE, &s.optimizer, "adam", "adam|adamw", 0, 0, ""},
+        {"weight-decay", REAL, &s.weight_decay, "0", "X", 0, 1e6, ""},
+        {"warmup", REAL, &s.warmup, "0", "X", 0, 1e9, "steps from 1 up, fraction below 1"},
+        {"schedule", CHOICE, &s.schedule, "constant", "constant|linear", 0, 0, "of --lr"},
+        {"grad-norm", REAL, &s.grad_norm, "10", "X", 0, 1e30, "global clipping; 0: none"},
+        {"dropout", REAL, &s.dropout, NULL, "P", 0, 0.99, "[the model's]"},
+        {"case", CHOICE, &s.letter_case, "model", "model|lower|keep", 0, 0, "case rule"},
+        {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16*", 0, 0, "arithmetic"},
+        {"accumulate", INTEGER, &s.accumulate, "1", "N", 1, 1e6, "batches of a step"},
+        {"checkpoint-every", INTEGER, &s.every, "1000", "STEPS", 0, 1e15, "0: on signals only"},
+        {"resume", FLAG, &s.resume, NULL, NULL, 0, 0, "go on from the newest checkpoint"},
+        {"bf16", LATER, NULL, NULL, NULL, 0, 0, "bf16 arithmetic"},
+    };
+    s.dropout = -1;
+    parse_options(argc, argv, rows, COUNT(rows),
+                  "usage: train --data DIR --output DIR [options]    (train --help lists them)\n"
+                  "example: build/train --data data --output model --config mini --epochs 3\n");
+    if (s.data != NULL && (s.train != NULL || s.valid != NULL))
+        stop(END_USAGE, "--data stands for --train and --valid: give one or the other");
+    if (s.data != NULL) s.train = text_of("%s/Training.csv", s.data);
+    if (s.data != NULL) s.valid = text_of("%s/Testing.csv", s.data);
+    if (s.train == NULL || s.output == NULL) stop(END_USAGE, "--data and --output are needed");
+    if (s.batch == 0) stop(END_USAGE, "--batch-size 0: a batch has rows");
+    check_directory(s.output, s.model, s.resume);
+    if (s.lr == 0) s.lr = s.model != NULL ? 1e-5 : 5e-4;
+    return s;
+}
+
+/* Reads the data and opens or makes the model; nothing is written yet. */
+static void prepare(run *r) {
+    dp_model_info info;
+    DP_CLEAR(info);
+    if (r->set.labels != NULL) load_labels(r->set.labels, &r->names);
+    ptrdiff_t given = shlen(r->names);
+    r->train = load_data(r->set.train, &r->names);
+    ptrdiff_t classes = given > 0 ? given : shlen(r->names);
+    if (classes < 2) stop(END_DATA, "%s: a single class", r->set.train);
+    model_source from = {r->set.model, r->set.config, r->set.vocab, (dp_case)r->set.letter_case,
+                         NULL, r->set.labels == NULL};
+    for (ptrdiff_t i = 0; i < classes; i++) arrput(from.labels, r->names[i].key);
+    if (r->set.valid != NULL) r->valid = load_data(r->set.valid, &r->names);
+    r->model = start_model(&r->env, &from);
+    resolve_labels(&r->train, r->names, r->model, 0);
+    if (r->set.valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
+    dp_model_get_info(r->model, &info);
+    require_single_label(&info);
+    r->set.length = fit_length(r->set.length, 64, &info);
+    say(INFO, "%" PRIu64 " parameters, %d classes, %td training rows, %td validation rows, seed %"
+        PRId64 ", %d threads", info.parameters, (int)info.classes, arrlen(r->train.texts),
+        arrlen(r->valid.texts), self.seed, (int)r->env.threads);
+    prepare_directory(r->set.output, 12 * info.parameters);
+}
+
+/* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
+static void save_checkpoint(run *r) {
+    char     name[40];
+    dp_error err;
+    snprintf(name, sizeof name, "ckpt-%012" PRIu64 ".dpck", dp_trainer_step(r->trainer));
+    if (dp_trainer_save(r->trainer, r->set.output, name, &err) == DP_OK) {
+        r->failed_saves = 0;
+        remove_checkpoints(r->set.output, 2);
+        return;
+    }
+    say(WARNING, "%s", err.text);
+    if (++r->failed_saves == 3) stop(END_RUN, "three checkpoints in a row could not be written");
+}
+
+static void epoch_line(run *r, const dp_train_progress *now) {
+    double took = seconds() - r->epoch_started;
+    double rows = (double)(now->rows - r->epoch_rows);
+    double tokens = (double)(now->tokens - r->epoch_tokens);
+    char   valid[96] = "";
+    if (r->set.valid != NULL)
+        snprintf(valid, sizeof valid, ", validation accuracy %.4f, macro-F1 %.4f, loss %.4f",
+                 now->valid_accuracy, now->valid_f1, now->valid_loss);
+    say(INFO, "epoch %d/%d: loss %.4f, training accuracy %.4f%s, %.1f rows/s, %.0f tokens/s",
+        (int)now->epoch, (int)r->set.epochs, now->loss, now->accuracy, valid, rows / took,
+        tokens / took);
+    arrput(r->epochs, *now);
+    arrput(r->took, took);
+    r->epoch_started = seconds();
+    r->epoch_rows = now->rows;
+    r->epoch_tokens = now->tokens;
+}
+
+/* Called by dp_train after every step and every epoch; not 0 asks it to stop. */
+static int32_t on_progress(void *ctx, const dp_train_progress *now) {
+    run *r = (run *)ctx;
+    char detail[64];
+    if (now->epoch_done) epoch_line(r, now);
+    else if (r->set.every > 0 && now->step % (uint64_t)r->set.every == 0 &&
+             now->step < now->steps) save_checkpoint(r);
+    snprintf(detail, sizeof detail, ", loss %.4f", now->loss);
+    show_progress(now->step, now->steps, "steps", detail);
+    return stop_signal != 0;
+}
+
+static void open_trainer(run *r) {
+    dp_train_options o;
+    dp_error         err;
+    DP_CLEAR(o);
+    o.epochs = (int32_t)r->set.epochs;
+    o.batch_rows = (int32_t)(r->set.batch < 0 ? arrlen(r->train.texts) : r->set.batch);
+    o.accumulate = (int32_t)r->set.accumulate;
+    o.max_tokens = (int32_t)r->set.length;
+    o.lr = r->set.lr;
+    o.optimizer = (dp_optimizer)r->set.optimizer;
+    o.schedule = (dp_schedule)r->set.schedule;
+    o.weight_decay = r->set.weight_decay;
+    o.warmup = r->set.warmup;
+    o.grad_norm = r->set.grad_norm > 0 ? r->set.grad_norm : -1;
+    o.dropout = r->set.dropout < 0 ? 0 : r->set.dropout > 0 ? r->set.dropout : -1;
+    o.seed = (uint64_t)self.seed;
+    o.resume = r->set.resume;
+    o.progress = on_progress;
+    o.progress_ctx = r;
+    require(dp_trainer_open(r->model, &o, &r->trainer, &err), &err, END_MODEL);
+    dp_model_close(r->model);
+    r->model = NULL;
+    if (r->set.resume) resume_trainer(r->trainer, r->set.output);
+    else remove_checkpoints(r->set.output, 0);
+    r->resumed = dp_trainer_step(r->trainer);
+}
+
+/* Trains; afterwards r->model is the result. A signal ends the program with a checkpoint. */
+static void train_model(run *r) {
+    dp_dataset train = view_of(&r->train), valid = view_of(&r->valid);
+    dp_error   err;
+    open_trainer(r);
+    self.started = r->started = r->epoch_started = seconds();
+    dp_status status = dp_train(r->trainer, &train, r->set.valid != NULL ? &valid : NULL, NULL,
+                                &err);
+    if (status == DP_E_STOPPED) {
+        save_checkpoint(r);
+        if (r->failed_saves > 0) stop(END_RUN, "stopped by a signal, without a checkpoint");
+        say(INFO, "checkpoint at step %" PRIu64 "; --resume goes on from it",
+            dp_trainer_step(r->trainer));
+        heed_signal();
+    }
+    require(status, &err, END_RUN);
+    require(dp_trainer_model(r->trainer, &r->model, &err), &err, END_RUN);
+}
+
+static void put_epoch(sink *out, const dp_train_progress *e, double took) {
+    const char *const names[] = {"loss", "accuracy", "valid_loss", "valid_accuracy",
+                                 "valid_macro_f1", "seconds"};
+    const double values[] = {e->loss, e->accuracy, e->valid_loss, e->valid_accuracy, e->valid_f1,
+                             took};
+    putf(out, "{\"epoch\":%d,\"step\":%" PRIu64, (int)e->epoch, e->step);
+    for (int i = 0; i < COUNT(names); i++) {
+        putf(out, ",\"%s\":", names[i]);
+        put_real(out, "%.10g", values[i]);
+    }
+    put(out, "}", 1);
+}
+
+static void write_report(const run *r, double accuracy, double took) {
+    char *path = text_of("%s/training_report.json", r->set.output);
+    sink  out = sink_open(path);
+    putf(&out, "{\"program\":\"train\",\"version\":%d,\"threads\":%d,\"resumed_from_step\":%" PRIu64
+         ",\"failed_rows\":%" PRIu64 ",", (int)dp_version(), (int)r->env.threads, r->resumed,
+         self.failed_rows);
+    put_options(&out);
+    put_data(&out, "train", &r->train);
+    put_data(&out, "valid", &r->valid);
+    for (ptrdiff_t i = 0; i < arrlen(r->epochs); i++) {
+        putf(&out, "%s", i == 0 ? ",\"epochs\":[" : ",");
+        put_epoch(&out, &r->epochs[i], r->took[i]);
+    }
+    putf(&out, "%s\"accuracy\":", arrlen(r->epochs) > 0 ? "]," : ",\"epochs\":[],");
+    put_real(&out, "%.10g", accuracy);
+    putf(&out, ",\"training_seconds\":%.3f,\"peak_memory_mb\":%.1f}\n", took, peak_megabytes());
+    sink_close(&out);
+    free(path);
+}
+
+int main(int argc, char **argv) {
+    static run r;
+    double     accuracy = (double)NAN;
+    start_program("train");
+    r.set = read_settings(argc, argv);
+    r.env = environment();
+    prepare(&r);
+    if (r.set.epochs > 0) train_model(&r);
+    if (r.set.epochs == 0 && r.set.valid != NULL)
+        accuracy = measure(r.model, &r.valid, (int32_t)r.set.length).accuracy;
+    double took = r.started > 0 ? seconds() - r.started : 0;
+    if (arrlen(r.epochs) > 0) accuracy = arrlast(r.epochs).valid_accuracy;
+    write_report(&r, accuracy, took);
+    save_model(r.model, r.set.output);
+    remove_checkpoints(r.set.output, 0);
+    say(INFO, "accuracy %.4f, training time %.1f s, peak memory %.0f MB", accuracy, took,
+        peak_megabytes());
+    dp_trainer_close(r.trainer);
+    dp_model_close(r.model);
+    finish_rows((uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows);
+}
