@@ -6355,12 +6355,7 @@ static void dp__gemm_u8s8_scalar(const dp__strip8 *s) {
 typedef enum dp__vec_op {
     DP__VEC_ACT,        /* + dp__act: y = act(x) */
     DP__VEC_ACT_GRAD = DP__VEC_ACT + 5, /* + dp__act: y = x * act'(z) */
-    DP__VEC_BIAS = DP__VEC_ACT_GRAD + 5, /* y = x + w[j] */
-    DP__VEC_ADD,        /* y = x + z */
-    DP__VEC_SCALE,      /* y = p0 * x */
-    DP__VEC_COPY,       /* y = x */
-    DP__VEC_AXPY,       /* y = y + p0 * x */
-    DP__VEC_DROPOUT,    /* y = kept ? p0 * x : 0, and + z if z is given */
+    DP__VEC_DROPOUT = DP__VEC_ACT_GRAD + 5, /* y = kept ? p0 * x : 0, and + z if z is given */
     DP__VEC_ADAM,       /* y, s, t = one optimizer step with the gradient x */
     DP__VEC_NORM,       /* sums[r] = sum x^2 of the block */
     DP__VEC_FINITE,     /* *flag = 1 if an element is not finite */
@@ -6373,7 +6368,6 @@ typedef enum dp__vec_op {
     DP__VEC_SQUARES,
     DP__VEC_GATHER,
     DP__VEC_QUANTIZE,
-    DP__VEC_DEQUANTIZE,
     DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
     DP__VEC_LAYERNORM_PARAMS,
     DP__VEC_SCATTER
@@ -6395,7 +6389,6 @@ typedef struct dp__vec {
     int32_t        *flag;
     uint8_t        *q;             /* [rows, ldq] */
     size_t          ldq;
-    const int32_t  *acc;           /* [rows, ldx] integer sums */
     const int32_t  *ids, *at, *types; /* [rows] */
     const uint32_t *doc;           /* [rows] */
     size_t          rows;          /* of column operations */
@@ -6475,25 +6468,14 @@ DP__INLINE void dp__map_step(int op, const dp__vec *v, size_t r, size_t i, size_
         dp__vec_adam(v, y, v->x + at, v->s + at, v->t + at, k);
         return;
     }
-    if (op == DP__VEC_DEQUANTIZE) {
-        const int32_t *sum = v->acc + r * v->ldx + i;
-        dp_real lane[DP__W];
-        for (size_t j = 0; j < DP__W; j++) lane[j] = j < k ? (dp_real)sum[j] : (dp_real)0;
-        dp__v8 x = dp__get(lane, DP__W, 0) * (v->s[r] * dp__get(v->w + i, k, 0));
-        dp__put(y, v->b ? x + dp__get(v->b + i, k, 0) : x, k);
-        return;
-    }
     dp__v8 x = dp__get(v->x + r * v->ldx + i, k, 0);
     if (op < DP__VEC_ACT_GRAD) {
         dp__act_lanes(op - DP__VEC_ACT, &x);
-    } else if (op < DP__VEC_BIAS) {
+    } else {
         dp__v8 slope = dp__get(v->z + r * v->ldz + i, k, 0);
         dp__act_slope_lanes(op - DP__VEC_ACT_GRAD, &slope);
         x = x * slope;
-    } else if (op == DP__VEC_BIAS) x = x + dp__get(v->w + i, k, 0);
-    else if (op == DP__VEC_ADD) x = x + dp__get(v->z + r * v->ldz + i, k, 0);
-    else if (op == DP__VEC_SCALE) x = x * v->p[0];
-    else if (op == DP__VEC_AXPY) x = dp__get(y, k, 0) + x * v->p[0];
+    }
     dp__put(y, x, k);
 }
 
@@ -6815,8 +6797,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     DP__MAP(DP__VEC_ACT + 3); DP__MAP(DP__VEC_ACT + 4);
     DP__MAP(DP__VEC_ACT_GRAD + 0); DP__MAP(DP__VEC_ACT_GRAD + 1); DP__MAP(DP__VEC_ACT_GRAD + 2);
     DP__MAP(DP__VEC_ACT_GRAD + 3); DP__MAP(DP__VEC_ACT_GRAD + 4);
-    DP__MAP(DP__VEC_BIAS); DP__MAP(DP__VEC_ADD); DP__MAP(DP__VEC_SCALE); DP__MAP(DP__VEC_COPY);
-    DP__MAP(DP__VEC_AXPY); DP__MAP(DP__VEC_ADAM); DP__MAP(DP__VEC_DEQUANTIZE);
+    DP__MAP(DP__VEC_ADAM);
     case DP__VEC_DROPOUT: dp__vec_dropout(v, begin, end); return;
     case DP__VEC_NORM: dp__vec_norm(v, begin, end); return;
     case DP__VEC_FINITE: dp__vec_finite(v, begin, end); return;
@@ -8828,38 +8809,6 @@ static void dp__column_sums(const dp__exec *x, dp_real *sum, const dp_real *in, 
     dp__vec_run_columns(x, &v);
 }
 
-/* y [rows, n] = in + bias [n]. */
-static void dp__bias_add(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
-                         const dp_real *bias, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_BIAS, y, ldy, in, ldin, n);
-    v.w = bias;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-/* y [rows, n] = a + b. */
-static void dp__add(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *a, size_t lda,
-                    const dp_real *b, size_t ldb, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_ADD, y, ldy, a, lda, n);
-    v.z = b;
-    v.ldz = ldb;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-/* y [rows, n] = factor * in; with factor 1 a copy. */
-static void dp__scale(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
-                      dp_real factor, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_SCALE, y, ldy, in, ldin, n);
-    v.p[0] = factor;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-/* y [n] += factor * in. */
-static void dp__axpy(const dp__exec *x, dp_real *y, const dp_real *in, dp_real factor, size_t n) {
-    dp__vec v = dp__vec_flat(DP__VEC_AXPY, y, in, n);
-    v.p[0] = factor;
-    dp__vec_run_flat(x, &v);
-}
-
 /* y [rows, n] = softmax(scale * in) of each row, scale > 0. */
 static void dp__softmax(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
                         dp_real scale, size_t rows, size_t n) {
@@ -9021,18 +8970,6 @@ static void dp__quantize_channels(const dp__exec *x, int8_t *q, size_t ldq, dp_r
     v.ldq = ldq;
     v.ldz = n;
     v.s = scale;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-/* y [rows, n] = float(sum) * (scale of the row * scale of the column) + bias [n] or NULL. */
-static void dp__dequantize(const dp__exec *x, dp_real *y, size_t ldy, const int32_t *sum,
-                           size_t ldsum, dp_real *row_scale, const dp_real *column_scale,
-                           const dp_real *bias, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_DEQUANTIZE, y, ldy, NULL, ldsum, n);
-    v.acc = sum;
-    v.s = row_scale;
-    v.w = column_scale;
-    v.b = bias;
     dp__vec_run(x, &v, rows, rows * n);
 }
 

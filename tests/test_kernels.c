@@ -184,7 +184,7 @@ typedef struct kernels_region {
 } kernels_region;
 
 enum { KERNELS_Y, KERNELS_X, KERNELS_Z, KERNELS_W, KERNELS_B, KERNELS_S, KERNELS_T, KERNELS_SUMS,
-       KERNELS_Q, KERNELS_ACC, KERNELS_IDS, KERNELS_AT, KERNELS_TYPES, KERNELS_DOC,
+       KERNELS_Q, KERNELS_IDS, KERNELS_AT, KERNELS_TYPES, KERNELS_DOC,
        KERNELS_REGIONS };
 
 typedef struct kernels_case {
@@ -286,7 +286,6 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     v->at = kernels_ints(c, KERNELS_AT, rows, 4, s);
     v->types = kernels_ints(c, KERNELS_TYPES, rows, 4, s);
     v->doc = (const uint32_t *)kernels_ints(c, KERNELS_DOC, rows, 1 << 30, s);
-    v->acc = kernels_ints(c, KERNELS_ACC, kernels_extent(rows, v->ldx, n), 1 << 26, s);
     v->ldq = n + gap;
     if (v->op == DP__VEC_QUANTIZE) v->ldz = n + gap;
     v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', rows * v->ldq);
@@ -310,7 +309,7 @@ static void kernels_fill(kernels_case *c, int op, size_t n, uint64_t seed, int f
     c->v.flag = &c->flag;
     if (op == DP__VEC_QUANTIZE) c->v.p[0] = seed & 1 ? 128.0f : 0.0f;
     if (op >= DP__VEC_COLUMN_SUMS) kernels_fill_columns(c, 1 + seed % 9, n, gap, &s);
-    else if (op == DP__VEC_AXPY || (op >= DP__VEC_ADAM && op <= DP__VEC_FINITE))
+    else if (op >= DP__VEC_ADAM && op <= DP__VEC_FINITE)
         kernels_fill_flat(c, n, &s);
     else kernels_fill_rows(c, 1 + seed % 4, n, gap, &s);
 }
