@@ -121,7 +121,7 @@ toc: ## the sections with lines used and budget
 # ---- data, demonstration, measurement ------------------------------------------------------
 
 demo: all build/make_data build/naive_bayes ## train, evaluate, quantize, ask (QUICK=1: one minute)
-	python3 tools/demo.py $(if $(QUICK),--quick)
+	@if [ -n "$(QUICK)" ]; then python3 tools/demo.py --quick; else python3 tools/demo.py; fi
 
 demo-minilm: all build/make_data build/naive_bayes ## the same with a real pretrained BERT
 	python3 tools/demo.py --minilm

@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 enum { API_CLASSES = 5, API_TEXTS = 7 };
-static const char *const api_labels_list[API_CLASSES] = {"zeta", "Alpha ", "mid", "b\xc3\xa9ta", "x"};
+static const char *const api_labels_list[API_CLASSES] = {"zeta", "Alpha ", "mid",
+                                                        "b\xc3\xa9ta", "x"};
 static const char *const api_texts[API_TEXTS] = {
     "a be ca do. f i", "", "h. i. we no so ha je . k l", "x", "\xff\xfe bad \xc3",
-    "UPPER lower \xc3\x89", "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i"};
+    "UPPER lower \xc3\x89",
+    "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i"};
 
 static void api_spec(dp_model_spec *spec) {
     dp_clear(spec, sizeof *spec);

@@ -101,7 +101,7 @@ static void spy_report(size_t calls[9][4], size_t unit, size_t tiles, const char
     memset(calls, 0, sizeof spy_f32);
 }
 
-/* ---- gemm_cases 1..65 --------------------------------------------------------------------------- */
+/* ---- all shapes from 1 to 65 ---------------------------------------------------------------- */
 
 enum { EDGE = 65, ROOM = 80 };
 

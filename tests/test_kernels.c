@@ -52,7 +52,8 @@ static void test_format_round(void) {
     for (int i = -2000; i <= 2000; i++) {
         float half = (float)i / 2;
         CHECK_INT(dp__round_f32(half), (int)nearbyint((double)half));
-        CHECK_INT(dp__round_f32(nextafterf(half, 4000)), (int)nearbyint((double)nextafterf(half, 4000)));
+        float above = nextafterf(half, 4000);
+        CHECK_INT(dp__round_f32(above), (int)nearbyint((double)above));
     }
     for (int i = 0; i < 100000; i++) {
         float x = test_rndf(&s) * 4194304.0f;
@@ -118,7 +119,8 @@ static void kernels_sweep(const kernels_function *f) {
     uint32_t at = 0;
     float    block[8], in[8];
     for (uint64_t base = 0; base < 0x100000000u; base += 8 * step) {
-        for (uint32_t j = 0; j < 8; j++) in[j] = block[j] = dp__bits_f32((uint32_t)(base + j * step));
+        for (uint32_t j = 0; j < 8; j++)
+            in[j] = block[j] = dp__bits_f32((uint32_t)(base + j * step));
         f->run(block);
         for (uint32_t j = 0; j < 8; j++) {
             double want = f->want((double)in[j]), ulp;
@@ -219,7 +221,8 @@ static float *kernels_floats(const kernels_case *c, int region, size_t n, uint64
     return p;
 }
 
-static int32_t *kernels_ints(const kernels_case *c, int region, size_t n, int32_t below, uint64_t *s) {
+static int32_t *kernels_ints(const kernels_case *c, int region, size_t n, int32_t below,
+                             uint64_t *s) {
     int32_t *p = (int32_t *)kernels_place(c, region, 'b', n * sizeof *p);
     for (size_t i = 0; i < n; i++) p[i] = (int32_t)(test_rnd(s) % (uint64_t)below);
     return p;
@@ -319,7 +322,8 @@ static size_t kernels_snapshot(const kernels_case *c, unsigned char *to) {
     size_t at = 0;
     for (int i = 0; i < KERNELS_REGIONS; i++) {
         const kernels_region *r = &kernels_regions[i];
-        if (r->bytes) memcpy(to + at, c->front ? r->g.p : r->g.p + KERNELS_BYTES - r->bytes, r->bytes);
+        if (r->bytes)
+            memcpy(to + at, c->front ? r->g.p : r->g.p + KERNELS_BYTES - r->bytes, r->bytes);
         at += r->bytes;
     }
     memcpy(to + at, &c->flag, sizeof c->flag);
@@ -379,7 +383,8 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     if (flip >= 0 && op == DP__VEC_QUANTIZE) c.v.q[n / 2] ^= 1;
     else if (flip >= 0 && op == DP__VEC_NORM) memset(c.v.sums, 1, 1);
     else if (flip >= 0 && op == DP__VEC_FINITE) c.flag ^= 1;
-    else if (flip >= 0 && op == DP__VEC_LAYERNORM_PARAMS) ((uint32_t *)(void *)c.v.t)[n / 2] ^= 1u << flip;
+    else if (flip >= 0 && op == DP__VEC_LAYERNORM_PARAMS)
+        ((uint32_t *)(void *)c.v.t)[n / 2] ^= 1u << flip;
     else if (flip >= 0) ((uint32_t *)(void *)c.v.y)[n / 2] ^= 1u << flip;
     kernels_snapshot(&c, kernels_image[1]);
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
@@ -405,12 +410,14 @@ static void test_vec_rows_equal(void) {
                 for (int kind = 0; kind < 4; kind++, cases++) {
                     uint64_t seed = test_seed + (uint64_t)op * 1000 + l * 7 + (uint64_t)kind;
                     if (kernels_equal(run, op, n, seed, kind & 1, kind >> 1, -1)) continue;
-                    if (wrong++ < 5) printf("    %s: op %d, n %zu, kind %d differs\n", name, op, n, kind);
+                    if (wrong++ < 5)
+                        printf("    %s: op %d, n %zu, kind %d differs\n", name, op, n, kind);
                     CHECK(!"equal to the scalar row");
                 }
             }
         }
-        printf("     %s: %zu cases of %d operations, %zu differ\n", name, cases, KERNELS_OPS, wrong);
+        printf("     %s: %zu cases of %d operations, %zu differ\n", name, cases, KERNELS_OPS,
+               wrong);
         CHECK(cases > 0);
     }
 }

@@ -78,7 +78,8 @@ def check_order(kind):
 
 
 def find_rules(table):
-    """Packs {from: to} into (first, count, stride, to, step): to + i * step at first + i * stride."""
+    """Packs {from: to} into (first, count, stride, to, step): first + i * stride becomes
+    to + i * step."""
     table, out = dict(table), []
     while table:
         c, best = min(table), (0, 1, 0)
@@ -239,22 +240,27 @@ def render(t):
     body = ['/* Runs of characters of one kind, from U+0000 on: length * 16 + kind. */',
             'static const uint32_t dp__uc_runs[] = {']
     body += lines('%d,' % r for r in t['runs']) + ['};', '']
-    body += ['/* Rules: {first, count, stride * 8 + step, to}: first + i * stride becomes to + i * step. */',
-             'typedef struct dp__uc_rule { uint32_t first; uint16_t count, move; uint32_t to; } dp__uc_rule;',
+    body += ['/* Rules: {first, count, stride * 8 + step, to}: first + i * stride becomes '
+             'to + i * step. */',
+             'typedef struct dp__uc_rule { uint32_t first; uint16_t count, move; uint32_t '
+             'to; } dp__uc_rule;',
              '',
              '/* Lower case, one character to one (U+0130 alone has two: see dp__fold_build). */',
              'static const dp__uc_rule dp__uc_lower[] = {']
     body += lines(rule(r) for r in t['lower']) + ['};', '']
-    body += ['/* What is left of a canonical decomposition without its marks, where it is one character. */',
+    body += ['/* What is left of a canonical decomposition without its marks, where it is '
+             'one character. */',
              'static const dp__uc_rule dp__uc_base[] = {']
     body += lines(rule(r) for r in t['base']) + ['};', '']
-    body += ['/* The same for CJK compatibility ideographs: first, count, their characters; 0 ends. */',
+    body += ['/* The same for CJK compatibility ideographs: first, count, their characters; '
+             '0 ends. */',
              'static const uint32_t dp__uc_compat[] = {']
     flat = []
     for c, targets in t['spans']:
         flat += [c, len(targets)] + targets
     body += lines('%d,' % x for x in flat + [0]) + ['};', '']
-    body += ['/* Where two or three characters are left; 0 fills up. The last is U+0130 in lower case. */',
+    body += ['/* Where two or three characters are left; 0 fills up. The last is U+0130 in '
+             'lower case. */',
              'static const uint32_t dp__uc_multi[][4] = {']
     body += lines('{%s},' % ','.join(map(str, m)) for m in t['multi'] + [[0x130, 0x69, 0x307, 0]])
     body += ['};']

@@ -54,7 +54,8 @@ LIBM = """exp exp2 expm1 log log2 log10 log1p pow sin cos tan sinh cosh tanh asi
     scalbn ceil trunc""".split()
 LIBM_FORBIDDEN = {name + suffix for name in LIBM for suffix in ("", "f", "l")}
 # What the object may ask of the C library.
-ALLOWED = re.sub(r"\s", "", r"""memcpy|memset|memmove|memcmp|memchr|str(len|n?cmp|r?chr|cspn)|malloc|free
+ALLOWED = re.sub(r"\s", "", r"""memcpy|memset|memmove|memcmp|memchr|malloc|free
+    |str(len|n?cmp|r?chr|cspn)
     |sqrtf?|fabsf?|floorf?|fmaf?|__errno_location|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_
     |open|openat|getpid|read|pread|pread64|write|fsync|fdatasync|close
     |rename|renameat|unlink|unlinkat
@@ -353,7 +354,7 @@ def check_text(tree):
                 yield path, i + 1, "trailing blanks"
             if b"\t" in line and path != "Makefile":
                 yield path, i + 1, "a tab"
-            if len(line) > 100 and not path.endswith(".md"):
+            if len(line) > 100 and not path.endswith(".md") and "/mutants/" not in path:
                 yield path, i + 1, f"{len(line)} columns, the limit is 100"
             if re.search(rb"\b(TO" rb"DO|FIX" rb"ME|X" rb"XX)\b", line):
                 yield path, i + 1, "an open end (C3)"
