@@ -7916,7 +7916,7 @@ static void dp__matmul8(const dp__exec *x, const dp__mm8 *mm) {
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
- * Tests:  tests/test_network.c: network_names, _draw, _packed, _int8, _disk, _bind, _load_memory
+ * Tests:  tests/test_network.c: network_*
  * ============================================================================================ */
 
 /* One rule per tensor: name as Hugging Face spells it, and its shape in the letters of [0.4]
@@ -8685,7 +8685,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
- * Tests:  tests/test_network.c: network_vectors, _direction, _dropout; tests/test_double.c
+ * Tests:  tests/test_network.c: network_*; tests/test_double.c
  * ============================================================================================ */
 
 /* ---- element-wise layers over the team ----------------------------------------------------
@@ -9572,7 +9572,7 @@ static void dp__attention_backward(const dp__pass *s, int32_t layer, const dp__t
  * [F3] BERT forward                                                         budget 240 lines
  * Owns:   working memory of passes; the network as a list of calls.   Needs: F1, F2.
  * Never:  allocates while it computes; computes a padding token.
- * Tests:  tests/test_network.c: network_vectors, _base, _alone, _threads, _isa, _memory
+ * Tests:  tests/test_network.c: network_*
  * ============================================================================================ */
 
 static dp__mat dp__carve_mat(dp__carving *c, size_t rows, size_t columns) {
@@ -9876,7 +9876,7 @@ static double dp__pass_loss(const dp__pass *s, const int32_t *labels, const dp_r
  * [F4] BERT backward                                                        budget 150 lines
  * Owns:   the mirror of [F3], call for call from the last to the first.   Needs: F1, F2, F3.
  * Never:  adds up over threads; writes outside the gradient buffer and the working memory.
- * Tests:  tests/test_network.c: network_vectors, _direction, _micro, _last_layer;
+ * Tests:  tests/test_network.c: network_*;
  *         tests/test_double.c
  * ============================================================================================ */
 
