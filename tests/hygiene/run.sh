@@ -111,6 +111,9 @@ inclusion() {
         c c99 -c after_others.c -o $out/a.o
     try "$cc headers came first, _GNU_SOURCE" c c99 -D_GNU_SOURCE -c after_others.c -o $out/a.o
     try "$cc headers came first, DP_NO_POSIX" c c99 -DDP_NO_POSIX -c after_others.c -o $out/a.o
+    try "$cc files by C99 stdio, built" c c99 -Wno-unused-function stdio_files.c -o $out/stdio \
+        -lm -lpthread
+    try "$cc files by C99 stdio, run" $out/stdio
     try "$cc headers came first, gnu99" c gnu99 -c after_others.c -o $out/a.o
     refuse "$cc DP_MALLOC without DP_FREE" "both DP_MALLOC and DP_FREE" \
         c c99 "-DDP_MALLOC(n)=0" -c feature.c -o $out/a.o
