@@ -1633,7 +1633,7 @@ static double dp__big_divide(dp__big *n, dp__big *m) {
     uint64_t bits = 0;
     double   v;
     if (drop <= 64 && x <= 1023) {
-        uint64_t rest = q << (64 - drop), half = (uint64_t)1 << 63;
+        uint64_t half = (uint64_t)1 << (drop - 1), rest = q & (half | (half - 1));
         if (drop < 64) bits = q >> drop;
         bits += rest > half || (rest == half && (n->n > 0 || (bits & 1)));
         if (x >= -1022) bits += (uint64_t)(x + 1022) << 52; /* the leading bit adds the last 1 */
@@ -1999,9 +1999,9 @@ static dp_status dp__posix_create(void *ctx, void *dir, const char *name, void *
     f.dir = ((dp__file *)dir)->fd;
     f.fd = -1;
     memcpy(f.name, name, strlen(name) + 1);
-    uint32_t salt = (uint32_t)getpid() * 0x9E3779B1u;
-    for (int tries = 0; tries < 100 && f.fd < 0; tries++, salt += 0x85EBCA77u) {
-        dp__posix_temp(&f, salt);
+    uint32_t salt = (uint32_t)((uint64_t)getpid() * 0x9E3779B1u & 0xFFFFFFFFu);
+    for (uint32_t tries = 0; tries < 100 && f.fd < 0; tries++) {
+        dp__posix_temp(&f, salt ^ tries * 0x01000193u);
         f.fd = sys->openat(f.dir, f.temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                            0600);
         if (f.fd < 0 && errno != EEXIST && errno != EINTR) break;
@@ -2415,7 +2415,7 @@ static void dp__sha256_init(dp__sha256 *s) {
     s->bytes = 0;
 }
 
-DP__INLINE uint32_t dp__rotr(uint32_t x, int n) {
+DP__WRAPS DP__INLINE uint32_t dp__rotr(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
@@ -2525,7 +2525,7 @@ static const uint8_t *dp__cursor_take(dp__cursor *c, size_t bytes) {
 
 static uint64_t dp__load_le(const uint8_t *p, size_t bytes) {
     uint64_t v = 0;
-    for (size_t i = bytes; i-- > 0;) v = v << 8 | p[i];
+    for (size_t i = bytes; i > 0; i--) v = v << 8 | p[i - 1];
     return v;
 }
 
@@ -3273,9 +3273,12 @@ static dp_status dp__st_entry(dp__doc *r, const dp_json *name, dp__entry *e) {
         rule = "S8";
         text = "data_offsets do not fit dtype and shape";
     }
-    e->bytes -= e->begin;
-    r->json.token = text != NULL ? entry.token : r->json.token;
-    return text == NULL ? DP_OK : dp__doc_fail_key(r, name, DP_E_FORMAT, rule, text);
+    if (text == NULL) {
+        e->bytes -= e->begin;
+        return DP_OK;
+    }
+    r->json.token = entry.token;
+    return dp__doc_fail_key(r, name, DP_E_FORMAT, rule, text);
 }
 
 /* "__metadata__": strings only (S5). */

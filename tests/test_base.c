@@ -484,8 +484,14 @@ static void test_file_names(void) {
 /* The system with faults: the n-th call fails, once or for ever. Short: write and pread do half. */
 static struct {
     int calls, fail_at, for_ever, code, cut, unlinks_failed, live, fds;
-    int fatal; /* faults in calls whose failure has to be reported */
+    int  fatal;    /* faults in calls whose failure has to be reported */
+    char log[128]; /* create, write, fsync, Close, rename, fsync of Directory, unlink */
 } faults;
+
+static void fault_log(char c) {
+    size_t n = strlen(faults.log);
+    if (n + 1 < sizeof faults.log) faults.log[n] = c;
+}
 
 /* What a fault in a call means: nothing to the result; an error; an error unless it is EINTR. */
 enum { FAULT_HARMLESS, FAULT_FATAL, FAULT_RETRIED };
@@ -500,6 +506,7 @@ static int faulty(int meaning) {
 
 static int fault_openat(int dir, const char *name, int flags, mode_t mode) {
     int made = (flags & O_CREAT) != 0;
+    if (made) fault_log('c');
     int fd = faulty(made ? FAULT_RETRIED : FAULT_FATAL) ? -1 : openat(dir, name, flags, mode);
     faults.fds += fd >= 0;
     return fd;
@@ -515,22 +522,28 @@ static ssize_t fault_pread(int fd, void *to, size_t bytes, off_t offset) {
     return pread(fd, to, faults.cut && bytes > 1 ? bytes / 2 : bytes, offset);
 }
 static ssize_t fault_write(int fd, const void *data, size_t bytes) {
+    fault_log('w');
     if (faulty(FAULT_RETRIED)) return faults.cut ? 0 : -1;
     return write(fd, data, faults.cut && bytes > 1 ? bytes / 2 : bytes);
 }
 static int fault_fsync(int fd) {
+    struct stat st;
+    fault_log(fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? 'D' : 'f');
     return faulty(FAULT_FATAL) ? -1 : fsync(fd);
 }
 static int fault_close(int fd) {
     int written = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY;
+    if (written) fault_log('C');
     faults.fds--; /* as on Linux: the descriptor is gone, whatever close returns */
     close(fd);
     return faulty(written ? FAULT_FATAL : FAULT_HARMLESS) ? -1 : 0;
 }
 static int fault_renameat(int a, const char *from, int b, const char *to) {
+    fault_log('r');
     return faulty(FAULT_FATAL) ? -1 : renameat(a, from, b, to);
 }
 static int fault_unlinkat(int dir, const char *name, int flags) {
+    fault_log('u');
     if (faulty(FAULT_HARMLESS)) return faults.unlinks_failed++, -1;
     return unlinkat(dir, name, flags);
 }
@@ -616,6 +629,28 @@ static void test_file_faults(void) {
     files_drop(path);
 }
 
+/* The order of the calls: what a power cut can lose is decided by it. */
+static void test_file_order(void) {
+    char     path[64], to[32];
+    dp_env   env;
+    void    *dir = NULL, *file = NULL;
+    dp_error err;
+    files_new(path);
+    files_env(&env, 0);
+    dp__posix_io(&env.io, &fault_sys);
+    memset(&faults, 0, sizeof faults);
+    CHECK(faults_run(&env, path, to) == DP_OK);
+    CHECK_TEXT(faults.log, "cwfCrD");
+    memset(&faults, 0, sizeof faults);
+    CHECK(dp__dir_open(&env, path, 0, &dir, &err) == DP_OK);
+    CHECK(env.io.remove(env.io.ctx, dir, "f") == DP_OK);
+    CHECK(env.io.create(env.io.ctx, dir, "g", &file) == DP_OK);
+    env.io.abort(env.io.ctx, file);
+    env.io.close_dir(env.io.ctx, dir);
+    CHECK_TEXT(faults.log, "uDcCu");
+    files_drop(path);
+}
+
 /* EINTR in write, pread and the creation is no error, and a stale temporary file of the same name
  * is stepped over. */
 static void test_file_interrupted(void) {
@@ -695,6 +730,7 @@ static const test tests_base[] = {
     {"file_odd", test_file_odd},
     {"file_names", test_file_names},
     {"file_faults", test_file_faults},
+    {"file_order", test_file_order},
     {"file_interrupted", test_file_interrupted},
     {"env_checks", test_env_checks},
 };
