@@ -2327,7 +2327,7 @@ static dp_status dp__file_write(const dp_env *env, void *dir, const char *name, 
  * [B6] Random and hash                                                      budget 170 lines
  * Owns:   SplitMix64, the shuffle, sorting, SHA-256.                 Needs: nothing.
  * Never:  uses a clock, an address or another source that differs between two runs.
- * Tests:  tests/test_base.c: rng_*, sort_*, sha_*
+ * Tests:  tests/test_base.c: rng_*, sort_*, sha256_*
  * ============================================================================================ */
 
 /* Sums that wrap on purpose; nothing else in this file may. */

@@ -94,6 +94,20 @@ static void test_text_sentences(void) {
     CHECK_TEXT(tiny, "abcd");
 }
 
+/* ---- platform ----------------------------------------------------------------------------- */
+
+/* x * x - y in two roundings is 0 here; a fused multiply-subtract leaves 2^-24. */
+static void test_platform_not_fused(void) {
+    volatile float start = 1.0f + 1.0f / 4096;
+    float x = start, y = 1.0f + 1.0f / 2048, two = x * x - y;
+    CHECK(FLT_EVAL_METHOD != 0 || two == 0);
+}
+
+static void test_platform_sizes(void) {
+    CHECK(sizeof(float) == 4 && sizeof(double) == 8 && FLT_MANT_DIG == 24 && DBL_MANT_DIG == 53);
+    CHECK(DP__BIG_WORDS >= 45 && DP_MAX_JSON_DEPTH <= 64 && DP__ALIGN == 64);
+}
+
 /* ---- numbers ------------------------------------------------------------------------------ */
 
 static int test_same_double(double a, double b) {
@@ -269,7 +283,7 @@ static void test_sort_all(void) {
 }
 
 /* FIPS 180-4 examples and the NIST vectors for messages of 0 to 3 bytes, 55..65 bytes by pieces. */
-static void test_sha_vectors(void) {
+static void test_sha256_vectors(void) {
     static const struct { const char *text, *hex; } cases[] = {
         {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
         {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
@@ -715,6 +729,8 @@ static void test_env_checks(void) {
 
 static const test tests_base[] = {
     {"size_triples", test_size_triples},
+    {"platform_not_fused", test_platform_not_fused},
+    {"platform_sizes", test_platform_sizes},
     {"mem_arena", test_mem_arena},
     {"mem_buffer", test_mem_buffer},
     {"text_sentences", test_text_sentences},
@@ -725,7 +741,7 @@ static const test tests_base[] = {
     {"rng_values", test_rng_values},
     {"rng_shuffle", test_rng_shuffle},
     {"sort_all", test_sort_all},
-    {"sha_vectors", test_sha_vectors},
+    {"sha256_vectors", test_sha256_vectors},
     {"file_round_trip", test_file_round_trip},
     {"file_odd", test_file_odd},
     {"file_names", test_file_names},
