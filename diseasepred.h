@@ -7417,8 +7417,10 @@ typedef struct dp__exec {
 } dp__exec;
 
 static void dp__exec_close(dp__exec *x) {
+    size_t numbers = (size_t)x->threads * DP__SCRATCH;
     dp__team_close(x->team, &x->alloc, x->asked);
-    dp__free(&x->alloc, x->scratch, (size_t)x->threads * DP__SCRATCH, sizeof(dp_real));
+    if (x->scratch != NULL) dp__wipe(x->scratch, numbers * sizeof(dp_real)); /* keys and values */
+    dp__free(&x->alloc, x->scratch, numbers, sizeof(dp_real));
     memset(x, 0, sizeof *x);
 }
 

@@ -56,6 +56,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         MUST(status == DP_E_LIMIT || status == DP_E_ARG);
     }
     dp__scratch_free(&scratch);
-    fuzz_end(&f);
+    fuzz_end(&f, status);
     return 0;
 }

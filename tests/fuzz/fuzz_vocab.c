@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     char *copy = (char *)dp__arena_get(&f.arena, size + 1, 1);
     MUST(copy != NULL);
     memcpy(copy, data, size);
-    if (dp__vocab_parse(&v, copy, size, &f.arena, "vocab.txt", &config, &f.err) == DP_OK) {
+    dp_status status = dp__vocab_parse(&v, copy, size, &f.arena, "vocab.txt", &config, &f.err);
+    if (status == DP_OK) {
         MUST(v.count >= 4 && v.text_bytes <= size + 1);
         for (int32_t id = 0; id < v.count; id++) {
             size_t      n;
@@ -23,9 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             const char *same = dp__vocab_entry(&v, found, &m);
             MUST(n == m && memcmp(entry, same, n) == 0);
         }
-    } else {
-        MUST(f.err.code != DP_OK && f.err.text[0] != 0);
     }
-    fuzz_end(&f);
+    fuzz_end(&f, status);
     return 0;
 }
