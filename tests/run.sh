@@ -11,7 +11,7 @@ total_passed=0 total_failed=0 total_skipped=0
 run() { # the suite's command
     case "$1" in
     build/*) "$1" ;;
-    programs) sh tests/test_programs.sh ;;
+    programs) python3 tests/test_programs.py ;;
     hygiene-quick) sh tests/hygiene/run.sh quick ;;
     hygiene-full) sh tests/hygiene/run.sh full ;;
     features-full) sh tests/hygiene/run.sh features ;;
