@@ -904,6 +904,7 @@ static const index_case index_cases[] = {
     {"{\"weight_map\":{\"a\":\"s1\",\"b\":\"s2\"}}", DP_E_FORMAT, "F11", -1, "s1"},
     {"{\"weight_map\":{\"a\":\"s1\",\"b\":\"s1\"}}", DP_E_FORMAT, "F11", -1, "s1"},
     {"{\"weight_map\":{\"a\":\"s1\",\"b\":\"s1\",\"c\":\"s1\"}}", DP_E_FORMAT, "F11", -1, "s1"},
+    {"{\"weight_map\":{\"a\":\"s1\",\"c\":\"s1\",\"d\":\"s1\"}}", DP_E_FORMAT, "F11", -1, "s1"},
     {"{\"weight_map\":{\"x\":\"s2\"}}", DP_E_FORMAT, "F11", -1, "s2"},
     {"{\"weight_map\":{\"x\":\"s3\"}}", DP_E_FORMAT, "S9", 62, "s3"},
     {"{\"weight_map\":{\"x\":\"s4\"}}", DP_E_NOT_FOUND, "", -1, "s4"},
