@@ -339,7 +339,7 @@ typedef struct dp_env {
  * Returns a level, at least DP_ISA_SCALAR; cannot fail.
  * Memory: none.
  * Threads: reentrant.
- * Tests: tests/test_gemm.c: select */
+ * Tests: tests/test_gemm.c: gemm_select */
 DPDEF dp_isa dp_isa_best(void);
 
 /* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni".
@@ -2361,11 +2361,6 @@ DP__WRAPS static uint64_t dp__rng_below(dp__rng *rng, uint64_t n) {
     return x % n;
 }
 
-/* Uniform in (0, 1): the middles of 2^52 equal intervals, exact; never 0 and never 1. */
-static double dp__rng_uniform(dp__rng *rng) {
-    return ((double)(dp__rng_next(rng) >> 12) + 0.5) * (1.0 / 4503599627370496.0); /* 2^-52 */
-}
-
 /* Fisher-Yates: every order is equally likely. */
 static void dp__shuffle(uint32_t *order, size_t n, dp__rng *rng) {
     for (size_t i = n; i > 1; i--) {
@@ -3573,17 +3568,6 @@ static dp_status dp__store_open(dp__store *store, const dp_env *env, void *dir, 
     }
     if (status != DP_OK) dp__store_close(store);
     return status;
-}
-
-static const dp__entry *dp__store_find(const dp__store *store, const char *name) {
-    for (size_t low = 0, high = store->count; low < high;) {
-        size_t middle = low + (high - low) / 2;
-        int    order = strcmp(name, store->entries[middle].name);
-        if (order == 0) return store->entries + middle;
-        if (order < 0) high = middle;
-        else low = middle + 1;
-    }
-    return NULL;
 }
 
 static dp_status dp__entry_fail(const dp__store *store, const dp__entry *e, dp_status code,
@@ -5750,32 +5734,6 @@ DP__INLINE uint16_t dp__f32_to_bf16(float x) {
     return (uint16_t)((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
 }
 
-/* IEEE 754 binary16 (1 + 5 + 10 bits) to float: exact, denormals too. A NaN keeps its payload
- * and becomes quiet. */
-static float dp__f16_to_f32(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3FFu;
-    if (e == 31) return dp__bits_f32(sign | 0x7F800000u | (m << 13) | (m ? 0x400000u : 0u));
-    if (e > 0) return dp__bits_f32(sign | ((e + 112u) << 23) | (m << 13));
-    float tiny = (float)m * (1.0f / 16777216.0f); /* m * 2^-24: normal as a float */
-    return dp__bits_f32(sign | dp__f32_bits(tiny));
-}
-
-/* To binary16: ties to even, overflow to infinity from 65520 on, denormals kept. */
-static uint16_t dp__f32_to_f16(float x) {
-    uint32_t u = dp__f32_bits(x), sign = (u >> 16) & 0x8000u, a = u & 0x7FFFFFFFu;
-    if (a > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | ((a >> 13) & 0x3FFu));
-    if (a >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* 65520 and more */
-    if (a >= 0x38800000u) {                                  /* 2^-14: normal */
-        a += 0xFFFu + ((a >> 13) & 1u);
-        return (uint16_t)(sign | ((a - 0x38000000u) >> 13));
-    }
-    if (a < 0x33000000u) return (uint16_t)sign; /* below 2^-25 */
-    uint32_t shift = 126u - (a >> 23), m = (a & 0x7FFFFFu) | 0x800000u; /* 14 to 24 */
-    uint32_t half = 1u << (shift - 1), rest = m & ((1u << shift) - 1u);
-    m >>= shift;
-    return (uint16_t)(sign | (m + (rest > half || (rest == half && (m & 1u)))));
-}
-
 /* Nearest integer of |x| <= 2^22, ties to even: in the sum the last bit of the fraction has the
  * weight 1. A NaN gives some integer, never a trap. */
 DP__INLINE int32_t dp__round_f32(float x) {
@@ -6069,7 +6027,8 @@ DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
 
 /* dy/dx at x, for
  *   y = x Phi(x):       Phi(x) + x exp(-x^2/2) / sqrt(2 pi)
- *   y = x (1 + t) / 2:  (1 + t)/2 + x/2 (1 - t^2) u', t = tanh u, u' = sqrt(2/pi)(1 + 3*0.044715 x^2)
+ *   y = x (1 + t) / 2:  (1 + t)/2 + x/2 (1 - t^2) u', t = tanh u,
+ *                       u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
  *   y = max(x, 0):      1 for x > 0, else 0
  *   y = x s:            s (1 + x (1 - s)), s = 1 / (1 + exp(-x))
  *   y = tanh x:         1 - y^2 */
@@ -7535,18 +7494,17 @@ static void dp__pack_kn(dp_real *to, const dp_real *b, size_t ldb, size_t n, siz
     dp__pack(to, b, 1, ldb, n, k);
 }
 
-/* The number (j, p) of a packed matrix of n columns x k. */
-static const dp_real *dp__packed_at(const dp_real *b, size_t n, size_t k, size_t j, size_t p) {
-    size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
-    size_t width = left < DP__PANEL ? left : DP__PANEL;
-    return b + group * dp__ceil(k, DP__TILE) + p / DP__TILE * DP__TILE * width +
-           (j - group) / DP__TILE * DP__IMAGE + p % DP__TILE * DP__TILE + j % DP__TILE;
-}
-
-/* The inverse of dp__pack_nk: rows [n, k]. */
-static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size_t k) {
-    for (size_t j = 0; j < n; j++)
-        for (size_t p = 0; p < k; p++) to[j * ldb + p] = *dp__packed_at(b, n, k, j, p);
+/* The inverse of dp__pack_nk for rows [j0, j0 + rows) of n: to [rows, k], stride ldb. */
+static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size_t k, size_t j0,
+                       size_t rows) {
+    for (size_t j = j0; j < j0 + rows; j++, to += ldb) {
+        size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
+        size_t step = (left < DP__PANEL ? left : DP__PANEL) * DP__TILE; /* to the next k-block */
+        const dp_real *from = b + group * dp__ceil(k, DP__TILE) +
+                              (j - group) / DP__TILE * DP__IMAGE + j % DP__TILE;
+        for (size_t p0 = 0; p0 < k; p0 += DP__TILE, from += step)
+            for (size_t p = p0; p < k && p < p0 + DP__TILE; p++) to[p] = from[(p - p0) * DP__TILE];
+    }
 }
 
 /* Rows of a as [rows / unit][k][unit], which a kernel reads in one stream. */
@@ -8646,26 +8604,15 @@ static dp_status dp__net_int8(void *ctx, size_t t, size_t row, size_t rows, int8
 
 static dp_status dp__net_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
                               dp_error *err) {
-    const dp__net    *net = (const dp__net *)ctx;
-    dp__slot          x = net->slots[t];
-    const dp__tensor *tensor = &net->params->list[t];
-    const dp__linear *l = x.linear;
-    (void)err;
-    for (size_t i = 0; i < rows; i++, to += tensor->cols) {
-        size_t j = x.row + row + i;
-        if (net->flat != NULL) {
-            memcpy(to, net->flat + tensor->offset + (row + i) * tensor->cols,
-                   tensor->cols * sizeof *to);
-            continue;
-        }
-        for (size_t p = 0; p < tensor->cols; p++) {
-            if (x.vector != NULL) to[p] = x.vector[j];
-            else if (x.table != NULL) to[p] = dp__table_at(x.table, j, tensor->cols, p);
-            else if (l->packed != NULL) to[p] = *dp__packed_at(l->packed, l->out, l->in, j, p);
-            else to[p] = l->scale[j] * (dp_real)dp__packed8_at(net->row, l->packed8, l->out,
-                                                               l->in, j, p);
-        }
-    }
+    const dp__net *net = (const dp__net *)ctx;
+    dp__slot       x = net->slots[t];
+    size_t         cols = net->params->list[t].cols, j = net->flat != NULL ? row : x.row + row;
+    const dp_real *from = x.vector != NULL ? x.vector : x.table != NULL ? x.table->raw : NULL;
+    if (net->flat != NULL) from = net->flat + net->params->list[t].offset;
+    if (dp__net_is_int8(ctx, t))
+        return dp__fail(err, DP_E_UNSUPPORTED, "an INT8 tensor has no real numbers to read");
+    if (from != NULL) memcpy(to, from + j * cols, rows * cols * sizeof *to);
+    else dp__unpack(to, cols, x.linear->packed, x.linear->out, cols, j, rows);
     return DP_OK;
 }
 
@@ -8720,7 +8667,8 @@ static void dp__vec_run(const dp__exec *x, const dp__vec *op, size_t count, size
     else dp__exec_run(x, dp__vec_task, &job);
 }
 
-static dp__vec dp__vec_rows(int op, dp_real *y, size_t ldy, const dp_real *x, size_t ldx, size_t n) {
+static dp__vec dp__vec_rows(int op, dp_real *y, size_t ldy, const dp_real *x, size_t ldx,
+                            size_t n) {
     dp__vec v;
     memset(&v, 0, sizeof v);
     v.op = op;
@@ -11218,7 +11166,7 @@ static dp_status dp__trainer_open(dp__trainer *t, const dp_env *env, const dp__c
  * [G4] Quantizer                                                            budget 150 lines
  * Owns:   which tensors become INT8, their codes, and what that costs.    Needs: E, F1.
  * Never:  changes an activation: those are quantized per token at run time ([F2]).
- * Tests:  tests/test_api.c: api_quantize*; properties of the codes: tests/test_kernels.c
+ * Tests:  tests/test_api.c: api_quantize*
  * ============================================================================================ */
 
 #ifndef DP_NO_QUANTIZE

@@ -412,7 +412,7 @@ static void test_gemm_pack(void) {
             dp__pack_nk(packed, w, k, n, k);
             dp__pack_kn(kn, t, n, n, k);
             CHECK(memcmp(packed, kn, dp__pack_size(n, k) * 4) == 0);
-            dp__unpack(back, k, packed, n, k);
+            dp__unpack(back, k, packed, n, k, 0, n);
             CHECK(memcmp(back, w, n * k * 4) == 0);
             double sum = 0; /* every number once, the rest 0 */
             for (size_t i = 0; i < dp__pack_size(n, k); i++) sum += (double)packed[i];

@@ -3,32 +3,16 @@
 
 /* ---- E1: number formats -------------------------------------------------------------------- */
 
-/* Nearest value of a 16-bit format by search: all its finite values are known through to_f32,
- * which the first test checks by the definition of the format. */
+/* binary16 is read from files (C3): every value by the definition of the format. */
 static void test_format_f16(void) {
     for (uint32_t h = 0; h < 65536; h++) {
-        int      e = (int)(h >> 10 & 31), m = (int)(h & 1023);
-        double   want = e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
-        float    x = dp__f16_to_f32((uint16_t)h);
-        uint16_t back = dp__f32_to_f16(x);
+        int    e = (int)(h >> 10 & 31), m = (int)(h & 1023);
+        double want = e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
+        double x = (double)dp__widen_f16((uint16_t)h);
         if (h & 0x8000) want = -want;
-        if (e == 31 && m != 0) {
-            CHECK(x != x && back == (h | 0x200));
-            continue;
-        }
-        if (e == 31) want = h & 0x8000 ? -INFINITY : INFINITY;
-        CHECK((double)x == want && !signbit(x) == !(h & 0x8000) && back == h);
-        if (e == 31 || (h & 0x7FFF) == 0x7BFF) continue;
-        /* between h and its neighbour: the tie goes to the even one, off it to the nearer */
-        float next = dp__f16_to_f32((uint16_t)(h + 1)), tie = x + (next - x) / 2;
-        CHECK_INT(dp__f32_to_f16(tie), h & 1 ? h + 1 : h);
-        CHECK_INT(dp__f32_to_f16(nextafterf(tie, x)), h);
-        CHECK_INT(dp__f32_to_f16(nextafterf(tie, next)), h + 1);
+        if (e == 31) CHECK(m != 0 ? x != x : isinf(x));
+        else CHECK(x == want && !signbit(x) == !(h & 0x8000));
     }
-    CHECK_INT(dp__f32_to_f16(65519.996f), 0x7BFF);
-    CHECK_INT(dp__f32_to_f16(65520.0f), 0x7C00);
-    CHECK_INT(dp__f32_to_f16(-1e30f), 0xFC00);
-    CHECK_INT(dp__f32_to_f16(1e-30f), 0);
 }
 
 static void test_format_bf16(void) {

@@ -135,7 +135,8 @@ def test_resume(work):
     for threads in ("1", "3"):
         code, _, err = train(work, work / f"t{threads}", "--epochs", "2", "--threads", threads)
         check(f"train --threads {threads}", code == 0, err)
-    check("same bytes of weights for 1 and 3 threads", bytes_of(work / "t1") == bytes_of(work / "t3"))
+    check("same bytes of weights for 1 and 3 threads",
+          bytes_of(work / "t1") == bytes_of(work / "t3"))
     for attempt in range(8 if LONG else 2):
         out = work / f"killed{attempt}"
         command = [BUILD / "train", "--train", work / "train.csv", "--valid", work / "valid.csv",

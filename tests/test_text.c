@@ -422,7 +422,8 @@ static void test_text_every_code_point(void) {
         if ((block >= 0xD8 && block < 0xE0) || (!test_long() && block > 16 && block % 16 != 0))
             continue;
         for (int i = 0; i < TEXT_SETTINGS + 4; i++) {
-            const dp__tokenizer *t = i < TEXT_SETTINGS ? &b.tokenizer[i] : &every[i - TEXT_SETTINGS];
+            const dp__tokenizer *t = i < TEXT_SETTINGS ? &b.tokenizer[i]
+                                                       : &every[i - TEXT_SETTINGS];
             for (uint32_t c = (uint32_t)block * 256; c < (uint32_t)block * 256 + 256; c++) {
                 char        text[6] = "a";
                 size_t      n = dp__utf8_put(text + 1, c);

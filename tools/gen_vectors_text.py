@@ -208,14 +208,17 @@ def digest(crc, ids, offsets, reorder):
 
 
 FULL = [
-    '', ' ', '\t\n\r ', '\u0301', '\u0301\u0316 \u0300', '\u200b', '\ufffd', '\0', 'a\0b', 'a\ufffdb',
-    'Abnormality', 'abnormality', 'no fever', "don't", 'a\u20acb', 'a$b+c<d=e>f^g|h~i`j', 'a\u2028b',
+    '', ' ', '\t\n\r ', '\u0301', '\u0301\u0316 \u0300', '\u200b', '\ufffd', '\0', 'a\0b',
+    'a\ufffdb',
+    'Abnormality', 'abnormality', 'no fever', "don't", 'a\u20acb', 'a$b+c<d=e>f^g|h~i`j',
+    'a\u2028b',
     'a\u2029b', 'a\u0085b', 'a\u000bb', 'a\u200bb', 'a\u00a0b', 'a\u00adb', 'x\u3000y', 'x\u1680y',
     '\u0130stanbul', 'I\u0307', '\u03a3\u03a3', '\u039f\u03a3', '\u1e9e', 'stra\u00dfe', '\ufb01ne',
     '\u212a', '\u2126', '\u00c5\u212b', 'caf\u00e9', 'cafe\u0301', 'na\u00efve', 'r\u00e9sum\u00e9',
     '\u1ea4\u1ea5', 'a\u1abfb', 'a\u1dfbb', 'a\u2e52b', 'a\u061db', 'a\u166db', 'a\U000111c9b',
     '\u4e2d\u6587', 'a\u4e2db', '\uf900', '\U0002f800', '\U0002b81f\U0002b820', 'x\U0002b91fy',
-    '\U0002b920', '\u3042\u3044', '\uac00\uac01', '\ud55c\uad6d\uc5b4', '\uac00' * 33, '\uac00' * 34,
+    '\U0002b920', '\u3042\u3044', '\uac00\uac01', '\ud55c\uad6d\uc5b4', '\uac00' * 33,
+    '\uac00' * 34,
     '\uac01' * 33, '\uac00' * 40, '\uac00' * 50, '\uac00' * 51, 'a' * 99, 'a' * 100, 'a' * 101,
     'a' * 1000, 'e\u0301' * 100, 'e\u0301' * 101, '\u00e9' * 100, '\u00e9' * 101, 'a' * 100 + ' b',
     'a' * 101 + ' b', 'a' * 100 + '.', 'a' * 99 + '\u00e9', 'a' * 100 + '\u00e9',
@@ -225,14 +228,18 @@ FULL = [
     '\u037e', '\u1fef', '\u226e', '\u2260', 'x\u0338=', '\u0344\u0316', '\u0f73\u0f75', '\u0c48',
     '\u0340', '\ue000', 'a\ue000b', '\U000f0000', '\u0378', 'a\u0378b', '\u08e2', 'a\u08e2b',
     'a\U000110cdb', '\ufeffa', '\U000e0001', '\uffff', 'a\ufffeb', '\U0010ffff', '\U0001f600',
-    'a\U0001f600b', '\u0660\u0661', '\u00bd', '\u2460', '\u00aa\u00ba', '\u01c5', '\u1fbc', '\u13a0',
+    'a\U0001f600b', '\u0660\u0661', '\u00bd', '\u2460', '\u00aa\u00ba', '\u01c5', '\u1fbc',
+    '\u13a0',
     '\uab70', '\U00010400', '\U0001e900', '\u10a0', '\u1c90', '\u2c2f', '\ua7c0', '\ua7f5',
 ]
 FULL_BYTES = [
-    b'\x80', b'a\x80b', b'\xc0\x80', b'\xc1\xbf', b'\xc2', b'\xc2a', b'\xe0\x80\x80', b'\xe0\x9f\xbf',
-    b'\xe0\xa0', b'\xe2\x82', b'\xe2\x82a', b'\xe2\x82\xe2\x82\xac', b'\xed\xa0\x80', b'\xed\xbf\xbf',
+    b'\x80', b'a\x80b', b'\xc0\x80', b'\xc1\xbf', b'\xc2', b'\xc2a', b'\xe0\x80\x80',
+    b'\xe0\x9f\xbf',
+    b'\xe0\xa0', b'\xe2\x82', b'\xe2\x82a', b'\xe2\x82\xe2\x82\xac', b'\xed\xa0\x80',
+    b'\xed\xbf\xbf',
     b'\xed\x9f\xbf', b'\xef\xbf\xbe', b'\xf0\x80\x80\x80', b'\xf0\x8f\xbf\xbf', b'\xf0\x90\x80',
-    b'\xf0\x90', b'\xf0', b'\xf4\x90\x80\x80', b'\xf4\x8f\xbf\xbf', b'\xf5\x80\x80\x80', b'\xff\xfe',
+    b'\xf0\x90', b'\xf0', b'\xf4\x90\x80\x80', b'\xf4\x8f\xbf\xbf', b'\xf5\x80\x80\x80',
+    b'\xff\xfe',
     b'\xf0\x9f\x98\x80\xf0\x9f\x98', b'caf\xe9', b'\xf8\x88\x80\x80\x80', b'x\xf0\x9fy',
     b'one\xfftwo', b'\xe4\xb8\xad\xe4\xb8', b'e\xcc', b'e\xcc\x81\xcc',
 ]

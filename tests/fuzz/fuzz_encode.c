@@ -3,8 +3,10 @@
 #include "parse_fuzz.h"
 
 static const char vocab[] =
-    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nc\nfever\n##er\n##ing\n##a\n##b\n.\n,\n-\n#\n1\n##1\n"
-    "\xC3\xA9\n\xE4\xB8\xAD\n\xE1\x84\x80\n##\xE1\x85\xA1\nno\nrash\ns\n##s\n\xCF\x83\n##\xCF\x83\n";
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nc\nfever\n##er\n##ing\n##a\n##b\n"
+    ".\n,\n-\n#\n1\n##1\n"
+    "\xC3\xA9\n\xE4\xB8\xAD\n\xE1\x84\x80\n##\xE1\x85\xA1\nno\nrash\n"
+    "s\n##s\n\xCF\x83\n##\xCF\x83\n";
 
 /* Ids of the vocabulary; offsets of the same part never go back and end inside it. */
 static void check(const dp_encoding *e, const dp__tokenizer *t, const dp_text *text) {
