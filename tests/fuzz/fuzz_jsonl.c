@@ -1,4 +1,5 @@
-/* fuzz_jsonl.c -- the JSONL reader of the programs: every line a row, a row lost alone, or blank. */
+/* fuzz_jsonl.c -- the JSONL reader of the programs: every line a row, a row lost
+ * alone, or blank. */
 #include "../readers.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
