@@ -5078,13 +5078,18 @@ typedef struct dp__vocab {
     uint32_t  more;       /* node of "##"; 0 when no entry begins so */
 } dp__vocab;
 
-/* The trie while it grows: children of a node are a list. Node 0 is the root. */
+/* The trie while it grows: children of a node are a list. Node 0 is the root. `guess` remembers
+ * children found before; whether it is right is checked, so it only saves time. */
 typedef struct dp__grow {
-    uint32_t *child, *sibling, *at; /* [cap]; at: its unit later on */
+    uint32_t *child, *sibling, *parent; /* [cap] */
+    uint32_t *at;                       /* [cap] unit of a node, later on */
+    uint32_t *guess;                    /* [DP__GUESSES] */
     int32_t  *id;
     uint8_t  *byte;
     uint32_t  n;
 } dp__grow;
+
+#define DP__GUESSES 65536u
 
 static const char *dp__vocab_entry(const dp__vocab *v, int32_t id, size_t *bytes) {
     *bytes = v->start[id + 1] - v->start[id] - 1;
@@ -5146,24 +5151,30 @@ static void dp__vocab_split(dp__vocab *v, const char *p, size_t n) {
 
 /* The child of node u by byte c, made if need be. At most 256 steps. */
 static uint32_t dp__grow_child(dp__grow *g, uint32_t u, uint8_t c) {
-    uint32_t t = g->child[u];
-    while (t != 0 && g->byte[t] != c) t = g->sibling[t];
-    if (t != 0) return t;
-    t = g->n++;
-    g->byte[t] = c;
-    g->id[t] = -1;
-    g->sibling[t] = g->child[u];
-    g->child[u] = t;
-    return t;
+    uint32_t *guess = &g->guess[(u * 257u + c) % DP__GUESSES], t = *guess;
+    if (t != 0 && g->parent[t] == u && g->byte[t] == c) return t;
+    for (t = g->child[u]; t != 0 && g->byte[t] != c;) t = g->sibling[t];
+    if (t == 0) {
+        t = g->n++;
+        g->byte[t] = c;
+        g->id[t] = -1;
+        g->parent[t] = u;
+        g->sibling[t] = g->child[u];
+        g->child[u] = t;
+    }
+    return *guess = t;
 }
 
 static int dp__grow_init(dp__grow *g, dp__arena *arena, size_t cap) {
     g->child = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
     g->sibling = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
+    g->parent = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
     g->at = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
+    g->guess = (uint32_t *)dp__arena_get(arena, DP__GUESSES, sizeof(uint32_t));
     g->id = (int32_t *)dp__arena_get(arena, cap, sizeof(int32_t));
     g->byte = (uint8_t *)dp__arena_get(arena, cap, 1);
-    if (!g->child || !g->sibling || !g->at || !g->id || !g->byte) return 0;
+    if (!g->child || !g->sibling || !g->parent || !g->at || !g->guess || !g->id || !g->byte)
+        return 0;
     g->id[0] = -1;
     g->n = 1;
     return 1;
@@ -5200,17 +5211,28 @@ static uint64_t dp__bits_xor(uint64_t x, uint32_t k) {
     return x;
 }
 
-/* A b below 256 such that the units b ^ c[i] of the block are free, or 256. Bit b of the product
- * of the shifted sets says so: a fixed number of steps for each child, whatever the bytes. */
+/* Number of the lowest bit of x, x != 0. */
+static uint32_t dp__low_bit(uint64_t x) {
+    uint32_t n = 0;
+    for (uint32_t step = 32; step > 0; step /= 2)
+        if ((x & (((uint64_t)1 << step) - 1)) == 0) {
+            x >>= step;
+            n += step;
+        }
+    return n;
+}
+
+/* A b below 256 such that the units b ^ c[i] of the block are free, or 256. Bit t of the product
+ * of the sets, shifted relative to c[0], says so for b = t ^ c[0]: a fixed number of steps for
+ * each child, whatever the bytes. */
 static uint32_t dp__place_fit(const uint64_t *room, const uint8_t *c, size_t n) {
-    uint64_t fit[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t k = 0; k < 4; k++)
-            fit[k] &= dp__bits_xor(room[k ^ (c[i] >> 6u)], c[i] & 63u);
-    for (uint32_t b = 0; b < 256; b++) {
-        if (fit[b >> 6] == 0) b |= 63;
-        else if (fit[b >> 6] >> (b & 63) & 1) return b;
-    }
+    uint64_t fit[4];
+    memcpy(fit, room, sizeof fit);
+    for (size_t i = 1; i < n && (fit[0] | fit[1] | fit[2] | fit[3]) != 0; i++)
+        for (uint32_t k = 0, x = c[i] ^ c[0]; k < 4; k++)
+            fit[k] &= dp__bits_xor(room[k ^ (x >> 6)], x & 63);
+    for (uint32_t k = 0; k < 4; k++)
+        if (fit[k] != 0) return (k * 64 + dp__low_bit(fit[k])) ^ c[0];
     return 256;
 }
 

@@ -113,12 +113,14 @@ static dp_encoding text_encode(text_bench *b, const dp__tokenizer *t, const char
 }
 
 static uint32_t text_crc(uint32_t crc, const void *data, size_t bytes) {
-    const uint8_t *p = (const uint8_t *)data;
-    crc = ~crc;
-    for (size_t i = 0; i < bytes; i++) {
-        crc ^= p[i];
-        for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (0xEDB88320u & -(crc & 1));
+    static uint32_t table[256];
+    const uint8_t  *p = (const uint8_t *)data;
+    for (uint32_t i = 0; i < 256 && table[255] == 0; i++) {
+        table[i] = i;
+        for (int k = 0; k < 8; k++) table[i] = table[i] >> 1 ^ (0xEDB88320u & -(table[i] & 1));
     }
+    crc = ~crc;
+    for (size_t i = 0; i < bytes; i++) crc = crc >> 8 ^ table[(crc ^ p[i]) & 255];
     return ~crc;
 }
 
@@ -128,11 +130,11 @@ static uint32_t text_crc_number(uint32_t crc, uint64_t v) {
     return text_crc(crc, bytes, 4);
 }
 
-/* Count, ids and, unless the characters were reordered, offsets. */
-static uint32_t text_digest(uint32_t crc, const dp_encoding *e, int reorder) {
+/* Count, ids and, unless characters may move, offsets. */
+static uint32_t text_digest(uint32_t crc, const dp_encoding *e, int moving) {
     crc = text_crc_number(crc, e->n);
     for (size_t i = 0; i < e->n; i++) crc = text_crc_number(crc, (uint32_t)e->ids[i]);
-    for (size_t i = 0; i < e->n && !reorder; i++) {
+    for (size_t i = 0; i < e->n && !moving; i++) {
         crc = text_crc_number(crc, e->begin[i]);
         crc = text_crc_number(crc, e->end[i]);
     }
@@ -179,6 +181,25 @@ static const text_range text_letters[] = {
 static const text_range text_combining[] = {
     {0x8D4, 14}, {0x1B44, 1}, {0x302E, 2}, {0xA953, 1}, {0x1D165, 2}, {0x1D16D, 6}, {0x1E000, 0x2B},
     {0x1E944, 7}, {0x1D15E, 7}, {0x1D1BB, 6}, {0x300, 0x70}, {0x5B0, 8}, {0x1133E, 16}};
+
+/* Characters with a combining class that are not dropped, and what decomposes to them: in texts
+ * with one of these offsets are not compared (the generator says why). */
+static const text_range text_moving[] = {
+    {0x8D4, 14}, {0x1B44, 1}, {0x1BAA, 1}, {0x1BF2, 2}, {0x1DFB, 1}, {0x302E, 2}, {0xA953, 1},
+    {0xA9C0, 1}, {0x111C0, 1}, {0x11235, 1}, {0x1134D, 1}, {0x11442, 1}, {0x11446, 1},
+    {0x116B6, 1}, {0x11C3F, 1}, {0x1D15E, 9}, {0x1D16D, 6}, {0x1D1BB, 6}, {0x1E000, 43},
+    {0x1E944, 7}};
+
+static int text_moves(const char *text, size_t n) {
+    size_t bad = 0;
+    for (size_t at = 0; at < n;) {
+        uint32_t c;
+        at += dp__utf8_get((const uint8_t *)text + at, n - at, &c, &bad);
+        for (size_t i = 0; i < sizeof text_moving / sizeof(text_range); i++)
+            if (c - text_moving[i].first < text_moving[i].count) return 1;
+    }
+    return 0;
+}
 
 static uint32_t text_below(uint64_t *rng, uint32_t n) {
     return (uint32_t)(test_rnd(rng) % n);
@@ -256,56 +277,53 @@ static void text_item_long(text_out *o, uint64_t *rng) {
     for (uint32_t n = 94 + text_below(rng, 13); n > 0; n--) text_put(o, unit, strlen(unit));
 }
 
-/* One item; 1 when its marks may be reordered. */
-static int text_item(text_out *o, uint64_t *rng, uint32_t kind, const text_bench *b) {
+static void text_item(text_out *o, uint64_t *rng, uint32_t kind, const text_bench *b) {
     const char *s;
     switch (kind) {
-    case 0: text_item_word(o, rng); return 0;
-    case 1: text_item_entry(o, rng, b); return 0;
+    case 0: text_item_word(o, rng); return;
+    case 1: text_item_entry(o, rng, b); return;
     case 2:
         s = text_phrases[text_below(rng, 20)];
         text_put(o, s, strlen(s));
-        return 0;
+        return;
     case 3:
         for (uint32_t n = 1 + text_below(rng, 6); n > 0; n--)
             text_put_byte(o, 33 + text_below(rng, 94));
-        return 0;
-    case 4: text_item_marks(o, rng); return 0;
+        return;
+    case 4: text_item_marks(o, rng); return;
     case 5:
         for (uint32_t n = 1 + text_below(rng, 4); n > 0; n--)
             text_put_byte(o, 128 + text_below(rng, 128));
-        return 0;
-    case 6: text_item_cut(o, rng); return 0;
+        return;
+    case 6: text_item_cut(o, rng); return;
     case 7:
         s = text_special[text_below(rng, 10)];
         text_put(o, s, strlen(s));
-        return 0;
-    case 8: text_item_long(o, rng); return 0;
+        return;
+    case 8: text_item_long(o, rng); return;
     case 9:
         text_put_byte(o, 'a');
         for (uint32_t n = 1 + text_below(rng, 8); n > 0; n--)
             text_put_char(o, text_pick(rng, text_combining,
                                        sizeof text_combining / sizeof(text_range)));
-        return 1;
+        return;
     default:
         for (uint32_t n = 1 + text_below(rng, 6); n > 0; n--)
             text_put_char(o, text_pick_kind(rng, kind - 10));
-        return 0;
+        return;
     }
 }
 
-static int text_line(text_out *o, uint64_t number, const text_bench *b) {
+static void text_line(text_out *o, uint64_t number, const text_bench *b) {
     static const uint32_t kinds[4] = {4, 14, 21, 21};
     uint64_t              rng = number;
-    int                   reorder = number == 17215; /* see REORDERED in the generator */
     o->n = 0;
     for (uint32_t n = 1 + text_below(&rng, 24); n > 0; n--) {
         uint32_t kind = text_below(&rng, kinds[number % 4]);
-        reorder |= text_item(o, &rng, kind, b);
+        text_item(o, &rng, kind, b);
         uint32_t gap = text_below(&rng, 10);
         if (gap < 8) text_put_byte(o, gap < 6 ? ' ' : gap == 6 ? '\n' : '\t');
     }
-    return reorder;
 }
 
 /* ---- against Hugging Face ------------------------------------------------------------------ */
@@ -318,11 +336,12 @@ static void test_text_lines(void) {
     char             *file = text_read("tests/vectors/text_lines.txt", &bytes);
     text_bench_open(&b);
     for (char *p = strchr(file, '\n') + 1; *p != 0; p = strchr(p, '\n') + 1, lines++) {
-        int      reorder = text_line(&line, lines, &b);
+        text_line(&line, lines, &b);
+        int      moving = text_moves(line.p, line.n);
         uint32_t crc = text_crc(0, line.p, line.n);
         for (int i = 0; i < TEXT_SETTINGS; i++) {
             dp_encoding e = text_encode(&b, &b.tokenizer[i], line.p, line.n);
-            crc = text_digest(crc, &e, reorder);
+            crc = text_digest(crc, &e, moving);
         }
         if (crc == strtoul(p, NULL, 16)) continue;
         if (different++ < 5) printf("    line %u differs\n", (unsigned)lines);
@@ -354,11 +373,12 @@ static void test_text_vectors(void) {
     static char       text[65536];
     size_t            bytes, texts = 0, n = 0;
     unsigned long     invalid = 0;
-    int               setting = 0;
+    int               setting = 0, moving = 0;
     char             *file = text_read("tests/vectors/text_full.txt", &bytes);
     text_bench_open(&b);
     for (char *p = strchr(file, '\n') + 1; *p != 0; p = strchr(p, '\n') + 1) {
-        if (p[0] == 'T') {
+        if (p[0] == 'T' || p[0] == 'R') { /* R: offsets are not compared */
+            moving = p[0] == 'R';
             char *at;
             invalid = strtoul(p + 2, &at, 10);
             n = text_unescape(at + 1, text);
@@ -376,8 +396,7 @@ static void test_text_vectors(void) {
             CHECK(k + 1 < e.n);
             if (k + 1 >= e.n) break;
             CHECK_INT(e.ids[k], id);
-            CHECK_INT(e.begin[k], from);
-            CHECK_INT(e.end[k], to);
+            CHECK(moving || (e.begin[k] == (uint64_t)from && e.end[k] == (uint64_t)to));
         }
         CHECK_INT(e.n, k + 1);
     }
@@ -419,7 +438,7 @@ static void test_text_every_code_point(void) {
     free(vocab);
     for (char *p = strchr(file, '\n') + 1; *p != 0; p = strchr(p, '\n') + 1, block++) {
         uint32_t crc = 0;
-        if ((block >= 0xD8 && block < 0xE0) || (!test_long() && block > 16 && block % 16 != 0))
+        if ((block >= 0xD8 && block < 0xE0) || (test_light() && block > 16 && block % 16 != 0))
             continue;
         for (int i = 0; i < TEXT_SETTINGS + 4; i++) {
             const dp__tokenizer *t = i < TEXT_SETTINGS ? &b.tokenizer[i]
