@@ -6221,9 +6221,14 @@ typedef struct dp__strip {
     const dp_real *bias;     /* [cols] */
     const dp_real *residual; /* [rows, cols], stride ldr */
     size_t         ldr;
-    const char    *next;  /* bytes of the next panel that this strip fetches into L2: */
-    size_t         fetch; /* so many lines of 64 bytes per k-block */
+    const char    *next;  /* bytes of the next panel that this strip fetches into L2 */
+    size_t         fetch; /* bytes fetched for every 4 k: 0, 64, 128 */
 } dp__strip;
+
+/* The numbers of b at k, first column. */
+DP__INLINE const dp_real *dp__strip_b(const dp__strip *s, size_t k) {
+    return s->b + k / DP__TILE * s->b_step + k % DP__TILE * DP__TILE;
+}
 
 /* c[i, j] = float(sum) * (a_scale[i] * scale[j]) + bias + residual, where
  * sum = comp[j] + sum_p a[i, p] * w[p, j] over u8 a = s8 + 128 and comp = -128 * sum_p w, which
@@ -6310,7 +6315,7 @@ static void dp__gemm_f32_scalar(const dp__strip *s) {
         dp_real        sum[DP__TILE] = {0};
         const dp_real *a = s->a + i;
         for (size_t p = s->k0; p < s->k1; p++, a += 4) {
-            const dp_real *b = s->b + p / DP__TILE * s->b_step + p % DP__TILE * DP__TILE;
+            const dp_real *b = dp__strip_b(s, p);
             for (size_t j = 0; j < DP__TILE; j++) sum[j] = dp__fma(*a, b[j], sum[j]);
         }
         dp__strip_finish(s, i, sum);
@@ -6862,19 +6867,23 @@ DP__TARGET("avx2,fma")
 DP__INLINE void dp__gemm_f32_rows_avx2(const dp__strip *s, const size_t rows) {
     const float *a = s->a;
     const char  *next = s->next;
+    const size_t k1 = s->k1;
+    size_t       k = s->k0;
     __m256       sum[6][2];
     DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
-    for (size_t k = s->k0, left; k < s->k1; k += left) {
-        const float *b = s->b + k / DP__TILE * s->b_step + k % DP__TILE * DP__TILE;
-        left = DP__TILE - k % DP__TILE < s->k1 - k ? DP__TILE - k % DP__TILE : s->k1 - k;
-        for (size_t f = 0; f < s->fetch; f++, next += DP__ALIGN) _mm_prefetch(next, _MM_HINT_T1);
-        for (size_t n = left / 4; n > 0; n--, a += 4 * 6, b += 4 * DP__TILE) {
-            DP__UNROLL for (size_t u = 0; u < 4; u++)
-                dp__step_f32_avx2(sum, a + u * 6, b + u * DP__TILE, rows);
+    for (; k % 4 != 0 && k < k1; k++, a += 6)
+        dp__step_f32_avx2(sum, a, dp__strip_b(s, k), rows);
+    const float *b = dp__strip_b(s, k);
+    for (size_t quads = (k1 - k) / 4; quads > 0; quads--, a += 4 * 6, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+            _mm_prefetch((const char *)(const void *)(b + s->b_step + u * DP__TILE), _MM_HINT_T0);
+            dp__step_f32_avx2(sum, a + u * 6, b + u * DP__TILE, rows);
         }
-        for (size_t n = left % 4; n > 0; n--, a += 6, b += DP__TILE)
-            dp__step_f32_avx2(sum, a, b, rows);
+        k += 4;
+        b += k % DP__TILE != 0 ? 4 * DP__TILE : s->b_step - 12 * DP__TILE;
     }
+    for (; k < k1; k++, a += 6, b += DP__TILE) dp__step_f32_avx2(sum, a, b, rows);
     if (s->cols < DP__TILE) {
         float part[6][DP__TILE];
         DP__UNROLL for (size_t i = 0; i < rows; i++) {
@@ -6909,32 +6918,42 @@ static void dp__gemm_f32_avx2(const dp__strip *s) {
     }
 }
 
+/* One k-group: a pair of every row of a times the pairs of 16 columns. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__step_s16_avx2(__m256i sum[4][2], const int16_t *a, size_t lda,
+                                  const int16_t *b, const size_t rows) {
+    const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)b);
+    const __m256i b1 = _mm256_loadu_si256((const __m256i *)(const void *)(b + 16));
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        int32_t pair;
+        memcpy(&pair, a + i * lda, sizeof pair);
+        const __m256i x = _mm256_set1_epi32(pair);
+        sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(x, b0));
+        sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));
+    }
+}
+
 /* INT8 without VNNI: both sides as 16 bits, vpmaddwd: two products of at most 128 * 127 in an
  * s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). 4 rows: with 6, gcc
  * 12 spills sums. Needs: AVX2. */
 DP__TARGET("avx2,fma")
 DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip8 *s, const size_t rows) {
-    const size_t   lda = s->lda;
-    const int16_t *a = (const int16_t *)s->a;
+    const size_t   lda = s->lda, step = s->b_step / 2;
+    const int16_t *a = (const int16_t *)s->a, *b = (const int16_t *)s->b;
+    const char    *next = s->next;
     __m256i        sum[4][2];
+    int32_t        part[4][DP__TILE];
     DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    for (size_t q = 0; q < s->groups;) {
-        const int16_t *b = (const int16_t *)s->b + q / DP__TILE * s->b_step / 2;
-        size_t         left = s->groups - q < DP__TILE ? s->groups - q : DP__TILE;
-        q += left;
-        for (; left > 0; left--, a += 2, b += 2 * DP__TILE) {
-            const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)b);
-            const __m256i b1 = _mm256_loadu_si256((const __m256i *)(const void *)(b + 16));
-            DP__UNROLL for (size_t i = 0; i < rows; i++) {
-                int32_t pair;
-                memcpy(&pair, a + i * lda, sizeof pair);
-                const __m256i x = _mm256_set1_epi32(pair);
-                sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(x, b0));
-                sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));
-            }
+    for (size_t q = 4; q <= s->groups; q += 4, a += 8, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+            _mm_prefetch((const char *)(const void *)(b + step + u * 32), _MM_HINT_T0);
+            dp__step_s16_avx2(sum, a + 2 * u, lda, b + u * 32, rows);
         }
+        b += q % DP__TILE != 0 ? 4 * 32 : step - 12 * 32;
     }
-    int32_t part[4][DP__TILE];
+    for (size_t q = s->groups % 4; q > 0; q--, a += 2, b += 32)
+        dp__step_s16_avx2(sum, a, lda, b, rows);
     DP__UNROLL for (size_t i = 0; i < rows; i++) {
         _mm256_storeu_si256((__m256i *)(void *)part[i], sum[i][0]);
         _mm256_storeu_si256((__m256i *)(void *)(part[i] + 8), sum[i][1]);
@@ -6994,20 +7013,23 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
                                          const size_t tiles) {
     const float *a = s->a;
     const char  *next = s->next;
+    const size_t k1 = s->k1;
+    size_t       k = s->k0;
     __m512       sum[8][3];
     DP__UNROLL for (size_t i = 0; i < rows; i++)
         DP__UNROLL for (size_t t = 0; t < tiles; t++) sum[i][t] = _mm512_setzero_ps();
-    for (size_t k = s->k0, left; k < s->k1; k += left) {
-        const float *b = s->b + k / DP__TILE * s->b_step + k % DP__TILE * DP__TILE;
-        left = DP__TILE - k % DP__TILE < s->k1 - k ? DP__TILE - k % DP__TILE : s->k1 - k;
-        for (size_t f = 0; f < s->fetch; f++, next += DP__ALIGN) _mm_prefetch(next, _MM_HINT_T1);
-        for (size_t n = left / 4; n > 0; n--, a += 4 * 8, b += 4 * DP__TILE) {
-            DP__UNROLL for (size_t u = 0; u < 4; u++)
-                dp__step_f32_avx512(sum, a + u * 8, b + u * DP__TILE, rows, tiles);
-        }
-        for (size_t n = left % 4; n > 0; n--, a += 8, b += DP__TILE)
-            dp__step_f32_avx512(sum, a, b, rows, tiles);
+    for (; k % 4 != 0 && k < k1; k++, a += 8)
+        dp__step_f32_avx512(sum, a, dp__strip_b(s, k), rows, tiles);
+    const float *b = dp__strip_b(s, k);
+    for (size_t quads = (k1 - k) / 4; quads > 0; quads--, a += 4 * 8, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++)
+            dp__step_f32_avx512(sum, a + u * 8, b + u * DP__TILE, rows, tiles);
+        k += 4;
+        b += k % DP__TILE != 0 ? 4 * DP__TILE : s->b_step - 12 * DP__TILE;
     }
+    for (; k < k1; k++, a += 8, b += DP__TILE) dp__step_f32_avx512(sum, a, b, rows, tiles);
     const __mmask16 tail = dp__tail_avx512(s->cols, tiles);
     DP__UNROLL for (size_t i = 0; i < rows; i++) {
         DP__UNROLL for (size_t t = 0; t < tiles; t++) {
@@ -7047,6 +7069,22 @@ static void dp__gemm_f32_avx512(const dp__strip *s) {
 
 #define DP__VNNI_NEEDS DP__AVX512_NEEDS ",avx512vnni"
 
+/* One k-group: four bytes of every row of a times the quads of the columns. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__step_u8s8_vnni(__m512i sum[8][3], const uint8_t *a, size_t lda,
+                                   const int8_t *b, const size_t rows, const size_t tiles) {
+    __m512i w[3];
+    DP__UNROLL for (size_t t = 0; t < tiles; t++)
+        w[t] = _mm512_loadu_si512((const void *)(b + t * 4 * DP__IMAGE));
+    DP__UNROLL for (size_t i = 0; i < rows; i++) {
+        int32_t quad;
+        memcpy(&quad, a + i * lda, sizeof quad);
+        const __m512i x = _mm512_set1_epi32(quad);
+        DP__UNROLL for (size_t t = 0; t < tiles; t++)
+            sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], x, w[t]);
+    }
+}
+
 /* vpdpbusd adds four u8 * s8 products to an s32 exactly (only vpdpbusds saturates).
  * Needs: AVX-512F, AVX512-VNNI. */
 DP__TARGET(DP__VNNI_NEEDS)
@@ -7054,6 +7092,7 @@ DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip8 *s, const size_t rows,
                                         const size_t tiles) {
     const size_t    lda = s->lda;
     const uint8_t  *a = (const uint8_t *)s->a;
+    const int8_t   *b = (const int8_t *)s->b;
     const char     *next = s->next;
     const __mmask16 tail = dp__tail_avx512(s->cols, tiles);
     __m512i         sum[8][3];
@@ -7062,24 +7101,15 @@ DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip8 *s, const size_t rows,
         const __m512i   start = _mm512_maskz_loadu_epi32(m, s->comp + t * DP__TILE);
         DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][t] = start;
     }
-    for (size_t q = 0; q < s->groups;) {
-        const int8_t *b = (const int8_t *)s->b + q / DP__TILE * s->b_step;
-        size_t        left = s->groups - q < DP__TILE ? s->groups - q : DP__TILE;
-        q += left;
-        for (size_t f = 0; f < s->fetch; f++, next += DP__ALIGN) _mm_prefetch(next, _MM_HINT_T1);
-        for (; left > 0; left--, a += 4, b += 4 * DP__TILE) {
-            __m512i w[3];
-            DP__UNROLL for (size_t t = 0; t < tiles; t++)
-                w[t] = _mm512_loadu_si512((const void *)(b + t * 4 * DP__IMAGE));
-            DP__UNROLL for (size_t i = 0; i < rows; i++) {
-                int32_t quad;
-                memcpy(&quad, a + i * lda, sizeof quad);
-                const __m512i x = _mm512_set1_epi32(quad);
-                DP__UNROLL for (size_t t = 0; t < tiles; t++)
-                    sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], x, w[t]);
-            }
-        }
+    for (size_t q = 4; q <= s->groups; q += 4, a += 16, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++)
+            dp__step_u8s8_vnni(sum, a + 4 * u, lda, b + u * 64, rows, tiles);
+        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
     }
+    for (size_t q = s->groups % 4; q > 0; q--, a += 4, b += 64)
+        dp__step_u8s8_vnni(sum, a, lda, b, rows, tiles);
     DP__UNROLL for (size_t i = 0; i < rows; i++) {
         const __m512 x = _mm512_set1_ps(s->a_scale[i]);
         DP__UNROLL for (size_t t = 0; t < tiles; t++) {
@@ -7588,7 +7618,7 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
         if (last && mm->act != DP__ACT_NONE)
             dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s->c, s->ldc, s->rows,
                        s->cols);
-        s->next += s->fetch * DP__ALIGN * ((s->k1 - s->k0 + DP__TILE - 1) / DP__TILE);
+        s->next += s->fetch * ((s->k1 - s->k0) / 4);
     }
 }
 
@@ -7604,7 +7634,7 @@ static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *pa
         const dp_real *panel = part->b + (g - part->j0) * part->b_k;
         size_t         skip = (part->k0 - part->b_k0) / DP__TILE * DP__TILE * DP__PANEL;
         s.b_step = dp__ceil(end - g, DP__TILE) * DP__TILE;
-        s.fetch = end < part->j1 ? (DP__PANEL + strips - 1) / strips : 0;
+        s.fetch = end == part->j1 ? 0 : strips < DP__PANEL / 4 ? 2 * DP__ALIGN : DP__ALIGN;
         s.next = (const char *)(const void *)(panel + (s.fetch ? DP__PANEL * part->b_k + skip : 0));
         for (size_t j = g; j < end; j += wide) {
             s.b = panel + (j - g) * DP__TILE;
@@ -7804,7 +7834,7 @@ static void dp__mm8_panel(const dp__row *row, const dp__mm8 *mm, dp__strip8 *s, 
         if (mm->act != DP__ACT_NONE)
             dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s->c, s->ldc, s->rows,
                        s->cols);
-        s->next += s->fetch * DP__ALIGN * ((s->groups + DP__TILE - 1) / DP__TILE);
+        s->next += s->fetch * (s->groups / 4);
     }
     s->a = a;
 }
@@ -7824,7 +7854,7 @@ static void dp__mm8_rows(const dp__row *row, const dp__mm8 *mm, const void *a, s
         size_t      end = mm->n - g < DP__PANEL ? mm->n : g + DP__PANEL;
         const char *panel = (const char *)mm->b + g / DP__TILE * blocks * DP__IMAGE_BYTES;
         s.b_step = dp__ceil(end - g, DP__TILE) / DP__TILE * DP__IMAGE_BYTES;
-        s.fetch = end < mm->n ? (DP__PANEL + strips - 1) / strips : 0;
+        s.fetch = end == mm->n ? 0 : strips < DP__PANEL / 4 ? 2 * DP__ALIGN : DP__ALIGN;
         s.next = panel + (s.fetch ? blocks * s.b_step : 0);
         for (size_t j = g; j < end; j += wide) {
             s.b = panel + (j - g) / DP__TILE * DP__IMAGE_BYTES;
