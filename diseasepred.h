@@ -950,7 +950,7 @@ DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_
  *   name     one path component
  *   err      out, may be NULL
  *
- * Formula: none; format [G2], rules K. Temporary name, fsync, rename, fsync of the directory:
+ * Formula: none; format [G3], rules K. Temporary name, fsync, rename, fsync of the directory:
  * whatever happens, the file is the old one or the new one.
  * Returns DP_OK only when the file is durable; DP_E_DIVERGED when a weight is not finite
  * (nothing is written); DP_E_IO; DP_E_MEMORY.
@@ -967,7 +967,7 @@ DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char
  *   name     one path component
  *   err      out, may be NULL
  *
- * Formula: none; format [G2], rules K.
+ * Formula: none; format [G3], rules K.
  * Returns DP_OK; DP_E_FORMAT with rule and byte for a torn or foreign file, or one of another
  * model or other options (the trainer is then as before); DP_E_NOT_FOUND; DP_E_IO; DP_E_MEMORY.
  * Memory: as the trainer once more while it reads.
@@ -1078,9 +1078,9 @@ typedef struct dp_metrics {
  *   err        out, may be NULL
  *
  * Formula: ECE = sum over 15 equal bins of |mean confidence - share right| * rows in the bin /
- * rows; "Obtaining Well Calibrated Probabilities" (Naeini and others, 2015). Others: [G3].
+ * rows; "Obtaining Well Calibrated Probabilities" (Naeini and others, 2015). Others: [G2].
  * Returns DP_OK; DP_E_ARG for no rows or a label out of range; else as dp_predict_batch.
- * Memory: the session's, and one row of results at a time.
+ * Memory: the session's, and 32 rows of results at a time.
  * Threads: as the session.
  * Tests: tests/test_learn.c: metrics_* */
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
@@ -10217,15 +10217,19 @@ static dp_status dp__row_fail(dp_error *err, dp_status code, size_t row, const c
 }
 
 /* Labels and targets that the loss and the metrics may index and divide by. */
-static dp_status dp__dataset_check(const dp_dataset *data, dp_problem problem, size_t classes,
-                                   dp_error *err) {
-    int single = problem == DP_SINGLE_LABEL;
+static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, dp_error *err) {
+    dp_problem problem = c->problem;
+    size_t     classes = (size_t)c->classes;
+    int        single = problem == DP_SINGLE_LABEL;
     if (data == NULL || data->struct_size != sizeof *data)
         return dp__fail(err, DP_E_ARG, "no dataset, or struct_size is wrong (use DP_CLEAR)");
     if (data->rows == 0) return dp__fail(err, DP_E_ARG, "the dataset has no rows");
     if (data->rows > UINT32_MAX) return dp__fail(err, DP_E_LIMIT, "more than 2^32 - 1 rows");
     if (data->texts == NULL || (single ? data->labels == NULL : data->targets == NULL))
         return dp__fail(err, DP_E_ARG, "the dataset lacks texts, labels or targets");
+    for (size_t r = 0; r < data->rows && c->types < 2; r++)
+        if (data->texts[r].b != NULL)
+            return dp__row_fail(err, DP_E_ARG, r, "a pair, but the model has one token type");
     for (size_t r = 0; r < data->rows && single; r++)
         if (data->labels[r] < 0 || (size_t)data->labels[r] >= classes)
             return dp__row_fail(err, DP_E_ARG, r, "the label is out of range");
@@ -10610,6 +10614,23 @@ static int dp__counters_ok(const dp__counters *n) {
            loss - loss == 0;
 }
 
+/* The bytes of the first three sections, whose digests agree, are what their digests say. */
+static dp_status dp__ckpt_texts(const dp__ckpt_file *f, const dp__ckpt *c, void *room) {
+    size_t step = DP__SCRATCH * sizeof(dp_real) / 8 * 8;
+    for (size_t i = 0; i < 3; i++) {
+        const dp__section *s = &c->sections[i];
+        for (size_t at = 0, n; at < s->bytes; at += n) {
+            n = s->bytes - at < step ? (size_t)(s->bytes - at) : step;
+            dp_status status = dp__ckpt_read(f, s->offset + at, room, n);
+            if (status != DP_OK) return status;
+            dp__swap_le(room, n / s->width, s->width);
+            if (memcmp(room, (const char *)s->data + at, n) != 0)
+                return dp__ckpt_refuse(f, "K10", s->offset, "a digest does not agree");
+        }
+    }
+    return DP_OK;
+}
+
 /* Reads counters and numbers (one piece of the file) to where the sections point, and compares
  * every digest. */
 static dp_status dp__ckpt_body(const dp__ckpt_file *f, const dp__trainer *t, dp__ckpt *c,
@@ -10649,6 +10670,7 @@ static dp_status dp__ckpt_take(dp__trainer *t, const dp__ckpt_file *f, dp__ckpt 
     dp__ckpt_front(c, a->n);
     dp_status status = dp__ckpt_front_check(f, c, found);
     if (status == DP_OK) status = dp__ckpt_table_check(f, c, found);
+    if (status == DP_OK) status = dp__ckpt_texts(f, c, t->exec.scratch);
     if (status == DP_OK) status = dp__ckpt_body(f, t, c, numbers, found);
     dp__free(&c->alloc, found, c->head.cap, 1);
     if (status != DP_OK) return status;
@@ -10660,27 +10682,32 @@ static dp_status dp__ckpt_take(dp__trainer *t, const dp__ckpt_file *f, dp__ckpt 
     return DP_OK;
 }
 
+static dp_status dp__ckpt_load_file(dp__trainer *t, const dp__ckpt_file *f) {
+    const dp_alloc *alloc = &t->env.alloc;
+    size_t          n = t->optim.n;
+    dp_real        *numbers = (dp_real *)dp__alloc(alloc, n, 3 * sizeof(dp_real));
+    dp__ckpt        c;
+    if (numbers == NULL) return dp__no_memory(f->err);
+    const dp_real *wmv[3] = {numbers, numbers + n, numbers + 2 * n};
+    dp_status      status = dp__ckpt_plan(&c, t, wmv, f->err);
+    if (status == DP_OK) status = dp__ckpt_take(t, f, &c, numbers);
+    dp__ckpt_free(&c);
+    dp__free(alloc, numbers, n, 3 * sizeof(dp_real));
+    return status;
+}
+
 static dp_status dp__ckpt_load(dp__trainer *t, const char *path, const char *name,
                                dp_error *err) {
-    const dp_alloc *alloc = &t->env.alloc;
-    const dp_io    *io = &t->env.io;
-    size_t          n = t->optim.n;
-    dp__ckpt_file   f = {io, NULL, 0, name, err};
-    dp__ckpt        c;
-    void           *dir;
-    dp_status       status = dp__dir_open(&t->env, path, 0, &dir, err);
+    const dp_io  *io = &t->env.io;
+    dp__ckpt_file f = {io, NULL, 0, name, err};
+    void         *dir;
+    dp_status     status = dp__dir_open(&t->env, path, 0, &dir, err);
     if (status != DP_OK) return status;
     status = io->open(io->ctx, dir, name, &f.file, &f.bytes);
-    if (status != DP_OK) status = dp__io_fail(err, status, name);
-    if (status == DP_OK) {
-        dp_real *numbers = (dp_real *)dp__alloc(alloc, n, 3 * sizeof(dp_real));
-        const dp_real *wmv[3] = {numbers, numbers + n, numbers + 2 * n};
-        memset(&c, 0, sizeof c);
-        if (numbers == NULL) status = dp__no_memory(err);
-        else if ((status = dp__ckpt_plan(&c, t, wmv, err)) == DP_OK)
-            status = dp__ckpt_take(t, &f, &c, numbers);
-        if (numbers != NULL) dp__ckpt_free(&c);
-        dp__free(alloc, numbers, n, 3 * sizeof(dp_real));
+    if (status != DP_OK) {
+        status = dp__io_fail(err, status, name);
+    } else {
+        status = dp__ckpt_load_file(t, &f);
         io->close(io->ctx, f.file);
     }
     io->close_dir(io->ctx, dir);
@@ -11059,13 +11086,11 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
 static dp_status dp__run_open(dp__run *run, dp__trainer *t, const dp_dataset *train,
                               const dp_dataset *valid, dp_error *err) {
     const dp_alloc *alloc = &t->env.alloc;
-    dp_problem      problem = t->config.problem;
-    size_t          classes = (size_t)t->config.classes;
     memset(run, 0, sizeof *run);
     run->t = t;
     if (t->lost) return dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
-    dp_status status = dp__dataset_check(train, problem, classes, err);
-    if (status == DP_OK && valid != NULL) status = dp__dataset_check(valid, problem, classes, err);
+    dp_status status = dp__dataset_check(train, &t->config, err);
+    if (status == DP_OK && valid != NULL) status = dp__dataset_check(valid, &t->config, err);
     if (status == DP_OK)
         status = dp__corpus_open(&run->train, alloc, train, t->tokenizer, t->opt.max_tokens, err);
     if (status == DP_OK && valid != NULL)
@@ -11105,7 +11130,7 @@ static dp_status dp__trainer_batch(dp__trainer *t, const dp_dataset *data, doubl
     const dp_alloc *alloc = &t->env.alloc;
     dp__corpus      corpus;
     dp__step_info   info;
-    dp_status status = dp__dataset_check(data, t->config.problem, (size_t)t->config.classes, err);
+    dp_status       status = dp__dataset_check(data, &t->config, err);
     if (status == DP_OK)
         status = dp__corpus_open(&corpus, alloc, data, t->tokenizer, t->opt.max_tokens, err);
     if (status != DP_OK) return status;
@@ -11123,6 +11148,7 @@ static dp_status dp__trainer_batch(dp__trainer *t, const dp_dataset *data, doubl
 
 static void dp__trainer_close(dp__trainer *t) {
     if (t->piece.ids != NULL) dp__wipe(t->piece.ids, t->piece.tokens * sizeof *t->piece.ids);
+    t->piece.ids = NULL; /* a trainer whose opening failed is closed twice */
     dp__work_close(&t->work);
     dp__work_close(&t->eval);
     if (t->net.layers != NULL) dp__net_close(&t->net);
@@ -12017,7 +12043,9 @@ static dp_status dp__session_encode(dp_session *s, const dp_text *text, size_t n
                                     dp_prediction *info, dp_error *err) {
     size_t      at = s->begin[n];
     dp_encoding e = {s->ids + at, s->types + at, NULL, NULL, s->token_cap - at, 0, 0, 0, 0};
-    dp_status   status = dp__encode(&s->model->tokenizer, &s->scratch, text, &s->encode, &e, err);
+    if (text->b != NULL && s->model->config.types < 2)
+        return dp__fail(err, DP_E_ARG, "a pair of texts, but the model has one token type");
+    dp_status status = dp__encode(&s->model->tokenizer, &s->scratch, text, &s->encode, &e, err);
     s->begin[n + 1] = at + e.n;
     info->best = 0;
     info->tokens = e.n;
@@ -12228,31 +12256,49 @@ DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_e
 
 /* ---- Evaluation ---------------------------------------------------------------------------- */
 
+#define DP__EVALUATE 32 /* rows that are predicted by one call */
+
+/* Predicts and counts the rows [at, at + n); logits [n, K] and z [K] are working memory. */
+static dp_status dp__evaluate_rows(dp_session *s, const dp_dataset *data, size_t at, size_t n,
+                                   float *logits, dp_real *z, dp__meter *meter, size_t *truncated,
+                                   dp_error *err) {
+    dp_prediction info[DP__EVALUATE];
+    size_t        classes = meter->classes;
+    dp_status status = dp__predict_rows(s, data->texts + at, n, NULL, logits, info, err);
+    for (size_t i = 0; i < n && status == DP_OK; i++) {
+        const float *target = data->targets != NULL ? data->targets + (at + i) * classes : NULL;
+        for (size_t k = 0; k < classes; k++) z[k] = (dp_real)logits[i * classes + k];
+        *truncated += info[i].truncated != 0;
+        if (!dp__meter_add(meter, z, data->labels != NULL ? data->labels[at + i] : 0, target))
+            status = dp__row_fail(err, DP_E_DIVERGED, at + i, "a logit is not finite");
+    }
+    return status;
+}
+
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
                             uint64_t *confusion, dp_error *err) {
     const dp__config *c = &session->model->config;
-    const dp_alloc   *alloc = &session->model->env.alloc;
     size_t            classes = (size_t)c->classes, truncated = 0;
+    uint32_t          fp = dp__fp_enter();
+    dp__arena         arena;
     dp__meter         meter;
-    dp_prediction     info;
     dp_clear(out, sizeof *out);
-    dp_status status = dp__dataset_check(data, c->problem, classes, err);
-    if (status != DP_OK) return status;
-    dp__tally *tally = (dp__tally *)dp__alloc(alloc, classes, sizeof *tally);
-    if (tally == NULL) status = dp__no_memory(err);
+    dp__arena_init(&arena, &session->model->env.alloc);
+    dp__tally *tally = (dp__tally *)dp__arena_get(&arena, classes, sizeof *tally);
+    float     *logits = (float *)dp__arena_get(&arena, DP__EVALUATE * classes, sizeof *logits);
+    dp_real   *z = (dp_real *)dp__arena_get(&arena, classes, sizeof *z);
+    dp_status  status = dp__dataset_check(data, c, err);
+    if (status == DP_OK && (tally == NULL || logits == NULL || z == NULL))
+        status = dp__no_memory(err);
     if (status == DP_OK) dp__meter_init(&meter, c->problem, classes, tally, confusion);
-    for (size_t r = 0; r < data->rows && status == DP_OK; r++) {
-        status = dp_predict_batch(session, &data->texts[r], 1, NULL, NULL, &info, err);
-        if (status != DP_OK) break;
-        truncated += info.truncated != 0;
-        const float *target = data->targets != NULL ? data->targets + r * classes : NULL;
-        if (!dp__meter_add(&meter, session->work.logits,
-                           data->labels != NULL ? data->labels[r] : 0, target))
-            status = dp__row_fail(err, DP_E_DIVERGED, r, "a logit is not finite");
+    for (size_t at = 0, n; status == DP_OK && at < data->rows; at += n) {
+        n = data->rows - at < DP__EVALUATE ? data->rows - at : DP__EVALUATE;
+        status = dp__evaluate_rows(session, data, at, n, logits, z, &meter, &truncated, err);
     }
     if (status == DP_OK) dp__meter_result(&meter, out);
-    out->truncated = truncated;
-    dp__free(alloc, tally, classes, sizeof *tally);
+    if (status == DP_OK) out->truncated = truncated;
+    dp__arena_free(&arena);
+    dp__fp_leave(fp);
     return status;
 }
 

@@ -1468,11 +1468,6 @@ static int learn_ck_try(learn_ck *k, const char *data, size_t bytes) {
     return atoi(err.rule + 1);
 }
 
-/* Where section s stands in the file. */
-static size_t learn_ck_offset(const learn_ck *k, size_t s) {
-    return (size_t)dp__load_le((const uint8_t *)k->data + 64 + 64 * s + 8, 8);
-}
-
 static void test_checkpoint_round_trip(void) {
     learn_ck k;
     learn_ck_open(&k);
@@ -1491,11 +1486,10 @@ static void test_checkpoint_round_trip(void) {
 }
 
 /* The end missing at every byte, bytes too many, and every single bit turned (every seventh on
- * an ordinary day). Configuration, vocabulary and options are compared by their digests in the
- * table and not read: there, and only there, a turned bit leaves an equal trainer. */
+ * an ordinary day): all refused. */
 static void test_checkpoint_damage(void) {
     learn_ck k;
-    size_t   cut = 0, flips = 0, equal = 0, seen[16] = {0};
+    size_t   cut = 0, flips = 0, seen[16] = {0};
     size_t   stride = test_light() ? 101 : test_long() ? 1 : 7;
     learn_ck_open(&k);
     for (size_t n = 0; n < k.bytes; n++) {
@@ -1509,15 +1503,13 @@ static void test_checkpoint_damage(void) {
     for (size_t bit = 0; bit < 8 * k.bytes; bit += stride, flips++) {
         k.data[bit / 8] = (char)(k.data[bit / 8] ^ 1 << bit % 8);
         int rule = learn_ck_try(&k, k.data, k.bytes);
-        int unread = bit / 8 >= learn_ck_offset(&k, 0) && bit / 8 < learn_ck_offset(&k, 3);
-        CHECK_INT(rule == 0, unread);
-        equal += rule == 0;
+        CHECK(rule != 0);
         seen[rule]++;
         k.data[bit / 8] = (char)(k.data[bit / 8] ^ 1 << bit % 8);
     }
     CHECK(seen[1] && seen[2] && seen[3] && seen[4] && seen[5] && seen[7] && seen[10]);
-    printf("    refused: %zu of %zu lengths, %zu of %zu turned bits; %zu bits leave equal content\n",
-           cut, k.bytes, flips - equal, flips, equal);
+    printf("    refused: %zu of %zu lengths, %zu of %zu turned bits\n", cut, k.bytes,
+           flips - seen[0], flips);
     CHECK_INT(learn_ck_try(&k, k.data, k.bytes), 0);
     learn_ck_close(&k);
 }
