@@ -1051,6 +1051,48 @@ static void test_train_accumulate(void) {
     memory_free(files);
 }
 
+/* More tokens than are computed together (2,048): where the budget cuts changes nothing either.
+ * 60 tokens a row, so that it does not end at a multiple of 8 rows by itself. */
+static void test_train_token_budget(void) {
+    static const int32_t cut[3][2] = {{48, 1}, {8, 6}, {24, 2}};
+    memory_dir *files = memory_new();
+    learn_bench b;
+    char        word[48][120];
+    dp_text     text[48];
+    int32_t     label[48];
+    dp_dataset  data;
+    uint64_t    want = 0;
+    learn_bench_open(&b, 0, 2, files);
+    memset(text, 0, sizeof text);
+    DP_CLEAR(data);
+    data.rows = 48;
+    data.texts = text;
+    data.labels = label;
+    for (uint32_t i = 0; i < 48; i++) {
+        for (uint32_t k = 0; k < 116; k++)
+            word[i][k] = k % 2 ? ' ' : (char)('a' + learn_hash(i, k) % 26);
+        text[i].a = word[i];
+        text[i].a_bytes = 116;
+        label[i] = (int32_t)(i % 5);
+    }
+    for (int k = 0; k < 3; k++) {
+        dp_train_options o = learn_plan(1);
+        dp_train_report  report;
+        o.batch_rows = cut[k][0];
+        o.accumulate = cut[k][1];
+        o.max_tokens = 64;
+        o.warmup = 0;
+        dp_trainer *t = learn_trainer(&b, &o);
+        CHECK(dp_train(t, &data, NULL, &report, NULL) == DP_OK);
+        CHECK(report.tokens == 48 * 60 && report.steps == 1);
+        if (k == 0) want = learn_weights(t);
+        CHECK(learn_weights(t) == want);
+        dp_trainer_close(t);
+    }
+    learn_bench_close(&b);
+    memory_free(files);
+}
+
 /* The order of rows depends on seed and epoch alone: it differs between epochs and seeds. */
 static void test_train_order(void) {
     dp__trainer t;
@@ -1127,7 +1169,8 @@ static void test_train_progress(void) {
         CHECK(p->tokens == report.tokens && p->loss == report.loss);
         CHECK(p->accuracy == report.accuracy && p->accuracy >= 0 && p->accuracy <= 1);
         CHECK((p->valid_loss == p->valid_loss) == valid && (p->valid_f1 == p->valid_f1) == valid);
-        CHECK(!valid || (p->valid_loss == report.valid_loss && report.valid_accuracy >= 0));
+        CHECK(!valid || (p->valid_loss == report.valid_loss && p->valid_f1 == report.valid_f1 &&
+                         p->valid_accuracy == report.valid_accuracy));
         dp_trainer_close(t);
     }
     learn_bench_close(&b);
@@ -1742,6 +1785,7 @@ static const test tests_learn[] = {
     {"trainer_out_of_memory", test_trainer_out_of_memory},
     {"train_threads", test_train_threads},
     {"train_accumulate", test_train_accumulate},
+    {"train_token_budget", test_train_token_budget},
     {"train_order", test_train_order},
     {"train_memorise", test_train_memorise},
     {"train_progress", test_train_progress},
