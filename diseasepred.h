@@ -5719,7 +5719,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 2350 lines
+ * [E] Kernels                                                                budget 2400 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5764,12 +5764,12 @@ DP__INLINE int32_t dp__round_f32(float x) {
 }
 
 /* ============================================================================================
- * [E2] Elementary functions                                                   budget 330 lines
- * Owns:   lanes (dp__v8), exp, log, erf, tanh, the five activations and their derivatives.
+ * [E2] Elementary functions                                                 budget 390 lines
+ * Owns:   lanes (dp__v8), exp, log, tanh, the normal distribution (erf), the activations.
  * Needs:  nothing. One polynomial and one order of operations for every row: + - * / and bits,
  *         no fma, so a lane's result does not depend on the row, the width or the neighbours.
- * Never:  calls libm, except in the double build, whose exp, log, erf, tanh are libm's.
- * Tests:  tests/test_kernels.c: exp_*, log_*, erf_*, tanh_*, act_*
+ * Never:  calls libm, except in the double build, whose exp, log, erfc, tanh are libm's.
+ * Tests:  tests/test_kernels.c: exp_*, log_*, phi_*, tanh_*, act_*
  *
  * Coefficients: minimax in the stated relative error by the Remez exchange (50 digits), each
  * rounded to float in turn, lowest power first, with the others fitted again.
@@ -5777,12 +5777,15 @@ DP__INLINE int32_t dp__round_f32(float x) {
 
 /* A vector of DP__W lanes. The compiler lowers 8 lanes to what its target has; without vector
  * types a "vector" is one number, and the same bodies run. Masks are all ones or 0 in a lane. */
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(DP__SINGLE_LANES)
+#define DP__VECTORS 1
 #define DP__W 8u
 #define DP__LANES(type) type __attribute__((vector_size(8 * sizeof(type))))
+#define DP__EACH_LANE {0, 1, 2, 3, 4, 5, 6, 7}
 #else
 #define DP__W 1u
 #define DP__LANES(type) type
+#define DP__EACH_LANE 0
 #endif
 #ifdef DP_REAL_DOUBLE
 typedef uint64_t dp__lane;
@@ -5798,11 +5801,12 @@ typedef DP__LANES(dp__lane) dp__m8;
 typedef DP__LANES(dp__ilane) dp__n8;
 
 static const dp__v8 dp__none = {0};
+static const dp__n8 dp__lane_index = DP__EACH_LANE;
 
 /* Trap: a function that takes or returns a vector by value has another calling convention in an
  * AVX target than outside; gcc warns and clang refuses the call even if it is inlined. So lanes
  * pass through pointers, and these macros give them back the look of values. */
-#if defined(__GNUC__)
+#ifdef DP__VECTORS
 #define dp__bits(x) ((dp__m8)(x))
 #define dp__real(m) ((dp__v8)(m))
 #define dp__less(a, b) ((dp__m8)((a) < (b)))
@@ -5841,14 +5845,22 @@ DP__INLINE dp__v8 dp__value(void f(dp__v8 *), dp__v8 x) {
     dp__real((dp__bits(magnitude) & ~DP__SIGN) | (dp__bits(sign) & DP__SIGN))
 
 /* The first k lanes from p, the others fill. Nothing behind p[k - 1] is read. */
+static void dp__tail_get(dp_real *lane, const dp_real *p, size_t k, dp_real fill) {
+    for (size_t j = 0; j < DP__W; j++) lane[j] = j < k ? p[j] : fill;
+}
+
+static void dp__tail_put(dp_real *p, const dp_real *lane, size_t k) {
+    for (size_t j = 0; j < k; j++) p[j] = lane[j];
+}
+
 DP__INLINE void dp__get_lanes(dp__v8 *v, const dp_real *p, size_t k, dp_real fill) {
     dp_real lane[DP__W];
-    if (k < DP__W) {
-        for (size_t j = 0; j < DP__W; j++) lane[j] = fill;
-        for (size_t j = 0; j < k; j++) lane[j] = p[j];
-        p = lane;
+    if (k >= DP__W) {
+        memcpy(v, p, sizeof *v);
+        return;
     }
-    memcpy(v, p, sizeof *v);
+    dp__tail_get(lane, p, k, fill);
+    memcpy(v, lane, sizeof *v);
 }
 
 DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
@@ -5858,7 +5870,7 @@ DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
         return;
     }
     memcpy(lane, v, sizeof lane);
-    for (size_t j = 0; j < k; j++) p[j] = lane[j];
+    dp__tail_put(p, lane, k);
 }
 
 #define dp__put(p, v, k)                                                                         \
@@ -5867,21 +5879,57 @@ DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
         dp__put_lanes((p), &put_, (k));                                                          \
     } while (0)
 
+/* Work on a row of n elements: whole vectors, where k is a constant, then the rest. */
+#define DP__EACH(n, i, k, ...)                                                                   \
+    do {                                                                                         \
+        size_t i = 0;                                                                            \
+        for (; i + DP__W <= (n); i += DP__W) {                                                   \
+            const size_t k = DP__W;                                                              \
+            __VA_ARGS__                                                                          \
+        }                                                                                        \
+        if (i < (n)) {                                                                           \
+            const size_t k = (n) - i;                                                            \
+            __VA_ARGS__                                                                          \
+        }                                                                                        \
+    } while (0)
+
+/* Rounding a double root to float is exact: double has more than twice its bits plus two. */
+DP__INLINE dp_real dp__root1(dp_real x) {
+    return (dp_real)sqrt((double)x);
+}
+
+/* Halves of a vector. Trap: gcc copies halves through memory, and a load of what two stores
+ * wrote waits for both; the builtin (gcc 12, clang) stays in registers. */
+#ifdef DP__X86
+typedef dp_real dp__v4 __attribute__((vector_size(4 * sizeof(dp_real))));
+#if defined(__clang__) || __GNUC__ >= 12
+#define dp__halves(v, a, b)                                                                      \
+    ((a) = __builtin_shufflevector((v), (v), 0, 1, 2, 3),                                        \
+     (b) = __builtin_shufflevector((v), (v), 4, 5, 6, 7))
+#define dp__join(v, a, b) ((v) = __builtin_shufflevector((a), (b), 0, 1, 2, 3, 4, 5, 6, 7))
+#else
+#define dp__halves(v, a, b)                                                                      \
+    (memcpy(&(a), &(v), sizeof(a)), memcpy(&(b), (const char *)&(v) + sizeof(a), sizeof(b)))
+#define dp__join(v, a, b)                                                                        \
+    (memcpy(&(v), &(a), sizeof(a)), memcpy((char *)&(v) + sizeof(a), &(b), sizeof(b)))
+#endif
+#endif
+
+/* Roots are exact in IEEE 754, so any instruction gives the same bits. */
 DP__INLINE void dp__root_lanes(dp__v8 *v) {
 #ifdef DP__X86
-    __m128 part[2]; /* sqrt is exact in IEEE 754: any instruction gives the same bits */
-    memcpy(part, v, sizeof part);
-    part[0] = _mm_sqrt_ps(part[0]);
-    part[1] = _mm_sqrt_ps(part[1]);
-    memcpy(v, part, sizeof part);
+    dp__v4 a, b;
+    dp__halves(*v, a, b);
+    a = (dp__v4)_mm_sqrt_ps((__m128)a);
+    b = (dp__v4)_mm_sqrt_ps((__m128)b);
+    dp__join(*v, a, b);
 #else
-    dp_real lane[DP__W]; /* rounding a double root to float is exact: 53 >= 2 * 24 + 2 bits */
+    dp_real lane[DP__W];
     memcpy(lane, v, sizeof lane);
-    for (size_t j = 0; j < DP__W; j++) lane[j] = (dp_real)sqrt((double)lane[j]);
+    for (size_t j = 0; j < DP__W; j++) lane[j] = dp__root1(lane[j]);
     memcpy(v, lane, sizeof lane);
 #endif
 }
-#define dp__root8(x) DP__VALUE(dp__root_lanes, x)
 
 #ifdef DP_REAL_DOUBLE
 
@@ -5892,16 +5940,20 @@ DP__INLINE void dp__libm(double f(double), dp__v8 *v) {
     memcpy(v, lane, sizeof lane);
 }
 
-DP__INLINE void dp__exp_lanes(dp__v8 *v) { dp__libm(exp, v); }
+DP__INLINE void dp__exp_lanes(dp__v8 *v, int low) {
+    (void)low;
+    dp__libm(exp, v);
+}
+
 DP__INLINE void dp__log_lanes(dp__v8 *v) { dp__libm(log, v); }
 DP__INLINE void dp__tanh_lanes(dp__v8 *v) { dp__libm(tanh, v); }
-DP__INLINE void dp__erf_lanes(dp__v8 *v) { dp__libm(erf, v); }
-#define dp__exp8(x) DP__VALUE(dp__exp_lanes, x)
 
-DP__INLINE void dp__erf_parts(const dp__v8 *a, dp__v8 *near, dp__v8 *tail) {
-    *near = *tail = *a;
-    dp__libm(erf, near);
-    dp__libm(erfc, tail);
+DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell) {
+    *phi = *v * -0.70710678118654752;
+    dp__libm(erfc, phi);
+    *phi = 0.5 * *phi;
+    *bell = -0.5 * (*v * *v);
+    dp__libm(exp, bell);
 }
 
 #else
@@ -5909,24 +5961,24 @@ DP__INLINE void dp__erf_parts(const dp__v8 *a, dp__v8 *near, dp__v8 *tail) {
 /* exp(x) = 2^n e^r, n = round(x / ln 2), |r| <= 0.3466; e^r = 1 + r + r^2 P(r).
  * ln 2 = 355/512 - 2.12194440e-4: n * 355/512 is exact. 2^n comes as 2^(n-1) and a doubling,
  * because 2^128 is no float. Below -86.9 (1.8e-38) the result is +0: no denormals arise.
- * P: relative error of e^r 3.2e-9. All floats: at most 1.02 ulp; exp(0) = 1, inf and NaN as
- * expected. */
-DP__INLINE void dp__exp_lanes(dp__v8 *v) {
-    dp__v8 x = *v, high = dp__set(89.0f);
-    dp__v8 c = dp__pick(dp__less(high, x), high, x);
+ * low: x < 88 is known, which saves the clamp and the doubling; the bits are the same.
+ * P: relative error of e^r 3.2e-9. All floats: at most 0.89 ulp. exp(0) = 1. */
+static const float dp__exp_p[5] = {4.999999404e-01f, 1.666651666e-01f, 4.166810587e-02f,
+                                   8.369131014e-03f, 1.383642433e-03f};
+DP__INLINE void dp__exp_lanes(dp__v8 *v, int low) {
+    dp__v8 x = *v, c = x;
+    if (!low) c = dp__pick(dp__less(dp__set(89.0f), x), dp__set(89.0f), x);
     dp__v8 moved = c * 1.44269504f + DP__ONE_HALF_ULP;
-    dp__v8 scale = dp__real((dp__bits(moved) + 126u) << 23);
+    dp__v8 scale = dp__real((dp__bits(moved) + (low ? 127u : 126u)) << 23);
     dp__v8 n = moved - DP__ONE_HALF_ULP;
     dp__v8 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
-    dp__v8 p = r * 1.383642433e-03f + 8.369131014e-03f;
-    p = p * r + 4.166810587e-02f;
-    p = p * r + 1.666651666e-01f;
-    p = p * r + 4.999999404e-01f;
+    dp__v8 p = r * dp__exp_p[4] + dp__exp_p[3];
+    for (int i = 2; i >= 0; i--) p = p * r + dp__exp_p[i];
     p = (p * (r * r) + r) + 1.0f;
-    p = (p + p) * scale;
+    if (!low) p = p + p;
+    p = p * scale;
     *v = dp__real(dp__bits(p) & ~dp__less(x, dp__set(-86.9f)));
 }
-#define dp__exp8(x) DP__VALUE(dp__exp_lanes, x)
 
 /* log(x) = e ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2/2 + f^3 P(f).
  * The bits of x less those of sqrt(1/2), shifted, are the exponent e + 127. Denormals are
@@ -5954,58 +6006,50 @@ DP__INLINE void dp__log_lanes(dp__v8 *v) {
     *v = dp__pick(dp__equal(x, dp__set(0.0f)), dp__set(-INFINITY), y);
 }
 
-/* tanh(x): |x| < 0.625: x + x^3 P(x^2), relative error 4.5e-9; else 1 - 2 / (exp(2|x|) + 1).
- * All floats: at most 2 ulp; odd, tanh(-0) = -0. */
+/* tanh(x): |x| < 0.625: x + x^3 P(x^2), relative error 4.5e-9; else (1 - e) / (1 + e) with
+ * e = exp(-2|x|). All floats: at most 1.7 ulp; odd, tanh(-0) = -0. */
 DP__INLINE void dp__tanh_lanes(dp__v8 *v) {
-    dp__v8 x = *v, a = dp__abs(x), s = a * a;
-    dp__v8 far = 1.0f - 2.0f / (dp__exp8(a + a) + 1.0f);
+    dp__v8 x = *v, a = dp__abs(x), s = a * a, e = a * -2.0f;
+    dp__exp_lanes(&e, 1);
     dp__v8 p = s * -5.692296196e-03f + 2.062816732e-02f;
     p = p * s - 5.373651534e-02f;
     p = p * s + 1.333140582e-01f;
     p = p * s - 3.333328068e-01f;
-    dp__v8 near = a + a * (s * p);
+    dp__v8 near = a + a * (s * p), far = (1.0f - e) / (1.0f + e);
     *v = dp__with_sign(dp__pick(dp__less(a, dp__set(0.625f)), near, far), x);
 }
 
-/* For a >= 0. near: erf(a), good for a < 1: a + a P(a^2), relative error 1.4e-9. tail: erfc(a),
- * good for a >= 1: exp(R(a)), R fitted to log erfc on [1, 6] with an error of 8e-9 in units of
- * erf; 0 from 6 on, where erfc < 2.2e-17. */
-DP__INLINE void dp__erf_parts(const dp__v8 *v, dp__v8 *near, dp__v8 *tail) {
-    dp__v8 a = *v, s = a * a;
-    dp__v8 p = s * 7.806903886e-05f - 7.997853099e-04f;
-    p = p * s + 5.187162198e-03f;
-    p = p * s - 2.685334720e-02f;
-    p = p * s + 1.128357872e-01f;
-    p = p * s - 3.761262596e-01f;
-    p = p * s + 1.283791661e-01f;
-    *near = a + a * p;
-    dp__v8 r = a * 1.047447995e-06f - 3.399779598e-05f;
-    r = r * a + 4.932348966e-04f;
-    r = r * a - 4.273646045e-03f;
-    r = r * a + 2.506210655e-02f;
-    r = r * a - 1.077615395e-01f;
-    r = r * a - 6.341852546e-01f;
-    r = r * a - 1.128921270e+00f;
-    r = r * a + 1.379660716e-05f;
-    *tail = dp__real(dp__bits(dp__exp8(r)) & ~dp__less(dp__set(6.0f), a));
-}
-
-/* erf(x). All floats: at most 2 ulp; odd, erf(-0) = -0. */
-DP__INLINE void dp__erf_lanes(dp__v8 *v) {
-    dp__v8 x = *v, a = dp__abs(x), near, tail;
-    dp__erf_parts(&a, &near, &tail);
-    *v = dp__with_sign(dp__pick(dp__less(a, dp__set(1.0f)), near, 1.0f - tail), x);
+/* bell = exp(-x^2 / 2), phi = Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution.
+ * Phi(-a) = exp(-a^2 / 2) P(a) / Q(a) for a >= 0, fitted on [0, 13.2] to errors of 1.5e-8 in
+ * x Phi(x), 2.2e-8 in Phi, 1.6e-6 relative; all coefficients are positive: nothing cancels.
+ * Below -13.18 Phi is 0. All floats: x < 0 within 4 + min(4 x^2, 26) + x^2 / 2 ulp (the rounded
+ * square is what grows), else 3 ulp. */
+static const float dp__phi_p[4] = {0.5f, 3.429760337e-01f, 1.085699648e-01f, 1.444635820e-02f};
+static const float dp__phi_q[5] = {1.0f, 1.483834624e+00f, 9.010957479e-01f, 2.717856467e-01f,
+                                   3.622187302e-02f};
+DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell) {
+    dp__v8 x = *v, a = dp__abs(x), e = (x * x) * -0.5f;
+    dp__m8 gone = dp__less(e, dp__set(-86.9f));
+    dp__v8 p = a * dp__phi_p[3] + dp__phi_p[2], q = a * dp__phi_q[4] + dp__phi_q[3];
+    for (int i = 1; i >= 0; i--) p = p * a + dp__phi_p[i];
+    for (int i = 2; i >= 0; i--) q = q * a + dp__phi_q[i];
+    dp__exp_lanes(&e, 1);
+    *bell = e;
+    dp__v8 low = dp__real(dp__bits((e * p) / q) & ~gone); /* infinity / infinity is NaN */
+    *phi = dp__pick(dp__less(x, dp__none), low, 1.0f - low);
 }
 
 #endif
 
-#define dp__tanh8(x) DP__VALUE(dp__tanh_lanes, x)
-#define dp__log8(x) DP__VALUE(dp__log_lanes, x)
+#define dp__exp_low(x) DP__VALUE(dp__exp_below, x)
+DP__INLINE void dp__exp_below(dp__v8 *v) {
+    dp__exp_lanes(v, 1);
+}
 
 /* One number at a time: lane 0 of the same body, so the same bits. */
 static dp_real dp__exp(dp_real x) {
     dp__v8 v = dp__set(x);
-    dp__exp_lanes(&v);
+    dp__exp_lanes(&v, 0);
     memcpy(&x, &v, sizeof x);
     return x;
 }
@@ -6017,32 +6061,29 @@ static dp_real dp__log(dp_real x) {
     return x;
 }
 
-/* Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution. In the lower tail it comes from
- * erfc, so that its relative error stays small. */
-DP__INLINE void dp__phi_lanes(dp__v8 *v) {
-    dp__v8 x = *v, half = dp__set((dp_real)0.5), near, tail;
-    dp__v8 a = dp__abs(x) * (dp_real)0.70710678118654752;
-    dp__erf_parts(&a, &near, &tail);
-    dp__v8 centre = half + half * dp__with_sign(near, x);
-    dp__v8 low = half * tail;
-    dp__v8 far = dp__pick(dp__less(x, dp__set(0)), low, (dp_real)1 - low);
-    *v = dp__pick(dp__less(a, dp__set(1)), centre, far);
+/* 1 / (1 + exp(-x)), through exp(-|x|), which cannot overflow. */
+DP__INLINE void dp__sigmoid_lanes(dp__v8 *v) {
+    dp__v8 x = *v, e = -dp__abs(x);
+    dp__exp_lanes(&e, 1);
+    *v = dp__pick(dp__less(x, dp__none), e, dp__set(1)) / ((dp_real)1 + e);
 }
-#define dp__phi8(x) DP__VALUE(dp__phi_lanes, x)
 
+/* tanh(u), u = sqrt(2 / pi) (x + 0.044715 x^3). */
 #define DP__SQRT_2_PI ((dp_real)0.79788456080286536) /* sqrt(2 / pi) */
+DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v) {
+    dp__v8 x = *v;
+    *v = DP__SQRT_2_PI * (x + (dp_real)0.044715 * (x * x * x));
+    dp__tanh_lanes(v);
+}
 
 /* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional). */
 DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
-    dp__v8 x = *v;
+    dp__v8 x = *v, t;
     switch (act) {
-    case DP__GELU: *v = x * dp__phi8(x); return;
-    case DP__GELU_TANH:
-        *v = DP__SQRT_2_PI * (x + (dp_real)0.044715 * (x * x * x));
-        *v = (dp_real)0.5 * x * ((dp_real)1 + dp__tanh8(*v));
-        return;
-    case DP__RELU: *v = dp__pick(dp__less(x, dp__none), dp__none, x); return;
-    case DP__SILU: *v = x / ((dp_real)1 + dp__exp8(-x)); return;
+    case DP__GELU: dp__phi_parts(&x, v, &t); *v = x * *v; return;
+    case DP__GELU_TANH: dp__gelu_tanh_lanes(v); *v = (dp_real)0.5 * x * ((dp_real)1 + *v); return;
+    case DP__RELU: *v = dp__real(dp__bits(x) & ~dp__less(x, dp__none)); return;
+    case DP__SILU: dp__sigmoid_lanes(v); *v = x * *v; return;
     default: dp__tanh_lanes(v); return;
     }
 }
@@ -6050,7 +6091,7 @@ DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
 /* dy/dx at x, for
  *   y = x Phi(x):       Phi(x) + x exp(-x^2/2) / sqrt(2 pi)
  *   y = x (1 + t) / 2:  (1 + t)/2 + x/2 (1 - t^2) u', t = tanh u,
- *                       u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+ *                       u' = sqrt(2/pi) (1 + 0.134145 x^2)
  *   y = max(x, 0):      1 for x > 0, else 0
  *   y = x s:            s (1 + x (1 - s)), s = 1 / (1 + exp(-x))
  *   y = tanh x:         1 - y^2 */
@@ -6058,33 +6099,52 @@ DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
     dp__v8 x = *v, one = dp__set(1), t, u;
     switch (act) {
     case DP__GELU:
-        t = dp__exp8((dp_real)-0.5 * (x * x)) * (dp_real)0.39894228040143268; /* 1 / sqrt(2 pi) */
-        *v = dp__phi8(x) + x * t;
+        dp__phi_parts(&x, &u, &t);
+        *v = u + x * (t * (dp_real)0.39894228040143268); /* 1 / sqrt(2 pi) */
         return;
     case DP__GELU_TANH:
-        t = dp__tanh8(DP__SQRT_2_PI * (x + (dp_real)0.044715 * (x * x * x)));
+        t = x;
+        dp__gelu_tanh_lanes(&t);
         u = DP__SQRT_2_PI * (one + (dp_real)0.134145 * (x * x));
         *v = (dp_real)0.5 * (one + t) + (dp_real)0.5 * x * ((one - t * t) * u);
         return;
     case DP__RELU: *v = dp__real(dp__bits(one) & dp__less(dp__none, x)); return;
     case DP__SILU:
-        t = one / (one + dp__exp8(-x));
+        t = x;
+        dp__sigmoid_lanes(&t);
         *v = t * (one + x * (one - t));
         return;
     default:
-        t = dp__tanh8(x);
-        *v = one - t * t;
+        dp__tanh_lanes(v);
+        *v = one - *v * *v;
         return;
     }
+}
+
+/* 2 * width numbers folded in halves. */
+DP__INLINE dp_real dp__fold_sum(dp_real *lane, size_t width) {
+    for (; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++) lane[j] += lane[j + width];
+    return lane[0];
+}
+
+DP__INLINE dp_real dp__fold_max(dp_real *lane, size_t width) {
+    for (; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++)
+            lane[j] = lane[j] < lane[j + width] ? lane[j + width] : lane[j];
+    return lane[0];
 }
 
 /* The 16 sums of a row, element i in sum i mod 16, folded 8-4-2-1. */
 DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
     dp_real lane[16];
-    memcpy(lane, sum, sizeof lane);
-    for (size_t width = 8; width > 0; width /= 2)
-        for (size_t j = 0; j < width; j++) lane[j] += lane[j + width];
-    return lane[0];
+    if (DP__W != 8) {
+        memcpy(lane, sum, sizeof lane);
+        return dp__fold_sum(lane, 8);
+    }
+    dp__v8 first = sum[0] + sum[16 / DP__W - 1];
+    memcpy(lane, &first, sizeof first);
+    return dp__fold_sum(lane, 4);
 }
 
 /* ============================================================================================
@@ -6176,7 +6236,7 @@ static void dp__fp_leave(uint32_t old) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 660 lines
+ * [E4] Scalar kernels                                                         budget 710 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -6362,6 +6422,7 @@ typedef enum dp__vec_op {
     DP__VEC_SCATTER
 } dp__vec_op;
 
+#define DP__VEC_GELU ((int)DP__VEC_ACT + (int)DP__GELU)
 #define DP__COLUMNS 32u   /* columns of one group: two cache lines, so threads share none */
 #define DP__FLAT 4096u    /* elements of one block of a flat array */
 
@@ -6403,25 +6464,79 @@ DP__INLINE void dp__philox(const uint32_t key[2], uint32_t c[4]) {
     }
 }
 
+/* Four blocks at once, in lanes of 64 bits: c[i] holds word i of blocks 0 to 3. */
+#ifdef DP__VECTORS
+typedef uint64_t dp__quad __attribute__((vector_size(32)));
+#define DP__QUAD 4u
+#else
+typedef uint64_t dp__quad;
+#define DP__QUAD 1u
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define DP__BIG_ENDIAN 1
+#else
+#define DP__BIG_ENDIAN 0
+#endif
+
+DP__INLINE void dp__philox_lanes(const uint32_t key[2], dp__quad c[4]) {
+    uint64_t k0 = key[0], k1 = key[1], low = 0xFFFFFFFFu;
+    for (int round = 0; round < 10; round++) {
+        dp__quad a = 0xD2511F53u * c[0], b = 0xCD9E8D57u * c[2];
+        c[0] = (b >> 32) ^ c[1] ^ k0;
+        c[1] = b & low;
+        c[2] = (a >> 32) ^ c[3] ^ k1;
+        c[3] = a & low;
+        k0 = (k0 + 0x9E3779B9u) & low;
+        k1 = (k1 + 0xBB67AE85u) & low;
+    }
+}
+
+/* The 32 decisions of blocks first to first + 3: word w of block b decides elements
+ * 16 (w / 2) + 2 b + w % 2 by its lower half and the same + 8 by its upper half. */
+DP__INLINE void dp__dropout_draw(const dp__vec *v, uint64_t first, uint32_t doc,
+                                 uint32_t decision[32]) {
+    uint64_t half = 0x0000FFFF0000FFFFu, word[4][DP__QUAD];
+    for (uint64_t b = 0; b < 4; b += DP__QUAD) {
+        dp__quad c[4];
+        for (uint64_t j = 0; j < DP__QUAD; j++) {
+            word[0][j] = (first + b + j) & 0xFFFFFFFFu;
+            word[1][j] = doc;
+            word[2][j] = v->step;
+            word[3][j] = v->site | (first >> 32 << 12);
+        }
+        memcpy(c, word, sizeof c);
+        dp__philox_lanes(v->key, c);
+        for (uint64_t w = 0; w < 4; w += 2) {
+            dp__quad pair = DP__BIG_ENDIAN ? c[w + 1] | c[w] << 32 : c[w] | c[w + 1] << 32;
+            dp__quad low = pair & half, high = (pair >> 16) & half;
+            memcpy(decision + 8 * w + 2 * b, &low, sizeof low);
+            memcpy(decision + 8 * w + 2 * b + 8, &high, sizeof high);
+        }
+    }
+}
+
 /* y = x / (1 - p) where the decision of the element is at least p, else 0 (inverted dropout).
  * A decision is a function of seed, step, site, document and the element's place in it: row
- * "at" of the document, column j. 8 decisions of 16 bits are one Philox block, so
- * the counter is (block, document, step, site | high bits of block << 12). */
+ * "at" of the document, column j. A group of 32 columns takes four Philox blocks of eight
+ * 16-bit decisions; the counter is (block, document, step, site | high bits of block << 12). */
 DP__INLINE void dp__vec_dropout(const dp__vec *v, size_t begin, size_t end) {
-    uint64_t blocks = (v->n + 7) / 8;
     for (size_t r = begin; r < end; r++) {
-        uint64_t block = (v->at ? (uint64_t)v->at[r] : (uint64_t)r) * blocks;
+        uint64_t block = (uint64_t)v->at[r] * ((v->n + 31) / 32 * 4);
         const dp_real *x = v->x + r * v->ldx, *z = v->z ? v->z + r * v->ldz : NULL;
         dp_real *y = v->y + r * v->ldy;
-        for (size_t i = 0; i < v->n; i += 8, block++) {
-            uint32_t c[4] = {(uint32_t)block, v->doc ? v->doc[r] : 0, v->step,
-                             v->site | ((uint32_t)(block >> 32) << 12)};
-            dp__philox(v->key, c);
-            size_t k = v->n - i < 8 ? v->n - i : 8;
-            for (size_t j = 0; j < k; j++) {
-                uint32_t decision = (c[j / 2] >> (16 * (j % 2))) & 0xFFFFu;
-                dp_real  kept = decision >= v->threshold ? v->p[0] * x[i + j] : (dp_real)0;
-                y[i + j] = z ? z[i + j] + kept : kept;
+        for (size_t g = 0; g < v->n; g += 32, block += 4) {
+            uint32_t decision[32];
+            dp__dropout_draw(v, block, v->doc[r], decision);
+            for (size_t i = g, d = 0; i < v->n && d < 32; i += DP__W, d += DP__W) {
+                size_t k = v->n - i;
+                dp__ilane drawn[DP__W];
+                for (size_t j = 0; j < DP__W; j++) drawn[j] = (dp__ilane)decision[d + j];
+                dp__n8 lanes;
+                memcpy(&lanes, drawn, sizeof lanes);
+                dp__m8 drop = dp__int_less(lanes, (dp__ilane)v->threshold);
+                dp__v8 kept = dp__real(dp__bits(dp__get(x + i, k, 0) * v->p[0]) & ~drop);
+                if (z != NULL) kept = dp__get(z + i, k, 0) + kept;
+                dp__put(y + i, kept, k);
             }
         }
     }
@@ -6443,7 +6558,9 @@ DP__INLINE void dp__vec_adam(const dp__vec *v, dp_real *w, const dp_real *grad, 
     s = s * v->p[4] + (v->p[5] * g) * g;
     m = dp__real(dp__bits(m) & ~dp__less(dp__abs(m), least));
     s = dp__real(dp__bits(s) & ~dp__less(s, least));
-    x = x - (v->p[6] * m) / (dp__root8(s) / v->p[7] + v->b[0]);
+    dp__v8 root = s;
+    dp__root_lanes(&root);
+    x = x - (v->p[6] * m) / (root / v->p[7] + v->b[0]);
     dp__put(w, x, k);
     dp__put(mean, m, k);
     dp__put(square, s, k);
@@ -6474,36 +6591,40 @@ DP__INLINE size_t dp__vec_length(const dp__vec *v, size_t r) {
 
 DP__INLINE void dp__vec_map(int op, const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
-        size_t n = dp__vec_length(v, r), i = 0;
-        for (; i + DP__W <= n; i += DP__W) dp__map_step(op, v, r, i, DP__W);
-        if (i < n) dp__map_step(op, v, r, i, n - i);
+        size_t n = dp__vec_length(v, r);
+        for (size_t i = 0; i < n; i += DP__W) dp__map_step(op, v, r, i, n - i);
     }
 }
 
-/* Row sums: term(i, k) of each vector goes to sum number i mod 16. A macro, because the term
- * is an expression of i and k; lanes from k on must be +0 (neutral: no sum is ever -0). */
-#define DP__ROW_SUM(result, n, i, k, term)                                                       \
+/* Row sums: the vector at element i goes to sum i / DP__W mod 16 / DP__W. The statements set
+ * term; its lanes from k on must be +0 (neutral: no sum is ever -0). Sums have constant indices
+ * so that they stay in registers; the loops in the middle run only where DP__W is 1. */
+#define DP__SUM_STEP(at, lanes, i, k, term, ...)                                                 \
+    {                                                                                            \
+        const size_t k = (lanes);                                                                \
+        (void)k;                                                                                 \
+        __VA_ARGS__                                                                              \
+        sum_[at] += term;                                                                        \
+        i += DP__W;                                                                              \
+    }
+#define DP__SUM_LAST (16 / DP__W - 1)
+#define DP__ROW_SUM(result, n, i, k, term, ...)                                                  \
     do {                                                                                         \
-        dp__v8 sum_[16 / DP__W];                                                                 \
-        size_t i = 0, whole_ = (n) - (n) % 16;                                                   \
-        memset(sum_, 0, sizeof sum_);                                                            \
-        while (i < whole_)                                                                       \
-            for (size_t a_ = 0; a_ < 16 / DP__W; a_++, i += DP__W) {                             \
-                const size_t k = DP__W;                                                          \
-                (void)k;                                                                         \
-                sum_[a_] += (term);                                                              \
-            }                                                                                    \
-        for (size_t a_ = 0; i < (n); a_++, i += DP__W) {                                         \
-            const size_t k = (n) - i < DP__W ? (n) - i : DP__W;                                  \
-            sum_[a_] += (term);                                                                  \
+        dp__v8 sum_[16 / DP__W], term;                                                           \
+        size_t i = 0, a_, whole_ = (n) - (n) % 16;                                               \
+        for (a_ = 0; a_ <= DP__SUM_LAST; a_++) sum_[a_] = dp__none;                              \
+        while (i < whole_) {                                                                     \
+            DP__SUM_STEP(0, DP__W, i, k, term, __VA_ARGS__)                                      \
+            for (a_ = 1; a_ < DP__SUM_LAST; a_++)                                                \
+                DP__SUM_STEP(a_, DP__W, i, k, term, __VA_ARGS__)                                 \
+            DP__SUM_STEP(DP__SUM_LAST, DP__W, i, k, term, __VA_ARGS__)                           \
         }                                                                                        \
+        if (i < (n)) DP__SUM_STEP(0, (n) - i < DP__W ? (n) - i : DP__W, i, k, term, __VA_ARGS__) \
+        for (a_ = 1; i < (n) && a_ < DP__SUM_LAST; a_++)                                         \
+            DP__SUM_STEP(a_, DP__W, i, k, term, __VA_ARGS__)                                     \
+        if (i < (n)) DP__SUM_STEP(DP__SUM_LAST, (n) - i, i, k, term, __VA_ARGS__)                \
         (result) = dp__fold16(sum_);                                                             \
     } while (0)
-
-/* Rounding a double root to float is exact: double has more than twice its bits plus two. */
-DP__INLINE dp_real dp__root1(dp_real x) {
-    return (dp_real)sqrt((double)x);
-}
 
 /* LayerNorm of rows x [rows, n]: mean = sum x / n, var = sum (x - mean)^2 / n,
  * rstd = 1 / sqrt(var + eps), y = ((x - mean) * rstd) * gamma + beta.
@@ -6513,16 +6634,13 @@ DP__INLINE void dp__vec_layernorm(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         dp_real *y = v->y + r * v->ldy;
-        DP__ROW_SUM(sum, v->n, i, k, dp__get(x + i, k, 0));
+        DP__ROW_SUM(sum, v->n, i, k, t, t = dp__get(x + i, k, 0););
         dp_real mean = sum / n;
-        DP__ROW_SUM(sum, v->n, i, k, (dp__get(x + i, k, mean) - mean) *
-                                         (dp__get(x + i, k, mean) - mean));
+        DP__ROW_SUM(sum, v->n, i, k, t, t = dp__get(x + i, k, mean) - mean; t *= t;);
         dp_real rstd = (dp_real)1 / dp__root1(sum / n + v->p[0]);
-        for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i < DP__W ? v->n - i : DP__W;
+        DP__EACH(v->n, i, k,
             dp__v8 h = (dp__get(x + i, k, 0) - mean) * rstd;
-            dp__put(y + i, h * dp__get(v->w + i, k, 0) + dp__get(v->b + i, k, 0), k);
-        }
+            dp__put(y + i, h * dp__get(v->w + i, k, 0) + dp__get(v->b + i, k, 0), k););
         if (v->s) v->s[r] = mean;
         if (v->t) v->t[r] = rstd;
     }
@@ -6536,66 +6654,71 @@ DP__INLINE void dp__vec_layernorm_grad(const dp__vec *v, size_t begin, size_t en
     for (size_t r = begin; r < end; r++) {
         const dp_real *dy = v->x + r * v->ldx, *x = v->z + r * v->ldz, *w = v->w;
         dp_real *dx = v->y + r * v->ldy, mean = v->s[r], rstd = v->t[r];
-        DP__ROW_SUM(sum_g, v->n, i, k, dp__get(dy + i, k, 0) * dp__get(w + i, k, 0));
-        DP__ROW_SUM(sum_gh, v->n, i, k, (dp__get(dy + i, k, 0) * dp__get(w + i, k, 0)) *
-                                        ((dp__get(x + i, k, 0) - mean) * rstd));
+        DP__ROW_SUM(sum_g, v->n, i, k, t, t = dp__get(dy + i, k, 0) * dp__get(w + i, k, 0););
+        DP__ROW_SUM(sum_gh, v->n, i, k, t,
+            t = dp__get(dy + i, k, 0) * dp__get(w + i, k, 0);
+            t *= (dp__get(x + i, k, 0) - mean) * rstd;);
         sum_g /= n;
         sum_gh /= n;
-        for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i < DP__W ? v->n - i : DP__W;
+        DP__EACH(v->n, i, k,
             dp__v8 h = (dp__get(x + i, k, 0) - mean) * rstd;
             dp__v8 g = dp__get(dy + i, k, 0) * dp__get(w + i, k, 0);
-            dp__put(dx + i, ((g - sum_g) - h * sum_gh) * rstd, k);
-        }
+            dp__put(dx + i, ((g - sum_g) - h * sum_gh) * rstd, k););
     }
 }
 
-/* The largest element of a row (NaN is passed over). */
-DP__INLINE dp_real dp__row_max(const dp_real *x, size_t n) {
-    dp__v8 top = dp__set(-INFINITY);
-    for (size_t i = 0; i < n; i += DP__W) {
-        dp__v8 a = dp__get(x + i, n - i, -(dp_real)INFINITY);
+/* Lanes from k on become fill. */
+DP__INLINE void dp__fill_lanes(dp__v8 *v, size_t k, dp_real fill) {
+    if (k < DP__W) *v = dp__pick(dp__int_less(dp__lane_index, (dp__ilane)k), *v, dp__set(fill));
+}
+
+/* The largest element of a row (NaN is passed over). padded: see dp__vec_softmax. */
+DP__INLINE dp_real dp__row_max(const dp_real *x, size_t n, int padded) {
+    dp_real none = -(dp_real)INFINITY, lane[DP__W];
+    dp__v8 top = dp__set(none);
+    for (size_t i = 0; i < n; i += 2 * DP__W) {
+        size_t k = n - i, more = k > DP__W ? k - DP__W : 0;
+        dp__v8 a = dp__get(x + i, padded ? DP__W : k, none);
+        dp__v8 b = dp__get(x + i + DP__W, padded ? DP__W : more, none);
+        dp__fill_lanes(&a, k, none);
+        dp__fill_lanes(&b, more, none);
+        a = dp__pick(dp__less(a, b), b, a);
         top = dp__pick(dp__less(top, a), a, top);
     }
-    dp_real lane[DP__W], max;
     memcpy(lane, &top, sizeof lane);
-    max = lane[0];
-    for (size_t j = 1; j < DP__W; j++) max = max < lane[j] ? lane[j] : max;
-    return max;
+    return dp__fold_max(lane, DP__W / 2);
 }
 
-/* y = exp(p0 * (x - max)) of a row; returns the sum. y may be x. */
-DP__INLINE dp_real dp__row_exp(dp_real *y, const dp_real *x, size_t n, dp_real scale,
-                               dp_real max) {
-    dp_real sum;
-    for (size_t i = 0; i < n; i += DP__W)
-        dp__put(y + i, dp__exp8((dp__get(x + i, n - i, max) - max) * scale), n - i);
-    DP__ROW_SUM(sum, n, i, k, dp__get(y + i, k, 0));
-    return sum;
-}
-
-/* softmax: y = e * (1 / sum e), e = exp(p0 * (x - max x)), p0 > 0. y may be x. */
+/* softmax: y = e * (1 / sum e), e = exp(p0 * (x - max x)), p0 > 0. y may be x. Rows are padded:
+ * they may be read and written up to the next multiple of 16, whatever stands there. */
 DP__INLINE void dp__vec_softmax(const dp__vec *v, size_t begin, size_t end) {
+    size_t all = (v->n + 15) & ~(size_t)15;
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
-        dp_real *y = v->y + r * v->ldy;
-        dp_real share = (dp_real)1 / dp__row_exp(y, x, v->n, v->p[0], dp__row_max(x, v->n));
-        for (size_t i = 0; i < v->n; i += DP__W)
-            dp__put(y + i, dp__get(y + i, v->n - i, 0) * share, v->n - i);
+        dp_real *y = v->y + r * v->ldy, sum, max = dp__row_max(x, v->n, 1);
+        DP__ROW_SUM(sum, all, i, k, t,
+            t = dp__exp_low((dp__get(x + i, k, 0) - max) * v->p[0]);
+            dp__fill_lanes(&t, v->n > i ? v->n - i : 0, 0);
+            dp__put(y + i, t, k););
+        dp_real share = (dp_real)1 / sum;
+        for (size_t i = 0; i < all; i += DP__W)
+            dp__put(y + i, dp__get(y + i, DP__W, 0) * share, DP__W);
     }
 }
 
-/* Differentiates y = softmax(p0 * x): dx = p0 * (y * (dy - sum(dy * y))).
+/* Differentiates y = softmax(p0 * x): dx = p0 * (y * (dy - sum(dy * y))). Rows are padded.
  * x dy, z the forward y; y dx (may be dy). */
 DP__INLINE void dp__vec_softmax_grad(const dp__vec *v, size_t begin, size_t end) {
+    size_t all = (v->n + 15) & ~(size_t)15;
     for (size_t r = begin; r < end; r++) {
         const dp_real *dy = v->x + r * v->ldx, *y = v->z + r * v->ldz;
         dp_real *dx = v->y + r * v->ldy, dot;
-        DP__ROW_SUM(dot, v->n, i, k, dp__get(dy + i, k, 0) * dp__get(y + i, k, 0));
-        for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i;
-            dp__v8 d = dp__get(y + i, k, 0) * (dp__get(dy + i, k, 0) - dot);
-            dp__put(dx + i, d * v->p[0], k);
+        DP__ROW_SUM(dot, all, i, k, t,
+            t = dp__get(dy + i, k, 0) * dp__get(y + i, k, 0);
+            dp__fill_lanes(&t, v->n > i ? v->n - i : 0, 0););
+        for (size_t i = 0; i < all; i += DP__W) {
+            dp__v8 d = dp__get(y + i, DP__W, 0) * (dp__get(dy + i, DP__W, 0) - dot);
+            dp__put(dx + i, d * v->p[0], DP__W);
         }
     }
 }
@@ -6606,8 +6729,10 @@ DP__INLINE void dp__vec_cross_entropy(const dp__vec *v, size_t begin, size_t end
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         size_t label = (size_t)v->ids[r];
-        dp_real *y = v->y + r * v->ldy, max = dp__row_max(x, v->n), chosen = x[label];
-        dp_real sum = dp__row_exp(y, x, v->n, 1, max);
+        dp_real *y = v->y + r * v->ldy, max = dp__row_max(x, v->n, 0), chosen = x[label], sum;
+        for (size_t i = 0; i < v->n; i += DP__W)
+            dp__put(y + i, dp__exp_low(dp__get(x + i, v->n - i, 0) - max), v->n - i);
+        DP__ROW_SUM(sum, v->n, i, k, t, t = dp__get(y + i, k, 0););
         v->s[r] = dp__log(sum) + (max - chosen);
         for (size_t i = 0; i < v->n; i++) {
             dp_real p = y[i] * ((dp_real)1 / sum);
@@ -6625,18 +6750,17 @@ DP__INLINE void dp__vec_bce(const dp__vec *v, size_t begin, size_t end) {
         const dp_real *x = v->x + r * v->ldx, *z = v->z + r * v->ldz;
         dp_real *y = v->y + r * v->ldy, sum;
         for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i;
-            dp__v8 a = dp__get(x + i, k, 0), b = dp__get(z + i, k, 0);
-            dp__v8 l = (dp__pick(dp__less(a, dp__none), dp__none, a) - a * b) +
-                       dp__log8(one + dp__exp8(-dp__abs(a)));
-            dp__put(y + i, l, k);
+            dp__v8 a = dp__get(x + i, v->n - i, 0), t = one + dp__exp_low(-dp__abs(a));
+            dp__log_lanes(&t);
+            a = dp__real(dp__bits(a) & ~dp__less(a, dp__none)) - a * dp__get(z + i, v->n - i, 0);
+            dp__put(y + i, a + t, v->n - i);
         }
-        DP__ROW_SUM(sum, v->n, i, k, dp__get(y + i, k, 0));
+        DP__ROW_SUM(sum, v->n, i, k, t, t = dp__get(y + i, k, 0););
         v->s[r] = sum;
         for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i;
-            dp__v8 p = one / (one + dp__exp8(-dp__get(x + i, k, 0)));
-            dp__put(y + i, (p - dp__get(z + i, k, 0)) * v->p[0], k);
+            dp__v8 p = dp__get(x + i, v->n - i, 0);
+            dp__sigmoid_lanes(&p);
+            dp__put(y + i, (p - dp__get(z + i, v->n - i, 0)) * v->p[0], v->n - i);
         }
     }
 }
@@ -6646,12 +6770,11 @@ DP__INLINE void dp__vec_squares(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx, *z = v->z + r * v->ldz;
         dp_real *y = v->y + r * v->ldy, sum;
-        for (size_t i = 0; i < v->n; i += DP__W)
-            dp__put(y + i, dp__get(x + i, v->n - i, 0) - dp__get(z + i, v->n - i, 0), v->n - i);
-        DP__ROW_SUM(sum, v->n, i, k, dp__get(y + i, k, 0) * dp__get(y + i, k, 0));
+        DP__ROW_SUM(sum, v->n, i, k, t,
+            t = dp__get(x + i, k, 0) - dp__get(z + i, k, 0);
+            dp__put(y + i, t * ((dp_real)2 * v->p[0]), k);
+            t *= t;);
         v->s[r] = sum;
-        for (size_t i = 0; i < v->n; i += DP__W)
-            dp__put(y + i, dp__get(y + i, v->n - i, 0) * ((dp_real)2 * v->p[0]), v->n - i);
     }
 }
 
@@ -6660,7 +6783,7 @@ DP__INLINE void dp__vec_norm(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->n;
         dp_real sum;
-        DP__ROW_SUM(sum, dp__vec_length(v, r), i, k, dp__get(x + i, k, 0) * dp__get(x + i, k, 0));
+        DP__ROW_SUM(sum, dp__vec_length(v, r), i, k, t, t = dp__get(x + i, k, 0); t *= t;);
         v->sums[r] = (double)sum;
     }
 }
@@ -6669,7 +6792,7 @@ DP__INLINE void dp__vec_finite(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->n;
         dp_real sum; /* of (x - x): 0, or NaN if one is not finite */
-        DP__ROW_SUM(sum, dp__vec_length(v, r), i, k, dp__get(x + i, k, 0) - dp__get(x + i, k, 0));
+        DP__ROW_SUM(sum, dp__vec_length(v, r), i, k, t, t = dp__get(x + i, k, 0); t -= t;);
         if (sum == 0) continue;
 #if defined(__GNUC__)
         __atomic_store_n(v->flag, 1, __ATOMIC_RELAXED); /* threads may meet here */
@@ -6686,12 +6809,26 @@ DP__INLINE void dp__vec_gather(const dp__vec *v, size_t begin, size_t end) {
         const dp_real *word = v->x + (size_t)v->ids[r] * v->n;
         const dp_real *type = v->w + (size_t)v->types[r] * v->n;
         const dp_real *place = v->z + (size_t)v->at[r] * v->n;
-        for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i;
+        dp_real *y = v->y + r * v->ldy;
+        DP__EACH(v->n, i, k,
             dp__v8 sum = dp__get(word + i, k, 0) + dp__get(type + i, k, 0);
-            dp__put(v->y + r * v->ldy + i, sum + dp__get(place + i, k, 0), k);
-        }
+            dp__put(y + i, sum + dp__get(place + i, k, 0), k););
     }
+}
+
+/* The lowest byte of every lane. Trap: gcc 12 converts vectors of unlike width lane by lane. */
+DP__INLINE void dp__lane_bytes(uint8_t *to, const dp__m8 *lanes) {
+#ifdef DP__X86
+    dp__v8 v = dp__real(*lanes & 255u);
+    dp__v4 a, b;
+    dp__halves(v, a, b);
+    __m128i words = _mm_packs_epi32((__m128i)a, (__m128i)b);
+    _mm_storel_epi64((__m128i *)(void *)to, _mm_packus_epi16(words, words));
+#else
+    dp__lane lane[DP__W];
+    memcpy(lane, lanes, sizeof lane);
+    for (size_t j = 0; j < DP__W; j++) to[j] = (uint8_t)lane[j];
+#endif
 }
 
 /* Rows of x to integers: scale s[r] = max |x| / 127 (a zero row: 1; at least FLT_MIN, so that
@@ -6700,32 +6837,29 @@ DP__INLINE void dp__vec_gather(const dp__vec *v, size_t begin, size_t end) {
  * scale NaN, and with it all that is computed from the row.
  * |x - s q| <= (1 + 2u) s / 2 because x / s is a correctly rounded division. */
 DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
-    int32_t code = (int32_t)v->p[0];
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
-        uint8_t *q = v->q + r * v->ldq;
-        dp__n8 top;
+        uint8_t *q = v->q + r * v->ldq, byte[DP__W];
+        dp__n8 top = (dp__n8)dp__bits(dp__none);
         dp__ilane lane[DP__W];
         dp_real max;
-        memset(&top, 0, sizeof top);
         for (size_t i = 0; i < v->n; i += DP__W) { /* bits of |x| grow as |x| does, NaN last */
-            dp__m8 a = dp__bits(dp__abs(dp__get(x + i, v->n - i, 0)));
-            dp__m8 less = dp__int_less(top, (dp__n8)a);
-            top = (dp__n8)((a & less) | ((dp__m8)top & ~less));
+            dp__n8 a = (dp__n8)dp__bits(dp__abs(dp__get(x + i, v->n - i, 0)));
+            dp__m8 less = dp__int_less(top, a);
+            top = (dp__n8)(((dp__m8)a & less) | ((dp__m8)top & ~less));
         }
         memcpy(lane, &top, sizeof lane);
-        for (size_t j = 1; j < DP__W; j++) lane[0] = lane[0] < lane[j] ? lane[j] : lane[0];
+        for (size_t k = 1; k < DP__W; k++) lane[0] = lane[0] < lane[k] ? lane[k] : lane[0];
         memcpy(&max, lane, sizeof max);
         dp_real scale = max == 0 ? (dp_real)1 : max / (dp_real)127;
         if (scale < (dp_real)FLT_MIN) scale = (dp_real)FLT_MIN;
-        for (size_t i = 0; i < v->n; i += DP__W) {
-            size_t k = v->n - i < DP__W ? v->n - i : DP__W;
-            dp__v8 moved = dp__get(x + i, k, 0) / scale + DP__ONE_HALF_ULP;
-            memcpy(lane, &moved, sizeof lane);
-            for (size_t j = 0; j < k; j++) q[i + j] = (uint8_t)(lane[j] + code);
-        }
-        for (size_t i = v->n; i < v->ldz; i++) q[i] = (uint8_t)code;
         v->s[r] = scale;
+        DP__EACH(v->n, i, k, /* the last byte of the sum is that of the rounded integer */
+            dp__v8 moved = dp__get(x + i, k, 0) / scale + (DP__ONE_HALF_ULP + v->p[0]);
+            dp__m8 lanes = dp__bits(moved);
+            dp__lane_bytes(k < DP__W ? byte : q + i, &lanes);
+            if (k < DP__W) memcpy(q + i, byte, k););
+        if (v->ldz > v->n) memset(q + v->n, (int)v->p[0], v->ldz - v->n);
     }
 }
 
@@ -6978,7 +7112,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 230 lines
+ * [E6] AVX-512                                                                budget 240 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -7146,9 +7280,82 @@ static void dp__gemm_u8s8_vnni(const dp__strip8 *s) {
     else dp__gemm_u8s8_rows_vnni(s, 1);
 }
 
+/* Two operations take 16 lanes here, in the order of [E2] and [E4]: GELU and softmax, together
+ * a tenth of a forward pass. The same on 8 lanes takes twice the time. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__exp_low_avx512(__m512 x) {
+    __m512  half = _mm512_set1_ps(DP__ONE_HALF_ULP);
+    __m512  moved = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), half);
+    __m512i power = _mm512_add_epi32(_mm512_castps_si512(moved), _mm512_set1_epi32(127));
+    __m512  n = _mm512_sub_ps(moved, half), p = _mm512_set1_ps(dp__exp_p[4]);
+    __m512  r = _mm512_sub_ps(x, _mm512_mul_ps(n, _mm512_set1_ps(0.693359375f)));
+    r = _mm512_add_ps(r, _mm512_mul_ps(n, _mm512_set1_ps(2.12194440e-4f)));
+    for (int i = 3; i >= 0; i--)
+        p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(dp__exp_p[i]));
+    p = _mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r);
+    p = _mm512_add_ps(p, _mm512_set1_ps(1.0f));
+    __mmask16 keep = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-86.9f), _CMP_NLT_UQ);
+    return _mm512_maskz_mul_ps(keep, p, _mm512_castsi512_ps(_mm512_slli_epi32(power, 23)));
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__gelu_lanes_avx512(__m512 x) {
+    __m512 a = _mm512_abs_ps(x), one = _mm512_set1_ps(1.0f);
+    __m512 e = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f));
+    __m512 p = _mm512_set1_ps(dp__phi_p[3]), q = _mm512_set1_ps(dp__phi_q[4]);
+    for (int j = 2; j >= 0; j--)
+        p = _mm512_add_ps(_mm512_mul_ps(p, a), _mm512_set1_ps(dp__phi_p[j]));
+    for (int j = 3; j >= 0; j--)
+        q = _mm512_add_ps(_mm512_mul_ps(q, a), _mm512_set1_ps(dp__phi_q[j]));
+    __mmask16 keep = _mm512_cmp_ps_mask(e, _mm512_set1_ps(-86.9f), _CMP_NLT_UQ);
+    __m512    low = _mm512_maskz_div_ps(keep, _mm512_mul_ps(dp__exp_low_avx512(e), p), q);
+    __mmask16 upper = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ);
+    return _mm512_mul_ps(x, _mm512_mask_sub_ps(low, upper, one, low));
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gelu_avx512(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const float *x = v->x + r * v->ldx;
+        float       *y = v->y + r * v->ldy;
+        size_t       i = 0;
+        for (; i + 16 <= v->n; i += 16)
+            _mm512_storeu_ps(y + i, dp__gelu_lanes_avx512(_mm512_loadu_ps(x + i)));
+        for (; i < v->n; i += DP__W) dp__map_step(DP__VEC_GELU, v, r, i, v->n - i);
+    }
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__softmax_avx512(const dp__vec *v, size_t begin, size_t end) {
+    size_t    last = v->n > 0 ? (v->n - 1) / 16 * 16 : 0;
+    __mmask16 rest = (__mmask16)(0xFFFFu >> (last + 16 - v->n));
+    for (size_t r = begin; r < end; r++) {
+        const float *x = v->x + r * v->ldx;
+        float       *y = v->y + r * v->ldy, lane[16];
+        __m512       top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+        for (size_t i = 0; i < last; i += 16) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
+        top = _mm512_mask_max_ps(top, rest, _mm512_loadu_ps(x + last), top);
+        _mm512_storeu_ps(lane, top);
+        top = _mm512_set1_ps(dp__fold_max(lane, 8));
+        for (size_t i = 0; i <= last; i += 16) {
+            __m512 t = _mm512_sub_ps(_mm512_loadu_ps(x + i), top);
+            t = dp__exp_low_avx512(_mm512_mul_ps(t, _mm512_set1_ps(v->p[0])));
+            if (i == last) t = _mm512_maskz_mov_ps(rest, t);
+            _mm512_storeu_ps(y + i, t);
+            sum = _mm512_add_ps(sum, t);
+        }
+        _mm512_storeu_ps(lane, sum);
+        __m512 share = _mm512_set1_ps(1.0f / dp__fold_sum(lane, 8));
+        for (size_t i = 0; i <= last; i += 16)
+            _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_loadu_ps(y + i), share));
+    }
+}
+
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
-    dp__vec_body(v, begin, end);
+    if (v->op == DP__VEC_GELU) dp__gelu_avx512(v, begin, end);
+    else if (v->op == DP__VEC_SOFTMAX) dp__softmax_avx512(v, begin, end);
+    else dp__vec_body(v, begin, end);
 }
 #endif
 

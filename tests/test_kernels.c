@@ -53,34 +53,27 @@ typedef struct kernels_function {
     double (*want)(double);
     double ulp;            /* bound asserted */
     float  flush;          /* results may be 0 where |want| is at most this */
+    double (*unit)(double);/* what the error at x is divided by, or NULL */
 } kernels_function;
 
-static void kernels_exp(float *x) {
-    dp__v8 v;
-    memcpy(&v, x, sizeof v);
-    dp__exp_lanes(&v);
-    memcpy(x, &v, sizeof v);
-}
+/* One function of lanes on eight floats. */
+#define KERNELS_FUNCTION(name, call)                                                             \
+    static void kernels_##name(float *x) {                                                       \
+        dp__v8 v, other;                                                                         \
+        memcpy(&v, x, sizeof v);                                                                 \
+        other = v;                                                                               \
+        call;                                                                                    \
+        (void)other;                                                                             \
+        memcpy(x, &v, sizeof v);                                                                 \
+    }
+KERNELS_FUNCTION(exp, dp__exp_lanes(&v, 0))
+KERNELS_FUNCTION(exp_low, dp__exp_lanes(&v, 1))
+KERNELS_FUNCTION(log, dp__log_lanes(&v))
+KERNELS_FUNCTION(tanh, dp__tanh_lanes(&v))
+KERNELS_FUNCTION(phi, dp__v8 x8 = v; dp__phi_parts(&x8, &v, &other))
 
-static void kernels_log(float *x) {
-    dp__v8 v;
-    memcpy(&v, x, sizeof v);
-    dp__log_lanes(&v);
-    memcpy(x, &v, sizeof v);
-}
-
-static void kernels_tanh(float *x) {
-    dp__v8 v;
-    memcpy(&v, x, sizeof v);
-    dp__tanh_lanes(&v);
-    memcpy(x, &v, sizeof v);
-}
-
-static void kernels_erf(float *x) {
-    dp__v8 v;
-    memcpy(&v, x, sizeof v);
-    dp__erf_lanes(&v);
-    memcpy(x, &v, sizeof v);
+static double kernels_normal(double x) {
+    return 0.5 * erfc(-x * sqrt(0.5));
 }
 
 /* Distance in units of the last place of a float at the exact value. */
@@ -110,6 +103,7 @@ static void kernels_sweep(const kernels_function *f) {
             double want = f->want((double)in[j]), ulp;
             if (fabs(want) <= (double)f->flush && block[j] == 0) continue;
             ulp = kernels_ulp(block[j], want);
+            if (f->unit != NULL) ulp /= f->unit((double)in[j]);
             if (ulp > worst) worst = ulp, at = dp__f32_bits(in[j]);
         }
     }
@@ -118,17 +112,25 @@ static void kernels_sweep(const kernels_function *f) {
 }
 
 static void test_exp_all(void) {
-    static const kernels_function f = {"exp", kernels_exp, exp, 1.1, 1.9e-38f};
+    static const kernels_function f = {"exp", kernels_exp, exp, 0.89, 1.9e-38f, NULL};
     float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 88.72283f, 88.72284f, -1e30f};
     kernels_sweep(&f);
     kernels_exp(special);
     CHECK(special[0] == 1 && special[1] == 1 && special[2] == INFINITY);
     CHECK(dp__f32_bits(special[3]) == 0 && special[4] != special[4]);
     CHECK(special[5] <= FLT_MAX && special[6] == INFINITY && dp__f32_bits(special[7]) == 0);
+    for (uint32_t u = 0; u < 0xC2B00000u; u += 4099) { /* the short form: same bits below 88 */
+        float a[8], b[8];
+        for (uint32_t j = 0; j < 8; j++) a[j] = b[j] = dp__bits_f32(0x80000000u + u + j * 7);
+        a[7] = b[7] = (float)(u % 88);
+        kernels_exp(a);
+        kernels_exp_low(b);
+        for (int j = 0; j < 8; j++) CHECK(a[j] == b[j] || (a[j] != a[j] && b[j] != b[j]));
+    }
 }
 
 static void test_log_all(void) {
-    static const kernels_function f = {"log", kernels_log, log, 1.1, 0};
+    static const kernels_function f = {"log", kernels_log, log, 0.85, 0, NULL};
     float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1.0f, -1.0f, FLT_MIN / 8388608};
     kernels_sweep(&f);
     kernels_log(special);
@@ -138,7 +140,7 @@ static void test_log_all(void) {
 }
 
 static void test_tanh_all(void) {
-    static const kernels_function f = {"tanh", kernels_tanh, tanh, 2, 0};
+    static const kernels_function f = {"tanh", kernels_tanh, tanh, 1.7, 0, NULL};
     float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 20, -20, 1e-40f};
     kernels_sweep(&f);
     kernels_tanh(special);
@@ -147,16 +149,20 @@ static void test_tanh_all(void) {
     CHECK(special[5] == 1 && special[6] == -1 && special[7] == 1e-40f);
 }
 
-static void test_erf_all(void) {
-    static const kernels_function f = {"erf", kernels_erf, erf, 2, 0};
-    float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 6, -6, 1e-40f};
-    kernels_sweep(&f);
-    kernels_erf(special);
-    CHECK(dp__f32_bits(special[0]) == 0 && dp__f32_bits(special[1]) == 0x80000000u);
-    CHECK(special[2] == 1 && special[3] == -1 && special[4] != special[4]);
-    CHECK(special[5] == 1 && special[6] == -1);
+/* The square under the exponent is rounded, so the allowed error grows with x^2. */
+static double kernels_phi_ulp(double x) {
+    return x < 0 ? 4 + fmin(4 * x * x, 26) + x * x / 2 : 3;
 }
 
+static void test_phi_all(void) {
+    static const kernels_function f = {"phi", kernels_phi, kernels_normal, 1, 2e-38f,
+                                       kernels_phi_ulp};
+    float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e30f, -1e30f, -14};
+    kernels_sweep(&f);
+    kernels_phi(special);
+    CHECK(special[0] == 0.5f && special[1] == 0.5f && special[2] == 1 && special[3] == 0);
+    CHECK(special[4] != special[4] && special[5] == 1 && special[6] == 0 && special[7] == 0);
+}
 
 /* ---- element-wise work: every row against the scalar row ------------------------------------ */
 
@@ -257,7 +263,8 @@ static void kernels_fill_columns(kernels_case *c, size_t rows, size_t n, size_t 
 /* Operations on rows; tables have 4 rows. */
 static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap, uint64_t *s) {
     dp__vec *v = &c->v;
-    size_t   place = v->op == DP__VEC_GATHER ? 4 : rows;
+    size_t   place = v->op == DP__VEC_GATHER ? 4 : rows, exact = n;
+    if (v->op == DP__VEC_SOFTMAX || v->op == DP__VEC_SOFTMAX_GRAD) n = (n + 15) / 16 * 16;
     v->n = n;
     v->ldx = v->op == DP__VEC_GATHER ? n : n + gap;
     v->ldz = n + gap / 2;
@@ -278,6 +285,7 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', rows * v->ldq);
     memset(v->q, 7, rows * v->ldq);
     if (gap & 1 && v->op == DP__VEC_DROPOUT) v->z = NULL;
+    v->n = exact;
     c->count = rows;
 }
 
@@ -353,6 +361,13 @@ static kernels_vec *kernels_instance(int i, const char **name) {
 
 static unsigned char kernels_image[2][KERNELS_REGIONS * KERNELS_BYTES + 8];
 
+/* What stands behind a padded row afterwards is nobody's business. */
+static void kernels_forget_padding(const kernels_case *c) {
+    if (c->v.op != DP__VEC_SOFTMAX && c->v.op != DP__VEC_SOFTMAX_GRAD) return;
+    for (size_t r = 0; r < c->count; r++)
+        for (size_t j = c->v.n; j % 16 != 0; j++) c->v.y[r * c->v.ldy + j] = 0;
+}
+
 /* Runs a case on the scalar row, in one piece, and on another, in two; flip >= 0 damages one bit
  * of the second result. Returns 1 if both are equal. */
 static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int front, int special,
@@ -360,6 +375,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     kernels_case c;
     kernels_fill(&c, op, n, seed, front, special);
     dp__vec_scalar(&c.v, 0, c.count);
+    kernels_forget_padding(&c);
     kernels_snapshot(&c, kernels_image[0]);
     kernels_fill(&c, op, n, seed, front, special);
     run(&c.v, 0, c.count / 2);
@@ -370,10 +386,12 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     else if (flip >= 0 && op == DP__VEC_LAYERNORM_PARAMS)
         ((uint32_t *)(void *)c.v.t)[n / 2] ^= 1u << flip;
     else if (flip >= 0) ((uint32_t *)(void *)c.v.y)[n / 2] ^= 1u << flip;
+    kernels_forget_padding(&c);
     kernels_snapshot(&c, kernels_image[1]);
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
+#define KERNELS_DIGEST 0x2275C2D440A47CD5u
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special
@@ -406,6 +424,25 @@ static void test_vec_rows_equal(void) {
     }
 }
 
+/* The results of every operation on the scalar row, as one number: the same from every compiler,
+ * with vector types and without. A change of an operation changes it; then look why. */
+static void test_vec_digest(void) {
+    static const size_t lengths[] = {1, 7, 16, 33, 48, 100};
+    uint64_t hash = 0xCBF29CE484222325u; /* FNV-1a, 64 bits */
+    for (int op = 0; op < KERNELS_OPS; op++)
+        for (size_t l = 0; l < 6; l++) {
+            kernels_case c;
+            kernels_fill(&c, op, lengths[l], 1 + l, 0, 0);
+            dp__vec_scalar(&c.v, 0, c.count);
+            kernels_forget_padding(&c);
+            size_t bytes = kernels_snapshot(&c, kernels_image[0]);
+            for (size_t i = 0; i < bytes; i++)
+                hash = (hash ^ kernels_image[0][i]) * 0x100000001B3u;
+        }
+    if (hash != KERNELS_DIGEST) printf("    digest %016llx\n", (unsigned long long)hash);
+    CHECK(hash == KERNELS_DIGEST);
+}
+
 /* The comparison above must see one wrong bit of any operation on any row. */
 static void test_vec_flip_is_seen(void) {
     const char *name;
@@ -420,6 +457,332 @@ static void test_vec_flip_is_seen(void) {
     }
 }
 
+/* ---- formulas: the callers of [F2] against double ------------------------------------------- */
+
+#define KERNELS_ROWS 5
+#define KERNELS_N 37
+#define KERNELS_ALL (KERNELS_ROWS * KERNELS_N)
+
+static double kernels_act(int act, double x) {
+    if (act == DP__GELU) return x * 0.5 * erfc(-x * sqrt(0.5));
+    if (act == DP__GELU_TANH)
+        return 0.5 * x * (1 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    if (act == DP__RELU) return x > 0 ? x : 0;
+    if (act == DP__SILU) return x / (1 + exp(-x));
+    return tanh(x);
+}
+
+/* Everyday exec: the best row of this machine, three threads. */
+static void kernels_open(dp__exec *x) {
+    dp_env env;
+    DP_CLEAR(env);
+    env.alloc.alloc = dp__default_alloc;
+    env.alloc.free = dp__default_free;
+    env.threads = 3;
+    CHECK(dp__exec_open(x, &env, NULL) == DP_OK);
+}
+
+static void kernels_random(float *p, size_t n, float size, uint64_t *s) {
+    for (size_t i = 0; i < n; i++) p[i] = test_rndf(s) * size;
+}
+
+/* |a - b| <= bound for all elements; says the worst. */
+static void kernels_near(const char *what, const float *got, const double *want, size_t n,
+                         double bound) {
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - want[i]) / (1 + fabs(want[i]));
+        if (!(d <= worst)) worst = d;
+    }
+    if (!(worst <= bound)) printf("    %s: off by %g, bound %g\n", what, worst, bound);
+    CHECK(worst <= bound);
+}
+
+/* GELU over a fine grid: the error in units of 2^-24 max(1, |x|), and relative to the result. */
+static void test_act_gelu_bounds(void) {
+    double absolute = 0, relative = 0;
+    for (int i = -160000; i <= 160000; i += 8) {
+        float y[8], x[8];
+        for (int j = 0; j < 8; j++) x[j] = (float)(i + j) / 16000.0f;
+        dp__v8 v;
+        memcpy(&v, x, sizeof v);
+        dp__act_lanes(DP__GELU, &v);
+        memcpy(y, &v, sizeof y);
+        for (int j = 0; j < 8; j++) {
+            double want = kernels_act(DP__GELU, (double)x[j]), off = fabs((double)y[j] - want);
+            double scale = fabs((double)x[j]) > 1 ? fabs((double)x[j]) : 1;
+            if (off / scale > absolute) absolute = off / scale;
+            if (fabs((double)x[j]) < 6 && want != 0 && off / fabs(want) > relative)
+                relative = off / fabs(want);
+        }
+    }
+    printf("     gelu: absolute %.3g, relative for |x| < 6 %.3g\n", absolute, relative);
+    CHECK(absolute <= 1.6e-7 && relative <= 4e-6);
+}
+
+static void test_act_formulas(void) {
+    float    x[KERNELS_ALL], y[KERNELS_ALL], dy[KERNELS_ALL];
+    double   want[KERNELS_ALL], slope[KERNELS_ALL];
+    uint64_t s = test_seed;
+    dp__exec e;
+    kernels_open(&e);
+    kernels_random(x, KERNELS_ALL, 8, &s);
+    kernels_random(dy, KERNELS_ALL, 2, &s);
+    for (int act = 0; act < 5; act++) {
+        for (size_t i = 0; i < KERNELS_ALL; i++) {
+            double a = (double)x[i], h = 1e-5;
+            want[i] = kernels_act(act, a);
+            slope[i] = (kernels_act(act, a + h) - kernels_act(act, a - h)) / (2 * h);
+            slope[i] *= (double)dy[i];
+        }
+        dp__act_forward(&e, act, y, KERNELS_N, x, KERNELS_N, KERNELS_ROWS, KERNELS_N);
+        kernels_near("act", y, want, KERNELS_ALL, 4e-7);
+        dp__act_backward(&e, act, y, KERNELS_N, dy, KERNELS_N, x, KERNELS_N, KERNELS_ROWS,
+                         KERNELS_N);
+        kernels_near("act gradient", y, slope, KERNELS_ALL, 2e-6);
+    }
+    dp__exec_close(&e);
+}
+
+static void test_vec_layernorm(void) {
+    enum { R = KERNELS_ROWS, N = KERNELS_N };
+    float    x[R * N], y[R * N], dy[R * N], dx[R * N], gamma[N], beta[N], mean[R], rstd[R];
+    float    dgamma[N], dbeta[N];
+    double   want[R * N], dwant[R * N], gwant[N] = {0}, bwant[N] = {0};
+    uint64_t s = test_seed;
+    size_t   cuts[2] = {2, 3};
+    dp__exec e;
+    kernels_open(&e);
+    kernels_random(x, R * N, 3, &s), kernels_random(dy, R * N, 1, &s);
+    kernels_random(gamma, N, 2, &s), kernels_random(beta, N, 1, &s);
+    for (size_t r = 0; r < R; r++) {
+        double m = 0, var = 0, g = 0, gh = 0, root;
+        for (size_t j = 0; j < N; j++) m += (double)x[r * N + j] / N;
+        for (size_t j = 0; j < N; j++) var += pow((double)x[r * N + j] - m, 2) / N;
+        root = 1 / sqrt(var + 1e-5);
+        for (size_t j = 0; j < N; j++) {
+            double h = ((double)x[r * N + j] - m) * root, d = (double)dy[r * N + j];
+            want[r * N + j] = h * (double)gamma[j] + (double)beta[j];
+            g += d * (double)gamma[j] / N, gh += d * (double)gamma[j] * h / N;
+            gwant[j] += d * h, bwant[j] += d;
+        }
+        for (size_t j = 0; j < N; j++)
+            dwant[r * N + j] = root * ((double)dy[r * N + j] * (double)gamma[j] - g -
+                                       ((double)x[r * N + j] - m) * root * gh);
+    }
+    dp__layernorm(&e, y, N, mean, rstd, x, N, gamma, beta, 1e-5f, R, N);
+    kernels_near("layernorm", y, want, R * N, 1e-6);
+    dp__layernorm_backward(&e, dx, N, dy, N, x, N, mean, rstd, gamma, R, N);
+    kernels_near("layernorm dx", dx, dwant, R * N, 2e-6);
+    memset(dgamma, 0, sizeof dgamma), memset(dbeta, 0, sizeof dbeta);
+    dp__layernorm_params(&e, dgamma, dbeta, dy, N, x, N, mean, rstd, R, N, cuts, 2);
+    kernels_near("layernorm dgamma", dgamma, gwant, N, 2e-6);
+    kernels_near("layernorm dbeta", dbeta, bwant, N, 2e-6);
+    dp__exec_close(&e);
+}
+
+static void test_vec_softmax(void) {
+    enum { R = KERNELS_ROWS, N = KERNELS_N, L = 48 }; /* L: rows are padded */
+    float    x[R * L], y[R * L], dy[R * L], dx[R * L];
+    double   want[R * L], dwant[R * L];
+    uint64_t s = test_seed;
+    dp__exec e;
+    kernels_open(&e);
+    kernels_random(x, R * L, 40, &s), kernels_random(dy, R * L, 1, &s);
+    for (size_t r = 0; r < R; r++) {
+        double sum = 0, dot = 0;
+        for (size_t j = 0; j < N; j++) sum += exp(0.125 * (double)x[r * L + j]);
+        for (size_t j = 0; j < N; j++) {
+            want[r * L + j] = exp(0.125 * (double)x[r * L + j]) / sum;
+            dot += want[r * L + j] * (double)dy[r * L + j];
+        }
+        for (size_t j = 0; j < N; j++)
+            dwant[r * L + j] = 0.125 * want[r * L + j] * ((double)dy[r * L + j] - dot);
+    }
+    dp__softmax(&e, y, L, x, L, 0.125f, R, N);
+    for (size_t r = 0; r < R; r++) kernels_near("softmax", y + r * L, want + r * L, N, 1e-6);
+    dp__softmax_backward(&e, dx, L, dy, L, y, L, 0.125f, R, N);
+    for (size_t r = 0; r < R; r++)
+        kernels_near("softmax gradient", dx + r * L, dwant + r * L, N, 1e-6);
+    dp__exec_close(&e);
+}
+
+static void test_vec_losses(void) {
+    enum { R = KERNELS_ROWS, N = KERNELS_N };
+    float    x[R * N], z[R * N], dx[R * N], loss[R];
+    double   want[3][R], dwant[3][R * N];
+    int32_t  labels[R];
+    uint64_t s = test_seed;
+    dp__exec e;
+    kernels_open(&e);
+    kernels_random(x, R * N, 9, &s), kernels_random(z, R * N, 1, &s);
+    memset(want, 0, sizeof want);
+    for (size_t r = 0; r < R; r++) {
+        double sum = 0;
+        labels[r] = (int32_t)(test_rnd(&s) % N);
+        for (size_t j = 0; j < N; j++) sum += exp((double)x[r * N + j]);
+        want[0][r] = log(sum) - (double)x[r * N + (size_t)labels[r]];
+        for (size_t j = 0; j < N; j++) {
+            double a = (double)x[r * N + j], b = (double)z[r * N + j];
+            dwant[0][r * N + j] = 0.5 * (exp(a) / sum - (j == (size_t)labels[r]));
+            want[1][r] += -b * log(1 / (1 + exp(-a))) - (1 - b) * log(1 / (1 + exp(a)));
+            dwant[1][r * N + j] = 0.5 * (1 / (1 + exp(-a)) - b);
+            want[2][r] += (a - b) * (a - b);
+            dwant[2][r * N + j] = a - b;
+        }
+    }
+    for (int p = 0; p < 3; p++) {
+        dp__loss(&e, (dp_problem)p, loss, dx, x, labels, z, 0.5f, R, N);
+        kernels_near("loss", loss, want[p], R, 2e-6);
+        kernels_near("dlogits", dx, dwant[p], R * N, 1e-6);
+    }
+    dp__exec_close(&e);
+}
+
+/* Embedding and its gradient, column sums with cuts, norms. */
+static void test_vec_simple(void) {
+    enum { R = KERNELS_ROWS, N = KERNELS_N };
+    float    x[R * N], z[R * N], y[R * N], w[N], table[3 * N];
+    double   want[R * N], sums[N] = {0}, grad[3 * N] = {0}, blocks[3], norm = 0;
+    int32_t  ids[R] = {2, 0, 2, 1, 2}, types[R] = {0, 1, 0, 1, 1}, at[R] = {0, 1, 2, 0, 1};
+    uint64_t s = test_seed;
+    dp__exec e;
+    kernels_open(&e);
+    kernels_random(x, R * N, 3, &s), kernels_random(z, R * N, 3, &s);
+    kernels_random(w, N, 3, &s), kernels_random(table, 3 * N, 3, &s);
+    for (size_t i = 0; i < R * N; i++)
+        want[i] = (double)table[(size_t)ids[i / N] * N + i % N] +
+                  (double)x[(size_t)types[i / N] * N + i % N] +
+                  (double)z[(size_t)at[i / N] * N + i % N];
+    dp__embed(&e, y, N, table, x, z, ids, types, at, R, N);
+    kernels_near("embedding", y, want, R * N, 2e-7);
+    memset(table, 0, sizeof table), memset(w, 0, sizeof w);
+    for (size_t i = 0; i < R * N; i++) {
+        grad[(size_t)ids[i / N] * N + i % N] += (double)x[i];
+        sums[i % N] += (double)x[i];
+        norm += (double)x[i] * (double)x[i];
+    }
+    dp__embed_backward(&e, table, x, N, ids, R, N);
+    kernels_near("embedding gradient", table, grad, 3 * N, 4e-7);
+    dp__column_sums(&e, w, x, N, R, N, NULL, 0);
+    kernels_near("column sums", w, sums, N, 4e-7);
+    CHECK(fabs(dp__squared_norm(&e, x, R * N, blocks) - norm) < 1e-6 * norm);
+    CHECK(dp__all_finite(&e, x, R * N));
+    for (size_t i = 0; i < R * N; i += 11) {
+        float kept = x[i];
+        x[i] = i % 2 ? NAN : -INFINITY;
+        CHECK(!dp__all_finite(&e, x, R * N));
+        x[i] = kept;
+    }
+    dp__exec_close(&e);
+}
+
+/* Column sums begin a new chain at every cut and after 1,024 rows. */
+static void test_vec_cuts(void) {
+    enum { R = 2100 };
+    float    x[R], got = 0.5f, want = 0.5f, piece = 0;
+    size_t   cuts[3] = {7, 1000, 2050};
+    uint64_t s = test_seed;
+    dp__exec e;
+    kernels_open(&e);
+    kernels_random(x, R, 1, &s);
+    for (size_t r = 0; r < R; r++) {
+        if (r == 7 || r == 1000 || r == 2024 || r == 2050) want += piece, piece = 0;
+        piece += x[r];
+    }
+    want += piece;
+    dp__column_sums(&e, &got, x, 1, R, 1, cuts, 3);
+    CHECK(got == want);
+    float whole = 0.5f, parts = 0.5f; /* cut in two where a cut lies: the same bits */
+    dp__column_sums(&e, &whole, x, 1, 1000, 1, cuts, 3);
+    dp__column_sums(&e, &parts, x, 1, 7, 1, NULL, 0);
+    dp__column_sums(&e, &parts, x + 7, 1, 993, 1, NULL, 0);
+    CHECK(whole == parts);
+    dp__exec_close(&e);
+}
+
+/* Philox4x32-10 once more, as its paper writes it. */
+static void kernels_philox(const uint32_t key[2], uint32_t c[4]) {
+    uint32_t k[2] = {key[0], key[1]};
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ k[0], (uint32_t)b,
+                            (uint32_t)(a >> 32) ^ c[3] ^ k[1], (uint32_t)a};
+        memcpy(c, next, sizeof next);
+        k[0] += 0x9E3779B9u, k[1] += 0xBB67AE85u;
+    }
+}
+
+/* Known answers of the Random123 distribution (kat_vectors, philox4x32 10). */
+static void test_dropout_philox(void) {
+    static const uint32_t known[3][10] = {
+        {0, 0, 0, 0, 0, 0, 0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8},
+        {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, 0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD},
+        {0xA4093822, 0x299F31D0, 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xD16CFE09,
+         0x94FDCCEB, 0x5001E420, 0x24126EA1},
+    };
+    for (int i = 0; i < 3; i++) {
+        uint32_t c[4];
+        memcpy(c, known[i] + 2, sizeof c);
+        kernels_philox(known[i], c);
+        CHECK(memcmp(c, known[i] + 6, sizeof c) == 0);
+        dp__quad lanes[4];
+        uint64_t first[DP__QUAD];
+        memset(lanes, 0, sizeof lanes);
+        for (int w = 0; w < 4; w++) lanes[w] += known[i][2 + w];
+        dp__philox_lanes(known[i], lanes);
+        for (int w = 0; w < 4; w++) {
+            memcpy(first, &lanes[w], sizeof first);
+            for (size_t j = 0; j < DP__QUAD; j++) CHECK_INT(first[j], known[i][6 + w]);
+        }
+    }
+}
+
+/* Each element's decision is the 16-bit word of its own block; rates; residual; same mask in any
+ * batch and in the backward pass; different for another step, site, document, seed. */
+static void test_dropout_masks(void) {
+    enum { R = 64, N = 45 };
+    static float   x[R * N], y[R * N], other[R * N];
+    uint32_t       doc[R];
+    int32_t        at[R];
+    dp__dropout_at where = {0x123456789ABCDEFu, 9, 14, 0.1f};
+    dp__exec       e;
+    size_t         zeros = 0;
+    uint32_t       threshold = 6554;
+    kernels_open(&e);
+    for (size_t i = 0; i < R * N; i++) x[i] = 1 + (float)(i % 7);
+    for (size_t r = 0; r < R; r++) doc[r] = (uint32_t)(r / 10), at[r] = (int32_t)(r % 10);
+    dp__dropout(&e, &where, y, N, x, N, NULL, 0, doc, at, R, N);
+    for (size_t i = 0; i < R * N; i++) {
+        uint32_t key[2] = {0x89ABCDEFu, 0x1234567u};
+        uint32_t j = (uint32_t)(i % N % 32);
+        uint32_t group = (uint32_t)at[i / N] * 2 + (uint32_t)(i % N / 32);
+        uint32_t c[4] = {group * 4 + j % 8 / 2, doc[i / N], 9, 14};
+        kernels_philox(key, c);
+        int dropped = (c[j / 16 * 2 + j % 2] >> (j % 16 / 8 * 16) & 0xFFFF) < threshold;
+        CHECK(y[i] == (dropped ? 0 : x[i] * (65536.0f / (65536 - 6554))));
+        zeros += (size_t)dropped;
+    }
+    CHECK(fabs((double)zeros / (R * N) - 0.1) < 0.02);
+    dp__dropout(&e, &where, other, N, x, N, x, N, doc + 5, at + 5, R - 5, N);
+    for (size_t i = 0; i < (R - 5) * N; i++)
+        CHECK((other[i] == x[i]) == (y[i + 5 * N] == 0)); /* the residual is added */
+    for (int change = 0; change < 3; change++) {
+        dp__dropout_at moved = where;
+        if (change == 0) moved.seed ^= 1;
+        if (change == 1) moved.step ^= 1;
+        if (change == 2) moved.site ^= 1;
+        dp__dropout(&e, &moved, other, N, x, N, NULL, 0, doc, at, R, N);
+        size_t same = 0;
+        for (size_t i = 0; i < R * N; i++) same += (other[i] == 0) && (y[i] == 0);
+        CHECK(same < zeros / 3);
+    }
+    where.p = 0;
+    dp__dropout(&e, &where, y, N, x, N, NULL, 0, doc, at, R, N);
+    CHECK(memcmp(x, y, sizeof x) == 0);
+    dp__exec_close(&e);
+}
+
 static const test tests_kernels[] = {
     {"format_f16", test_format_f16},
     {"format_bf16", test_format_bf16},
@@ -427,7 +790,17 @@ static const test tests_kernels[] = {
     {"exp_all", test_exp_all},
     {"log_all", test_log_all},
     {"tanh_all", test_tanh_all},
-    {"erf_all", test_erf_all},
+    {"phi_all", test_phi_all},
     {"vec_rows_equal", test_vec_rows_equal},
+    {"vec_digest", test_vec_digest},
     {"vec_flip_is_seen", test_vec_flip_is_seen},
+    {"act_gelu_bounds", test_act_gelu_bounds},
+    {"act_formulas", test_act_formulas},
+    {"vec_layernorm", test_vec_layernorm},
+    {"vec_softmax", test_vec_softmax},
+    {"vec_losses", test_vec_losses},
+    {"vec_simple", test_vec_simple},
+    {"vec_cuts", test_vec_cuts},
+    {"dropout_philox", test_dropout_philox},
+    {"dropout_masks", test_dropout_masks},
 };
