@@ -5057,11 +5057,12 @@ static void dp__word_finish(dp__word *w) {
 #define DP_MAX_VOCAB_ENTRY 1024
 #endif
 
-#define DP__UNIT_FREE UINT32_MAX
+#define DP__UNIT_FREE UINT32_MAX /* not the number of a unit, so nobody's child */
 
 typedef struct dp__unit {
     uint32_t base;
-    uint32_t check; /* parent * 2, + 1 if an entry ends here; DP__UNIT_FREE */
+    uint32_t check; /* unit of the parent, or DP__UNIT_FREE */
+    int32_t  id;    /* of the entry that ends here, or -1 */
 } dp__unit;
 
 typedef struct dp__vocab {
@@ -5073,23 +5074,9 @@ typedef struct dp__vocab {
     size_t    text_bytes;
     uint32_t *start;      /* [count + 1] of an entry in text */
     dp__unit *unit;       /* [units] */
-    int32_t  *id;         /* [units] */
     uint32_t  units;
-    uint32_t  more;       /* node of "##"; 0 when no entry begins so */
+    uint32_t  more;       /* unit of "##" */
 } dp__vocab;
-
-/* The trie while it grows: children of a node are a list. Node 0 is the root. `guess` remembers
- * children found before; whether it is right is checked, so it only saves time. */
-typedef struct dp__grow {
-    uint32_t *child, *sibling, *parent; /* [cap] */
-    uint32_t *at;                       /* [cap] unit of a node, later on */
-    uint32_t *guess;                    /* [DP__GUESSES] */
-    int32_t  *id;
-    uint8_t  *byte;
-    uint32_t  n;
-} dp__grow;
-
-#define DP__GUESSES 65536u
 
 static const char *dp__vocab_entry(const dp__vocab *v, int32_t id, size_t *bytes) {
     *bytes = v->start[id + 1] - v->start[id] - 1;
@@ -5149,56 +5136,54 @@ static void dp__vocab_split(dp__vocab *v, const char *p, size_t n) {
     v->text_bytes = to;
 }
 
-/* The child of node u by byte c, made if need be. At most 256 steps. */
-static uint32_t dp__grow_child(dp__grow *g, uint32_t u, uint8_t c) {
-    uint32_t *guess = &g->guess[(u * 257u + c) % DP__GUESSES], t = *guess;
-    if (t != 0 && g->parent[t] == u && g->byte[t] == c) return t;
-    for (t = g->child[u]; t != 0 && g->byte[t] != c;) t = g->sibling[t];
-    if (t == 0) {
-        t = g->n++;
-        g->byte[t] = c;
-        g->id[t] = -1;
-        g->parent[t] = u;
-        g->sibling[t] = g->child[u];
-        g->child[u] = t;
-    }
-    return *guess = t;
-}
+/* The trie while it grows: children of a node are a list. Node 0 is the root. */
+typedef struct dp__node {
+    uint32_t child;
+    uint32_t next; /* child of the same parent; once that has its units: the unit of this node */
+    int32_t  id;
+    uint8_t  byte;
+} dp__node;
 
-static int dp__grow_init(dp__grow *g, dp__arena *arena, size_t cap) {
-    g->child = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
-    g->sibling = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
-    g->parent = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
-    g->at = (uint32_t *)dp__arena_get(arena, cap, sizeof(uint32_t));
-    g->guess = (uint32_t *)dp__arena_get(arena, DP__GUESSES, sizeof(uint32_t));
-    g->id = (int32_t *)dp__arena_get(arena, cap, sizeof(int32_t));
-    g->byte = (uint8_t *)dp__arena_get(arena, cap, 1);
-    if (!g->child || !g->sibling || !g->parent || !g->at || !g->guess || !g->id || !g->byte)
-        return 0;
-    g->id[0] = -1;
-    g->n = 1;
-    return 1;
-}
+/* Remembers where children were found; whether it is right is checked, so it only saves time. */
+typedef struct dp__guess {
+    uint32_t parent, child;
+} dp__guess;
 
-static void dp__grow_fill(dp__grow *g, dp__vocab *v) {
-    for (int32_t i = 0; i < v->count; i++) {
-        size_t      bytes;
-        const char *entry = dp__vocab_entry(v, i, &bytes);
-        uint32_t    u = 0;
-        if (bytes == 0) continue;
-        for (size_t k = 0; k < bytes; k++) u = dp__grow_child(g, u, (uint8_t)entry[k]);
-        v->duplicates += g->id[u] >= 0;
-        g->id[u] = i;
-    }
-}
-
+#define DP__GUESSES 16384u
 #define DP__OPEN_BLOCKS 8u /* blocks of 256 units in which room is looked for */
 
-typedef struct dp__place {
-    dp__buffer units; /* dp__unit, 256 a block */
-    dp__buffer room;  /* uint64_t[4] a block: bit set, unit free */
-    uint32_t   blocks, open;
-} dp__place;
+typedef struct dp__trie {
+    dp__node  *node; /* [nodes] */
+    uint32_t   nodes;
+    dp__guess *guess;                    /* [DP__GUESSES] */
+    dp__buffer units;                    /* dp__unit, 256 a block */
+    uint64_t   room[DP__OPEN_BLOCKS][4]; /* of the last blocks: bit set, unit free */
+    uint32_t   blocks;
+} dp__trie;
+
+/* The child of node u by byte c, made if need be. At most 256 steps. */
+static uint32_t dp__trie_child(dp__trie *r, uint32_t u, uint8_t c) {
+    dp__guess *guess = &r->guess[(u * 257u + c) % DP__GUESSES];
+    uint32_t   t = guess->child;
+    if (t != 0 && guess->parent == u && r->node[t].byte == c) return t;
+    for (t = r->node[u].child; t != 0 && r->node[t].byte != c;) t = r->node[t].next;
+    if (t == 0) {
+        t = r->nodes++;
+        r->node[t].byte = c;
+        r->node[t].id = -1;
+        r->node[t].next = r->node[u].child;
+        r->node[u].child = t;
+    }
+    guess->parent = u;
+    return guess->child = t;
+}
+
+/* The node of an entry, made if need be. */
+static uint32_t dp__trie_add(dp__trie *r, const char *entry, size_t bytes) {
+    uint32_t u = 0;
+    for (size_t i = 0; i < bytes; i++) u = dp__trie_child(r, u, (uint8_t)entry[i]);
+    return u;
+}
 
 /* x with bit i moved to bit i ^ k, k < 64. */
 static uint64_t dp__bits_xor(uint64_t x, uint32_t k) {
@@ -5211,126 +5196,113 @@ static uint64_t dp__bits_xor(uint64_t x, uint32_t k) {
     return x;
 }
 
-/* Number of the lowest bit of x, x != 0. */
-static uint32_t dp__low_bit(uint64_t x) {
-    uint32_t n = 0;
-    for (uint32_t step = 32; step > 0; step /= 2)
-        if ((x & (((uint64_t)1 << step) - 1)) == 0) {
-            x >>= step;
-            n += step;
-        }
-    return n;
-}
-
 /* A b below 256 such that the units b ^ c[i] of the block are free, or 256. Bit t of the product
  * of the sets, shifted relative to c[0], says so for b = t ^ c[0]: a fixed number of steps for
  * each child, whatever the bytes. */
-static uint32_t dp__place_fit(const uint64_t *room, const uint8_t *c, size_t n) {
+static uint32_t dp__trie_fit(const uint64_t *room, const uint8_t *c, size_t n) {
     uint64_t fit[4];
     memcpy(fit, room, sizeof fit);
     for (size_t i = 1; i < n && (fit[0] | fit[1] | fit[2] | fit[3]) != 0; i++)
         for (uint32_t k = 0, x = c[i] ^ c[0]; k < 4; k++)
             fit[k] &= dp__bits_xor(room[k ^ (x >> 6)], x & 63);
-    for (uint32_t k = 0; k < 4; k++)
-        if (fit[k] != 0) return (k * 64 + dp__low_bit(fit[k])) ^ c[0];
+    for (uint32_t t = 0; t < 256; t++) {
+        if (fit[t >> 6] == 0) t |= 63;
+        else if (fit[t >> 6] >> (t & 63) & 1) return t ^ c[0];
+    }
     return 256;
 }
 
-static int dp__place_block(dp__place *p) {
-    dp__unit unit = {0, DP__UNIT_FREE};
-    uint64_t room = UINT64_MAX;
-    if (!dp__buffer_reserve(&p->units, 256 * sizeof unit) ||
-        !dp__buffer_reserve(&p->room, 4 * sizeof room)) return 0;
-    for (int i = 0; i < 256; i++) dp__buffer_add(&p->units, &unit, sizeof unit);
-    for (int i = 0; i < 4; i++) dp__buffer_add(&p->room, &room, sizeof room);
-    p->blocks++;
-    if (p->blocks - p->open > DP__OPEN_BLOCKS) p->open++;
+/* A block more; 0 when there is no memory. */
+static int dp__trie_block(dp__trie *r) {
+    dp__unit unit = {0, DP__UNIT_FREE, -1};
+    if (!dp__buffer_reserve(&r->units, 256 * sizeof unit)) return 0;
+    for (int i = 0; i < 256; i++) dp__buffer_add(&r->units, &unit, sizeof unit);
+    memset(r->room[r->blocks++ % DP__OPEN_BLOCKS], 0xFF, sizeof r->room[0]);
     return 1;
 }
 
-/* Gives the children of node u their units; 0 when there is no memory. */
-static int dp__place_children(dp__place *p, dp__grow *g, uint32_t u) {
+/* Gives the children of node u, which stands at unit `at`, their units; 0: no memory. */
+static int dp__trie_place(dp__trie *r, uint32_t u, uint32_t at) {
     uint8_t  c[256];
-    uint32_t node[256], b = 256, block = p->open;
+    uint32_t node[256], b = 256;
+    uint32_t block = r->blocks > DP__OPEN_BLOCKS ? r->blocks - DP__OPEN_BLOCKS : 0;
     size_t   n = 0;
-    for (uint32_t t = g->child[u]; t != 0; t = g->sibling[t], n++) {
+    for (uint32_t t = r->node[u].child; t != 0; t = r->node[t].next, n++) {
         node[n] = t;
-        c[n] = g->byte[t];
+        c[n] = r->node[t].byte;
     }
     if (n == 0) return 1;
-    for (; block < p->blocks; block++) {
-        b = dp__place_fit((uint64_t *)(void *)p->room.p + 4 * (size_t)block, c, n);
-        if (b < 256) break;
+    for (; b == 256; block++) {
+        if (block == r->blocks && !dp__trie_block(r)) return 0;
+        b = dp__trie_fit(r->room[block % DP__OPEN_BLOCKS], c, n);
     }
-    if (b == 256) {
-        if (!dp__place_block(p)) return 0;
-        b = dp__place_fit((uint64_t *)(void *)p->room.p + 4 * (size_t)block, c, n);
-    }
-    dp__unit *unit = (dp__unit *)(void *)p->units.p;
-    uint64_t *room = (uint64_t *)(void *)p->room.p + 4 * (size_t)block;
-    unit[g->at[u]].base = block * 256 + b;
+    dp__unit *unit = (dp__unit *)(void *)r->units.p;
+    unit[at].base = --block * 256 + b;
     for (size_t i = 0; i < n; i++) {
         uint32_t t = b ^ c[i];
-        room[t >> 6] &= ~((uint64_t)1 << (t & 63));
-        g->at[node[i]] = block * 256 + t;
-        unit[block * 256 + t].check = g->at[u] * 2 + (g->id[node[i]] >= 0);
+        r->room[block % DP__OPEN_BLOCKS][t >> 6] &= ~((uint64_t)1 << (t & 63));
+        r->node[node[i]].next = block * 256 + t;
+        unit[block * 256 + t].check = at;
+        unit[block * 256 + t].id = r->node[node[i]].id;
     }
     return 1;
 }
 
-/* The root takes unit 0; parents come before their children in g. */
-static int dp__place_all(dp__place *p, dp__grow *g) {
-    if (!dp__place_block(p)) return 0;
-    ((dp__unit *)(void *)p->units.p)[0].check = DP__UNIT_FREE - 1;
-    *(uint64_t *)(void *)p->room.p &= ~(uint64_t)1;
-    for (uint32_t u = 0; u < g->n; u++)
-        if (!dp__place_children(p, g, u)) return 0;
+/* The trie of the entries, in r. Parents come before their children in r->node. */
+static int dp__trie_build(dp__trie *r, dp__vocab *v, dp__arena *arena) {
+    r->node = (dp__node *)dp__arena_get(arena, v->text_bytes + 3, sizeof *r->node);
+    r->guess = (dp__guess *)dp__arena_get(arena, DP__GUESSES, sizeof *r->guess);
+    if (r->node == NULL || r->guess == NULL || !dp__trie_block(r)) return 0;
+    r->node[0].id = -1;
+    r->nodes = 1;
+    for (int32_t i = 0; i < v->count; i++) {
+        size_t      bytes;
+        const char *entry = dp__vocab_entry(v, i, &bytes);
+        uint32_t    u = dp__trie_add(r, entry, bytes);
+        if (bytes == 0) continue;
+        v->duplicates += r->node[u].id >= 0;
+        r->node[u].id = i;
+    }
+    v->more = dp__trie_add(r, "##", 2);
+    r->room[0][0] &= ~(uint64_t)1; /* unit 0 is the root's */
+    for (uint32_t u = 0; u < r->nodes; u++)
+        if (!dp__trie_place(r, u, r->node[u].next)) return 0;
+    v->more = r->node[v->more].next;
     return 1;
 }
 
-static int dp__vocab_index_in(dp__vocab *v, dp__arena *arena, dp__arena *scratch, dp__place *p) {
-    dp__grow g;
-    if (!dp__grow_init(&g, scratch, v->text_bytes + 1)) return 0;
-    dp__grow_fill(&g, v);
-    if (!dp__place_all(p, &g)) return 0;
-    v->units = p->blocks * 256;
-    v->unit = (dp__unit *)dp__arena_get(arena, v->units, sizeof(dp__unit));
-    v->id = (int32_t *)dp__arena_get(arena, v->units, sizeof(int32_t));
-    if (v->unit == NULL || v->id == NULL) return 0;
-    memcpy(v->unit, p->units.p, v->units * sizeof(dp__unit));
-    for (uint32_t u = 0; u < g.n; u++) v->id[g.at[u]] = g.id[u];
-    return 1;
-}
-
+/* Makes v->unit; 0 when there is no memory. */
 static int dp__vocab_index(dp__vocab *v, dp__arena *arena) {
     dp__arena scratch;
-    dp__place p;
-    memset(&p, 0, sizeof p);
+    dp__trie  r;
+    memset(&r, 0, sizeof r);
     dp__arena_init(&scratch, &arena->alloc);
-    dp__buffer_init(&p.units, &arena->alloc);
-    dp__buffer_init(&p.room, &arena->alloc);
-    int done = dp__vocab_index_in(v, arena, &scratch, &p);
-    dp__buffer_free(&p.units);
-    dp__buffer_free(&p.room);
+    dp__buffer_init(&r.units, &arena->alloc);
+    if (dp__trie_build(&r, v, &scratch)) {
+        v->units = r.blocks * 256;
+        v->unit = (dp__unit *)dp__arena_get(arena, v->units, sizeof(dp__unit));
+        if (v->unit != NULL) memcpy(v->unit, r.units.p, r.units.n);
+    }
+    dp__buffer_free(&r.units);
     dp__arena_free(&scratch);
-    return done;
+    return v->unit != NULL;
 }
 
-/* Walks from node u over w[at..n): the end of the longest entry, its id in *id; or at. */
+/* Walks from unit u over w[at..n): the end of the longest entry, its id in *id; or at. */
 DP__INLINE size_t dp__vocab_match(const dp__vocab *v, uint32_t u, const uint8_t *w, size_t at,
                                   size_t n, int32_t *id) {
-    size_t   end = at;
-    uint32_t hit = 0;
+    size_t end = at;
+    *id = -1;
     while (at < n) {
-        uint32_t t = v->unit[u].base ^ w[at++], check = v->unit[t].check;
-        if (check >> 1 != u) break;
+        uint32_t        t = v->unit[u].base ^ w[at++];
+        const dp__unit *unit = &v->unit[t];
+        if (unit->check != u) break;
         u = t;
-        if (check & 1) {
+        if (unit->id >= 0) {
             end = at;
-            hit = t;
+            *id = unit->id;
         }
     }
-    *id = v->id[hit];
     return end;
 }
 
@@ -5339,17 +5311,6 @@ static int32_t dp__vocab_find(const dp__vocab *v, const char *entry, size_t byte
     int32_t id;
     size_t  end = dp__vocab_match(v, 0, (const uint8_t *)entry, 0, bytes, &id);
     return bytes > 0 && end == bytes ? id : -1;
-}
-
-/* The node of "##": what comes behind it are the continuations. */
-static uint32_t dp__vocab_node(const dp__vocab *v, const char *prefix) {
-    uint32_t u = 0;
-    for (; *prefix != 0; prefix++) {
-        uint32_t t = v->unit[u].base ^ (uint8_t)*prefix;
-        if (v->unit[t].check >> 1 != u) return 0;
-        u = t;
-    }
-    return u;
 }
 
 static dp_status dp__vocab_specials(dp__vocab *v, const dp__tokenizer_config *config,
@@ -5383,7 +5344,6 @@ static dp_status dp__vocab_parse(dp__vocab *v, const char *text, size_t bytes, d
     if (v->start == NULL || v->text == NULL) return dp__no_memory(err);
     dp__vocab_split(v, text, bytes);
     if (!dp__vocab_index(v, arena)) return dp__no_memory(err);
-    v->more = dp__vocab_node(v, "##");
     return dp__vocab_specials(v, config, file, err);
 }
 
@@ -5397,7 +5357,6 @@ static size_t dp__pieces(const dp__vocab *v, const uint8_t *w, size_t n, dp__pie
     size_t at = 0, count = 0;
     while (at < n) {
         dp__piece *p = &piece[count++];
-        if (at > 0 && v->more == 0) return 0;
         p->begin = at;
         p->end = at = dp__vocab_match(v, at > 0 ? v->more : 0, w, at, n, &p->id);
         if (p->end == p->begin) return 0;
