@@ -1,6 +1,6 @@
 /* bench.c -- how fast the library is on this machine, against the machine's own limit.
  *
- *   bench gemm|gemm8 [--json] [--isa=NAME] [--threads=N] [--rows=N]
+ *   bench gemm|tokenize [--json] [--isa=NAME] [--threads=N] [--rows=N]
  *
  * Every case runs in 15 rounds, the cases interleaved. The limit ("peak") is the best of 5
  * windows of independent multiply-add chains on the same cores, spread over the same rounds.
@@ -310,6 +310,8 @@ static void bench_gemm(bench *b, size_t m) {
     report(b, "gemm mean");
 }
 
+#include "bench_tokenize.h"
+
 /* ---- command line --------------------------------------------------------------------------- */
 
 static dp_isa isa_of(const char *name) {
@@ -339,8 +341,10 @@ int main(int argc, char **argv) {
         bench_gemm(&b, b.rows ? b.rows : 512);
         b.count = 0;
         if (b.rows == 0) bench_gemm(&b, 64);
+    } else if (strcmp(what, "tokenize") == 0) {
+        bench_tokenize(&b);
     } else {
-        die("usage: bench gemm [--json] [--isa=NAME] [--threads=N] [--rows=N]");
+        die("usage: bench gemm|tokenize [--json] [--isa=NAME] [--threads=N] [--rows=N]");
     }
     dp__exec_close(&b.exec);
     return 0;

@@ -2,7 +2,7 @@
 """Times diseasepred.h beside PyTorch, ONNX Runtime and OpenVINO on the same weights.
 
 usage: bench_peers.py [--threads 2] [--rounds 15] [--tokens 64,128,512] [--train] [--texts CSV]
-                      [--json FILE]
+                      [--tokenize] [--json FILE]
 
 Needs torch, transformers, onnxruntime, onnx, openvino (`make vectors` makes the environment of the
 first two). All stacks run in this process, one after the other within every round, so that a change
@@ -265,6 +265,46 @@ def bench_train(args, model, ours, results):
     show("training step, batch 30, 64 tokens, Adam", seconds, results)
 
 
+class EncodeOptions(ctypes.Structure):
+    _fields_ = [("struct_size", SIZE), ("max_tokens", I32), ("truncation", I32),
+                ("truncate_left", I32), ("parse_special", I32), ("letter_case", I32)]
+
+
+class Encoding(ctypes.Structure):
+    _fields_ = [("ids", P), ("types", P), ("begin", P), ("end", P), ("cap", SIZE), ("n", SIZE),
+                ("total", SIZE), ("unknown", SIZE), ("invalid", SIZE)]
+
+
+def bench_tokenize(args, ours, results):
+    """Notes of about 1 kB, one by one, on one core: megabytes a second."""
+    import gen_vectors_text
+    tokenizer = transformers.BertTokenizerFast(str(ROOT / "data/bert-base-cased-vocab.txt"),
+                                               do_lower_case=True)
+    rng = np.random.default_rng(2)
+    texts = [" ".join(rng.choice(gen_vectors_text.PHRASES, 28)) for _ in range(1000)]
+    raw = [t.encode() for t in texts]
+    size = sum(map(len, raw))
+    ids = np.zeros(512, np.int32)
+    options = EncodeOptions(struct_size=ctypes.sizeof(EncodeOptions), letter_case=1)
+    parts = [Text(text, len(text), None, 0) for text in raw]
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(512)
+    out = Encoding(ids=ids.ctypes.data, cap=512)
+
+    def encode(part):
+        if ours.lib.dp_encode(ours.model, ctypes.byref(part), ctypes.byref(options),
+                              ctypes.byref(out), ctypes.byref(ours.error)):
+            raise RuntimeError(ours.error.text.decode())
+        return ids[:out.n]
+
+    assert all(encode(p).tolist() == backend.encode(t).ids for p, t in zip(parts, texts))
+    seconds = interleaved({"ours FP32": lambda: [encode(p) for p in parts],
+                           "tokenizers FP32": lambda: [backend.encode(t) for t in texts]},
+                          args.rounds)
+    show(f"tokenize 1000 notes, {size} bytes: " + ", ".join(
+        f"{n.split()[0]} {size / s / 1e6:.1f} MB/s" for n, s in seconds.items()), seconds, results)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
@@ -272,6 +312,7 @@ def main():
     parser.add_argument("--tokens", default="64,128,512")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--texts")
+    parser.add_argument("--tokenize", action="store_true")
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -284,6 +325,8 @@ def main():
         bench_forward(args, table, results)
         if args.texts:
             bench_texts(args, table, results)
+        if args.tokenize:
+            bench_tokenize(args, ours, results)
         if args.train:
             bench_train(args, model, ours, results)
     if args.json:
