@@ -8089,7 +8089,7 @@ static void dp__matmul8(const dp__exec *x, const dp__mm8 *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 2090 lines
+ * [F] Network                                                                budget 2100 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -8851,7 +8851,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 910 lines
+ * [F2] Layers                                                                 budget 920 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -8919,6 +8919,7 @@ static void dp__act_forward(const dp__exec *x, int act, dp_real *y, size_t ldy, 
     dp__vec_run(x, &v, rows, rows * n);
 }
 
+#ifndef DP_NO_TRAIN
 /* Differentiates y = act(pre): dpre [rows, n] = dy * act'(pre). */
 static void dp__act_backward(const dp__exec *x, int act, dp_real *dpre, size_t lddpre,
                              const dp_real *dy, size_t lddy, const dp_real *pre, size_t ldpre,
@@ -8928,6 +8929,7 @@ static void dp__act_backward(const dp__exec *x, int act, dp_real *dpre, size_t l
     v.ldz = ldpre;
     dp__vec_run(x, &v, rows, rows * n);
 }
+#endif
 
 /* y [rows, n] = LayerNorm(in) * gamma + beta; mean and rstd [rows] are kept if given. */
 static void dp__layernorm(const dp__exec *x, dp_real *y, size_t ldy, dp_real *mean, dp_real *rstd,
@@ -8942,6 +8944,7 @@ static void dp__layernorm(const dp__exec *x, dp_real *y, size_t ldy, dp_real *me
     dp__vec_run(x, &v, rows, rows * n);
 }
 
+#ifndef DP_NO_TRAIN
 /* din [rows, n] from dy, the forward input and its mean and rstd. */
 static void dp__layernorm_backward(const dp__exec *x, dp_real *din, size_t lddin,
                                    const dp_real *dy, size_t lddy, const dp_real *in, size_t ldin,
@@ -8955,6 +8958,7 @@ static void dp__layernorm_backward(const dp__exec *x, dp_real *din, size_t lddin
     v.t = rstd;
     dp__vec_run(x, &v, rows, rows * n);
 }
+#endif
 
 /* dgamma [n] += sum dy * h, dbeta [n] += sum dy over rows; cuts as in dp__mm. */
 static void dp__layernorm_params(const dp__exec *x, dp_real *dgamma, dp_real *dbeta,
@@ -8992,6 +8996,7 @@ static void dp__softmax(const dp__exec *x, dp_real *y, size_t ldy, const dp_real
     dp__vec_run(x, &v, rows, rows * n);
 }
 
+#ifndef DP_NO_TRAIN
 /* din [rows, n] from dy and the forward output y. */
 static void dp__softmax_backward(const dp__exec *x, dp_real *din, size_t lddin, const dp_real *dy,
                                  size_t lddy, const dp_real *y, size_t ldy, dp_real scale,
@@ -9002,6 +9007,7 @@ static void dp__softmax_backward(const dp__exec *x, dp_real *din, size_t lddin, 
     v.p[0] = scale;
     dp__vec_run(x, &v, rows, rows * n);
 }
+#endif
 
 /* Where dropout draws its decisions: the same numbers give the same mask in the backward pass,
  * in any batch. site tells layers and places apart (below 4,096). */
@@ -9061,6 +9067,7 @@ static void dp__embed(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *
     dp__vec_run(x, &v, rows, rows * n);
 }
 
+#ifndef DP_NO_TRAIN
 /* dtable[ids[r]] += dy[r], rows in order; once for each of the three tables. */
 static void dp__embed_backward(const dp__exec *x, dp_real *dtable, const dp_real *dy, size_t lddy,
                                const int32_t *ids, size_t rows, size_t n) {
@@ -9069,6 +9076,7 @@ static void dp__embed_backward(const dp__exec *x, dp_real *dtable, const dp_real
     v.rows = rows;
     dp__vec_run_columns(x, &v);
 }
+#endif
 
 /* Sum of squares of in [n]: blocks of 4,096, their sums added in double, in order.
  * blocks [(n + 4095) / 4096] is working memory. Infinite or NaN if an element is. */
@@ -9105,6 +9113,7 @@ static double dp__power(double base, uint64_t n) {
     return result;
 }
 
+#ifndef DP_NO_TRAIN
 /* weight, mean, square [n] after one step with the gradient [n]. */
 static void dp__adam(const dp__exec *x, const dp__adam_step *a, dp_real *weight,
                      const dp_real *gradient, dp_real *mean, dp_real *square, size_t n) {
@@ -9123,6 +9132,7 @@ static void dp__adam(const dp__exec *x, const dp__adam_step *a, dp_real *weight,
     v.p[7] = (dp_real)sqrt(1 - dp__power(a->beta2, a->step));
     dp__vec_run_flat(x, &v);
 }
+#endif
 
 /* Codes u8 = s8 + 128 of in [rows, n] with one scale per row; columns n to padded become 128. */
 static void dp__quantize_rows(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded,
