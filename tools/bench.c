@@ -321,7 +321,7 @@ static void bench_gemm(bench *b, size_t m) {
 
 enum { LAYERS = 12, WIDTH = 768, INNER = 3072, CLASSES = 4 };
 
-static const char config[] =
+static const char base_config[] =
     "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\","
     "\"hidden_size\":768,\"num_hidden_layers\":12,\"num_attention_heads\":12,"
     "\"intermediate_size\":3072,\"hidden_act\":\"gelu\",\"vocab_size\":28996,"
@@ -349,8 +349,8 @@ static dp_model *new_model(const bench *b) {
     dp_model                *model;
     dp_error                 err;
     DP_CLEAR(spec);
-    spec.config = config;
-    spec.config_bytes = sizeof config - 1;
+    spec.config = base_config;
+    spec.config_bytes = sizeof base_config - 1;
     spec.vocab = read_file("data/bert-base-cased-vocab.txt", &spec.vocab_bytes);
     spec.labels = labels;
     spec.label_count = CLASSES;
