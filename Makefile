@@ -32,7 +32,7 @@ build/train build/predict build/quantize: diseasepred.h examples/common.h
 
 build/make_data: tools/make_data.c
 build/naive_bayes: tools/naive_bayes.c
-build/bench: tools/bench.c diseasepred.h
+build/bench: tools/bench.c tools/bench_tokenize.h diseasepred.h
 build/selftest: tools/selftest.c diseasepred.h
 build/tokenize: tools/tokenize.c diseasepred.h
 build/make_data build/naive_bayes build/bench build/selftest build/tokenize:

@@ -1,18 +1,22 @@
 /* bench.c -- how fast the library is on this machine, against the machine's own limit.
  *
- *   bench gemm|tokenize [--json] [--isa=NAME] [--threads=N] [--rows=N]
+ *   bench [gemm|model|train|tokenize|load|start|all] [--json] [--isa=NAME] [--threads=N]
+ *         [--rounds=N] [--rows=N] [--cpu-time]
  *
  * Every case runs in 15 rounds, the cases interleaved. The limit ("peak") is the best of 5
  * windows of independent multiply-add chains on the same cores, spread over the same rounds.
- * share = work / best time / peak. */
+ * share = work / best time / peak. Work is what is computed, on real tokens only: padding does
+ * not exist, and what the last layer leaves out (it asks for [CLS] alone) is not counted.
+ * --cpu-time counts the process's own time: for one thread on a machine that others use. */
 #define _GNU_SOURCE 1
 #define DISEASEPRED_IMPLEMENTATION
 #include "../diseasepred.h"
 
 #include <stdio.h>
+#include <sys/wait.h>
 #include <time.h>
 
-enum { ROUNDS = 15, WINDOWS = 5, MAX_CASES = 64 };
+enum { ROUNDS = 15, WINDOWS = 5, MAX_CASES = 64 }; /* rounds: at most, and unless told otherwise */
 
 typedef enum bench_limit { LIMIT_NONE, LIMIT_F32, LIMIT_INT8 } bench_limit;
 
@@ -30,16 +34,18 @@ typedef struct bench_case {
 typedef struct bench {
     dp_env     env;
     dp__exec   exec;
-    int        json;
+    int        json, rounds;
     size_t     rows;
     double     peak[3]; /* operations per second, by bench_limit */
     bench_case cases[MAX_CASES];
     int        count;
 } bench;
 
+static clockid_t clock_used = CLOCK_MONOTONIC;
+
 static double now(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock_used, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -200,6 +206,7 @@ static int by_value(const void *a, const void *b) {
 }
 
 static void run_rounds(bench *b, double least) {
+    int every = b->rounds > WINDOWS ? b->rounds / WINDOWS : 1;
     for (int i = 0; i < b->count; i++) { /* warm up; enough runs for a round */
         bench_case *c = &b->cases[i];
         c->run(c->arg);
@@ -208,17 +215,17 @@ static void run_rounds(bench *b, double least) {
         double once = now() - start;
         c->repeat = once > 0 && once < least ? (int)(least / once) + 1 : 1;
     }
-    for (int r = 0; r < ROUNDS; r++) {
+    for (int r = 0; r < b->rounds; r++) {
         for (int i = 0; i < b->count; i++) {
             bench_case *c = &b->cases[i];
             double      start = now();
             for (int n = 0; n < c->repeat; n++) c->run(c->arg);
             c->seconds[r] = (now() - start) / c->repeat;
-            if (r % (ROUNDS / WINDOWS) == 0 && c->limit != LIMIT_NONE) window(b, c->limit);
+            if (r % every == 0 && c->limit != LIMIT_NONE) window(b, c->limit);
         }
     }
     for (int i = 0; i < b->count; i++)
-        qsort(b->cases[i].seconds, ROUNDS, sizeof(double), by_value);
+        qsort(b->cases[i].seconds, (size_t)b->rounds, sizeof(double), by_value);
 }
 
 static void line(const bench *b, const char *name, const char *unit, double median, double min,
@@ -243,10 +250,10 @@ static void report(const bench *b, const char *mean) {
     double work = 0, median = 0, min = 0, peak = 0;
     for (int i = 0; i < b->count; i++) {
         const bench_case *c = &b->cases[i];
-        line(b, c->name, c->unit, c->seconds[ROUNDS / 2], c->seconds[0], c->work,
+        line(b, c->name, c->unit, c->seconds[b->rounds / 2], c->seconds[0], c->work,
              b->peak[c->limit]);
         work += c->work;
-        median += c->seconds[ROUNDS / 2];
+        median += c->seconds[b->rounds / 2];
         min += c->seconds[0];
         peak = b->peak[c->limit];
     }
@@ -310,7 +317,208 @@ static void bench_gemm(bench *b, size_t m) {
     report(b, "gemm mean");
 }
 
+/* ---- model, train: BERT-base with new weights ------------------------------------------------ */
+
+enum { LAYERS = 12, WIDTH = 768, INNER = 3072, CLASSES = 4 };
+
+static const char base_config[] =
+    "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\","
+    "\"hidden_size\":768,\"num_hidden_layers\":12,\"num_attention_heads\":12,"
+    "\"intermediate_size\":3072,\"hidden_act\":\"gelu\",\"vocab_size\":28996,"
+    "\"max_position_embeddings\":512,\"type_vocab_size\":2,\"layer_norm_eps\":1e-12,"
+    "\"hidden_dropout_prob\":0.1,\"attention_probs_dropout_prob\":0.1,"
+    "\"initializer_range\":0.02,\"pad_token_id\":0}";
+
+static void check(dp_status status, const dp_error *err) {
+    if (status != DP_OK) die(err->text);
+}
+
+/* The file's bytes and a terminating zero. */
+static char *read_file(const char *name, size_t *bytes) {
+    FILE *f = fopen(name, "rb");
+    if (f == NULL) die("no data/bert-base-cased-vocab.txt: run from the top of the tree");
+    char *text = (char *)get(1 << 20);
+    *bytes = fread(text, 1, (1 << 20) - 1, f);
+    fclose(f);
+    return text;
+}
+
+static dp_model *new_model(const bench *b) {
+    static const char *const labels[CLASSES] = {"one", "two", "three", "four"};
+    dp_model_spec            spec;
+    dp_model                *model;
+    dp_error                 err;
+    DP_CLEAR(spec);
+    spec.config = base_config;
+    spec.config_bytes = sizeof base_config - 1;
+    spec.vocab = read_file("data/bert-base-cased-vocab.txt", &spec.vocab_bytes);
+    spec.labels = labels;
+    spec.label_count = CLASSES;
+    spec.seed = 1;
+    check(dp_model_new(&b->env, &spec, &model, &err), &err);
+    dp__default_free(NULL, (void *)(size_t)spec.vocab, 1 << 20);
+    return model;
+}
+
+/* Operations of a forward pass over one text of n tokens: of its 12 layers the last computes
+ * keys and values of every token, but the rest for [CLS] alone. Vectors are not counted. */
+static double forward_work(double n) {
+    double c = WIDTH, linear = 4 * c * c + 2 * c * INNER, scores = 2 * n * c;
+    double last = n * 2 * c * c + (2 * c * c + 2 * c * INNER) + scores;
+    double head = c * c + c * CLASSES;
+    return 2 * ((LAYERS - 1) * n * (linear + scores) + last + head);
+}
+
+typedef struct asking {
+    dp_session *session;
+    size_t      n;
+    int32_t     ids[512];
+} asking;
+
+static void run_asking(void *arg) {
+    asking  *a = (asking *)arg;
+    float    prob[CLASSES];
+    dp_error err;
+    check(dp_predict_ids(a->session, a->ids, NULL, a->n, prob, NULL, NULL, &err), &err);
+}
+
+static void bench_model(bench *b) {
+    static asking askings[4];
+    dp_model     *f32 = new_model(b), *int8;
+    dp_session   *session[2];
+    dp_error      err;
+    check(dp_quantize(f32, NULL, NULL, &int8, NULL, &err), &err);
+    check(dp_session_open(f32, NULL, &session[0], &err), &err);
+    check(dp_session_open(int8, NULL, &session[1], &err), &err);
+    for (size_t i = 0; i < 4; i++) {
+        asking *a = &askings[i];
+        char    name[48];
+        a->session = session[i / 2];
+        a->n = i % 2 ? 64 : 512;
+        for (size_t j = 0; j < a->n; j++) a->ids[j] = (int32_t)(1000 + j * 7919 % 27000);
+        a->ids[0] = 101;
+        a->ids[a->n - 1] = 102;
+        snprintf(name, sizeof name, "model base %s %u", i < 2 ? "f32" : "int8", (unsigned)a->n);
+        add(b, name, "flop", forward_work((double)a->n), i < 2 ? LIMIT_F32 : LIMIT_INT8,
+            run_asking, a);
+    }
+    run_rounds(b, 0.05);
+    report(b, NULL);
+    for (size_t i = 0; i < 2; i++) dp_session_close(session[i]);
+    dp_model_close(int8);
+    dp_model_close(f32);
+}
+
+enum { BATCH = 30, TOKENS = 64 };
+
+typedef struct lesson {
+    dp_trainer *trainer;
+    dp_dataset  batch;
+} lesson;
+
+static void run_lesson(void *arg) {
+    lesson  *l = (lesson *)arg;
+    dp_error err;
+    check(dp_train_step(l->trainer, &l->batch, NULL, &err), &err);
+}
+
+/* Words of one token each: 62 of them and the two specials make 64. */
+static void bench_train(bench *b) {
+    static const char *const words[8] = {"pain", "head", "skin", "blood",
+                                         "heart", "eye", "water", "night"};
+    static char     text[BATCH][TOKENS * 8];
+    static dp_text  texts[BATCH];
+    static int32_t  labels[BATCH];
+    dp_model       *model = new_model(b);
+    dp_train_options options;
+    dp_encoding      e;
+    dp_error         err;
+    int32_t          ids[2 * TOKENS];
+    lesson           l;
+    DP_CLEAR(l.batch);
+    DP_CLEAR(options);
+    options.max_tokens = TOKENS;
+    for (size_t i = 0; i < BATCH; i++) {
+        size_t n = 0;
+        for (size_t j = 0; j < TOKENS - 2; j++)
+            n += (size_t)snprintf(text[i] + n, 8, "%s ", words[(i * 31 + j * (i + 1)) % 8]);
+        texts[i].a = text[i];
+        texts[i].a_bytes = n;
+        labels[i] = (int32_t)(i % CLASSES);
+        memset(&e, 0, sizeof e);
+        e.ids = ids;
+        e.cap = 2 * TOKENS;
+        check(dp_encode(model, &texts[i], NULL, &e, &err), &err);
+        if (e.total != TOKENS) die("a text of the training case has not 64 tokens");
+    }
+    l.batch.rows = BATCH;
+    l.batch.texts = texts;
+    l.batch.labels = labels;
+    check(dp_trainer_open(model, &options, &l.trainer, &err), &err);
+    dp_model_close(model);
+    add(b, "train base 30x64", "flop", 3 * BATCH * forward_work(TOKENS), LIMIT_F32, run_lesson, &l);
+    run_rounds(b, 0);
+    report(b, NULL);
+    dp_trainer_close(l.trainer);
+}
+
 #include "bench_tokenize.h"
+
+/* ---- load, start ---------------------------------------------------------------------------- */
+
+static void run_load(void *arg) {
+    dp_model *model;
+    dp_error  err;
+    check(dp_model_open(&((const bench *)arg)->env, "build/bench_model", &model, &err), &err);
+    dp_model_close(model);
+}
+
+static void bench_load(bench *b) {
+    dp_model     *model = new_model(b);
+    dp_model_info info;
+    dp_error      err;
+    DP_CLEAR(info);
+    dp_model_get_info(model, &info);
+    check(dp_model_save(model, "build/bench_model", &err), &err);
+    dp_model_close(model);
+    add(b, "load base f32, warm", "byte", 4.0 * (double)info.parameters, LIMIT_NONE, run_load, b);
+    run_rounds(b, 0);
+    report(b, NULL);
+}
+
+/* From fork to the first byte of the first answer. */
+static void run_start(void *arg) {
+    int   in[2], out[2], status;
+    char  byte;
+    (void)arg;
+    if (pipe(in) != 0 || pipe(out) != 0) die("no pipe");
+    pid_t child = fork();
+    if (child < 0) die("no process");
+    if (child == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        close(in[0]), close(in[1]), close(out[0]), close(out[1]);
+        execl("build/predict", "predict", "--model", "build/demo/model", "--input", "-",
+              "--input-format", "lines", "--format", "jsonl", "--quiet", (char *)NULL);
+        _exit(127);
+    }
+    close(in[0]), close(out[1]);
+    if (write(in[1], "I have chills and a high fever\n", 31) != 31) die("cannot write");
+    if (read(out[0], &byte, 1) != 1) die("predict gave no answer");
+    close(in[1]), close(out[0]);
+    waitpid(child, &status, 0);
+}
+
+static void bench_start(bench *b) {
+    if (access("build/predict", X_OK) != 0 || access("build/demo/model/config.json", R_OK) != 0) {
+        fprintf(stderr, "bench: start is left out: it needs build/predict and build/demo/model "
+                        "(make demo)\n");
+        return;
+    }
+    add(b, "start to first answer", "run", 1, LIMIT_NONE, run_start, NULL);
+    run_rounds(b, 0);
+    report(b, NULL);
+}
 
 /* ---- command line --------------------------------------------------------------------------- */
 
@@ -321,31 +529,48 @@ static dp_isa isa_of(const char *name) {
     return DP_ISA_AUTO;
 }
 
+static void bench_products(bench *b) {
+    bench_gemm(b, b->rows ? b->rows : 512);
+    b->count = 0;
+    if (b->rows == 0) bench_gemm(b, 64);
+}
+
 int main(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        void (*run)(bench *b);
+    } groups[] = {{"gemm", bench_products}, {"model", bench_model}, {"train", bench_train},
+                  {"tokenize", bench_tokenize}, {"load", bench_load}, {"start", bench_start}};
     static bench b;
     dp_error     err;
+    const char  *what = argc > 1 && argv[1][0] != '-' ? argv[1] : "gemm";
+    int          known = 0;
     DP_CLEAR(b.env);
     b.env.alloc.alloc = dp__default_alloc;
     b.env.alloc.free = dp__default_free;
     b.env.threads = 1;
-    for (int i = 2; i < argc; i++) {
+    b.rounds = ROUNDS;
+    for (int i = argc > 1 && what == argv[1] ? 2 : 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) b.json = 1;
         else if (strncmp(argv[i], "--isa=", 6) == 0) b.env.isa_cap = isa_of(argv[i] + 6);
         else if (strncmp(argv[i], "--threads=", 10) == 0) b.env.threads = atoi(argv[i] + 10);
         else if (strncmp(argv[i], "--rows=", 7) == 0) b.rows = (size_t)atoi(argv[i] + 7);
+        else if (strncmp(argv[i], "--rounds=", 9) == 0) b.rounds = atoi(argv[i] + 9);
+        else if (strcmp(argv[i], "--cpu-time") == 0) clock_used = CLOCK_PROCESS_CPUTIME_ID;
         else die("unknown option");
     }
+    if (clock_used != CLOCK_MONOTONIC && b.env.threads > 1) die("--cpu-time is for one thread");
+    if (b.rounds < 1 || b.rounds > ROUNDS) die("--rounds is 1 to 15");
     if (dp__exec_open(&b.exec, &b.env, &err) != DP_OK) die(err.text);
-    const char *what = argc > 1 ? argv[1] : "";
-    if (strcmp(what, "gemm") == 0) {
-        bench_gemm(&b, b.rows ? b.rows : 512);
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        if (strcmp(what, "all") != 0 && strcmp(what, groups[i].name) != 0) continue;
+        known = 1;
         b.count = 0;
-        if (b.rows == 0) bench_gemm(&b, 64);
-    } else if (strcmp(what, "tokenize") == 0) {
-        bench_tokenize(&b);
-    } else {
-        die("usage: bench gemm|tokenize [--json] [--isa=NAME] [--threads=N] [--rows=N]");
+        groups[i].run(&b);
+        fflush(stdout);
     }
+    if (!known) die("usage: bench [gemm|model|train|tokenize|load|start|all] [--json] "
+                    "[--isa=NAME] [--threads=N] [--rounds=N] [--rows=N] [--cpu-time]");
     dp__exec_close(&b.exec);
     return 0;
 }
