@@ -61,7 +61,7 @@ build/test_simde: $(TEST_SOURCES)
 	if $(SIMDE_PROBE); then $(CC) $(TEST_FLAGS) tests/test_simde.c -o $@ $(LIBS); \
 	else sh tools/setup.sh skip $@ "libsimde-dev is not installed (make setup-dev)"; fi
 
-SUITES = build/test build/test_double build/test_simde build/test_readers
+SUITES = build/test build/test_double build/test_readers
 
 test: all $(SUITES) build/make_data build/naive_bayes ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
