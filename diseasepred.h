@@ -5682,10 +5682,10 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
  * ============================================================================================ */
 
 /* ============================================================================================
- * [E1] Number formats                                                          budget 50 lines
- * Owns:   float16 and bfloat16 to and from float, rounding to integers.     Needs: nothing.
- * Never:  uses a conversion instruction: rounding is to nearest, ties to even, by arithmetic on
- *         bits, whatever the rounding mode of the processor.
+ * [E1] Number formats                                                          budget 20 lines
+ * Owns:   the bits of a float.                                              Needs: nothing.
+ * float16, bfloat16 and float64 occur in files only ([C3]); int8 is made by dp__vec_quantize in
+ * [E4], which rounds to nearest, ties to even, by an addition.
  * Tests:  tests/test_kernels.c: format_*
  * ============================================================================================ */
 
@@ -5693,33 +5693,6 @@ DP__INLINE uint32_t dp__f32_bits(float x) {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
-}
-
-DP__INLINE float dp__bits_f32(uint32_t u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-/* bfloat16 is the upper half of a float: exact. */
-DP__INLINE float dp__bf16_to_f32(uint16_t h) {
-    return dp__bits_f32((uint32_t)h << 16);
-}
-
-/* To bfloat16 as VCVTNEPS2BF16 does: ties to even, a NaN stays a (quiet) NaN, a denormal
- * becomes a zero of its sign (Intel SDM vol. 2, VCVTNEPS2BF16; every row does the same). */
-DP__INLINE uint16_t dp__f32_to_bf16(float x) {
-    uint32_t u = dp__f32_bits(x), magnitude = u & 0x7FFFFFFFu;
-    if (magnitude > 0x7F800000u) return (uint16_t)((u >> 16) | 0x40u);
-    if (magnitude < 0x00800000u) return (uint16_t)((u >> 16) & 0x8000u);
-    return (uint16_t)((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
-}
-
-/* Nearest integer of |x| <= 2^22, ties to even: in the sum the last bit of the fraction has the
- * weight 1. A NaN gives some integer, never a trap. */
-DP__INLINE int32_t dp__round_f32(float x) {
-    float moved = x + 12582912.0f; /* 1.5 * 2^23 */
-    return (int32_t)(dp__f32_bits(moved) - 0x4B400000u);
 }
 
 /* ============================================================================================
@@ -5749,11 +5722,13 @@ DP__INLINE int32_t dp__round_f32(float x) {
 #ifdef DP_REAL_DOUBLE
 typedef uint64_t dp__lane;
 typedef int64_t  dp__ilane;
-#define DP__ONE_HALF_ULP 6755399441055744.0 /* 1.5 * 2^52: see dp__round_f32 */
+#define DP__WHOLE 6755399441055744.0 /* 1.5 * 2^52 */
 #else
 typedef uint32_t dp__lane;
 typedef int32_t  dp__ilane;
-#define DP__ONE_HALF_ULP 12582912.0f
+/* 1.5 * 2^23: in x + DP__WHOLE the last bit has the weight 1, so the sum holds x rounded to the
+ * nearest integer, ties to even, in its low bits. */
+#define DP__WHOLE 12582912.0f
 #endif
 typedef DP__LANES(dp_real) dp__v8;
 typedef DP__LANES(dp__lane) dp__m8;
@@ -5927,9 +5902,9 @@ static const float dp__exp_p[5] = {4.999999404e-01f, 1.666651666e-01f, 4.1668105
 DP__INLINE void dp__exp_lanes(dp__v8 *v, int low) {
     dp__v8 x = *v, c = x;
     if (!low) c = dp__pick(dp__less(dp__set(89.0f), x), dp__set(89.0f), x);
-    dp__v8 moved = c * 1.44269504f + DP__ONE_HALF_ULP;
+    dp__v8 moved = c * 1.44269504f + DP__WHOLE;
     dp__v8 scale = dp__real((dp__bits(moved) + (low ? 127u : 126u)) << 23);
-    dp__v8 n = moved - DP__ONE_HALF_ULP;
+    dp__v8 n = moved - DP__WHOLE;
     dp__v8 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
     dp__v8 p = r * dp__exp_p[4] + dp__exp_p[3];
     for (int i = 2; i >= 0; i--) p = p * r + dp__exp_p[i];
@@ -6408,22 +6383,8 @@ typedef struct dp__vec {
 } dp__vec;
 
 /* Philox4x32-10: ten rounds of two 32 x 32 -> 64 bit products (Salmon, Moraes, Dror, Shaw,
- * "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3 and table 2). */
-DP__INLINE void dp__philox(const uint32_t key[2], uint32_t c[4]) {
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
-        uint32_t c1 = c[1], c3 = c[3];
-        c[0] = (uint32_t)(b >> 32) ^ c1 ^ k0;
-        c[1] = (uint32_t)b;
-        c[2] = (uint32_t)(a >> 32) ^ c3 ^ k1;
-        c[3] = (uint32_t)a;
-        k0 += 0x9E3779B9u; /* golden ratio */
-        k1 += 0xBB67AE85u; /* sqrt(3) - 1 */
-    }
-}
-
-/* Four blocks at once, in lanes of 64 bits: c[i] holds word i of blocks 0 to 3. */
+ * "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3 and table 2).
+ * Four blocks at once, in lanes of 64 bits: c[i] holds word i of blocks 0 to 3. */
 #ifdef DP__VECTORS
 typedef uint64_t dp__quad __attribute__((vector_size(32)));
 #define DP__QUAD 4u
@@ -6814,7 +6775,7 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
         if (scale < (dp_real)FLT_MIN) scale = (dp_real)FLT_MIN;
         v->s[r] = scale;
         DP__EACH(v->n, i, k, /* the last byte of the sum is that of the rounded integer */
-            dp__v8 moved = dp__get(x + i, k, 0) / scale + (DP__ONE_HALF_ULP + v->p[0]);
+            dp__v8 moved = dp__get(x + i, k, 0) / scale + (DP__WHOLE + v->p[0]);
             dp__m8 lanes = dp__bits(moved);
             dp__lane_bytes(k < DP__W ? byte : q + i, &lanes);
             if (k < DP__W) memcpy(q + i, byte, k););
@@ -7243,7 +7204,7 @@ static void dp__gemm_u8s8_vnni(const dp__strip8 *s) {
  * a tenth of a forward pass. The same on 8 lanes takes twice the time. */
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__exp_low_avx512(__m512 x) {
-    __m512  half = _mm512_set1_ps(DP__ONE_HALF_ULP);
+    __m512  half = _mm512_set1_ps(DP__WHOLE);
     __m512  moved = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), half);
     __m512i power = _mm512_add_epi32(_mm512_castps_si512(moved), _mm512_set1_epi32(127));
     __m512  n = _mm512_sub_ps(moved, half), p = _mm512_set1_ps(dp__exp_p[4]);

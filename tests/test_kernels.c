@@ -15,33 +15,18 @@ static void test_format_f16(void) {
     }
 }
 
-static void test_format_bf16(void) {
-    for (uint32_t h = 0; h < 65536; h++) {
-        float    x = dp__bf16_to_f32((uint16_t)h);
-        uint32_t e = h >> 7 & 255, bits = dp__f32_bits(x);
-        CHECK_INT(bits, h << 16);
-        if (e == 255 && (h & 127)) CHECK_INT(dp__f32_to_bf16(x), h | 0x40);
-        else if (e == 0) CHECK_INT(dp__f32_to_bf16(x), h & 0x8000);
-        else CHECK_INT(dp__f32_to_bf16(x), h);
-        if (e == 0 || e == 255) continue;
-        CHECK_INT(dp__f32_to_bf16(dp__bits_f32(bits + 0x7FFF)), h);
-        CHECK_INT(dp__f32_to_bf16(dp__bits_f32(bits + 0x8000)), h + (h & 1));
-        CHECK_INT(dp__f32_to_bf16(dp__bits_f32(bits + 0x8001)), h + 1);
-    }
-    CHECK_INT(dp__f32_to_bf16(dp__bits_f32(0x7F800001)), 0x7FC0); /* NaN whose payload is low */
+static float kernels_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
-static void test_format_round(void) {
-    uint64_t s = test_seed;
-    for (int i = -2000; i <= 2000; i++) {
-        float half = (float)i / 2;
-        CHECK_INT(dp__round_f32(half), (int)nearbyint((double)half));
-        float above = nextafterf(half, 4000);
-        CHECK_INT(dp__round_f32(above), (int)nearbyint((double)above));
-    }
-    for (int i = 0; i < 100000; i++) {
-        float x = test_rndf(&s) * 4194304.0f;
-        CHECK_INT(dp__round_f32(x), (int)nearbyint((double)x));
+/* bfloat16 is the upper half of a float. */
+static void test_format_bf16(void) {
+    for (uint32_t h = 0; h < 65536; h++) {
+        char  bytes[2] = {(char)(h & 255), (char)(h >> 8)};
+        float x = (float)dp__widen(DP__BF16, bytes);
+        CHECK_INT(dp__f32_bits(x), h << 16);
     }
 }
 
@@ -97,7 +82,7 @@ static void kernels_sweep(const kernels_function *f) {
     float    block[8], in[8];
     for (uint64_t base = 0; base < 0x100000000u; base += 8 * step) {
         for (uint32_t j = 0; j < 8; j++)
-            in[j] = block[j] = dp__bits_f32((uint32_t)(base + j * step));
+            in[j] = block[j] = kernels_float((uint32_t)(base + j * step));
         f->run(block);
         for (uint32_t j = 0; j < 8; j++) {
             double want = f->want((double)in[j]), ulp;
@@ -121,7 +106,7 @@ static void test_exp_all(void) {
     CHECK(special[5] <= FLT_MAX && special[6] == INFINITY && dp__f32_bits(special[7]) == 0);
     for (uint32_t u = 0; u < 0xC2B00000u; u += 4099) { /* the short form: same bits below 88 */
         float a[8], b[8];
-        for (uint32_t j = 0; j < 8; j++) a[j] = b[j] = dp__bits_f32(0x80000000u + u + j * 7);
+        for (uint32_t j = 0; j < 8; j++) a[j] = b[j] = kernels_float(0x80000000u + u + j * 7);
         a[7] = b[7] = (float)(u % 88);
         kernels_exp(a);
         kernels_exp_low(b);
@@ -201,7 +186,7 @@ static void *kernels_place(const kernels_case *c, int region, char type, size_t 
 static float kernels_number(const kernels_case *c, uint64_t *s) {
     static const uint32_t odd[] = {0x7FC00000, 0x7F800000, 0xFF800000, 0x80000000, 0x00000001,
                                    0x807FFFFF, 0x7F7FFFFF, 0xFF7FFFFF, 0x00800000, 0x5F000000};
-    if (c->special && test_rnd(s) % 4 == 0) return dp__bits_f32(odd[test_rnd(s) % 10]);
+    if (c->special && test_rnd(s) % 4 == 0) return kernels_float(odd[test_rnd(s) % 10]);
     return test_rndf(s) * (test_rnd(s) % 4 ? 3.0f : 30.0f);
 }
 
@@ -544,6 +529,34 @@ static void test_act_formulas(void) {
     dp__exec_close(&e);
 }
 
+/* Outputs may be their input of the same shape and stride. */
+static void test_vec_in_place(void) {
+    enum { R = 3, L = 48 };
+    static const int ops[] = {DP__VEC_ACT, DP__VEC_ACT + 4, DP__VEC_ACT_GRAD, DP__VEC_ACT_GRAD + 3,
+                              DP__VEC_DROPOUT, DP__VEC_LAYERNORM, DP__VEC_LAYERNORM_GRAD,
+                              DP__VEC_SOFTMAX, DP__VEC_SOFTMAX_GRAD};
+    const char *name;
+    for (int i = 0; i < 3; i++) {
+        kernels_vec *run = kernels_instance(i, &name);
+        for (size_t o = 0; run != NULL && o < sizeof ops / sizeof *ops; o++) {
+            for (size_t n = 1; n <= L; n++) {
+                kernels_case c;
+                float        x[R * L], y[R * L];
+                uint64_t     s = n;
+                kernels_fill(&c, ops[o], n, 2, 0, 0); /* 3 rows */
+                CHECK_INT(c.count, R);
+                kernels_random(x, R * L, 5, &s);
+                c.v.x = x, c.v.y = y, c.v.ldx = c.v.ldy = L;
+                run(&c.v, 0, R);
+                c.v.y = x;
+                run(&c.v, 0, R);
+                for (size_t r = 0; r < R; r++)
+                    CHECK(memcmp(x + r * L, y + r * L, n * sizeof *x) == 0);
+            }
+        }
+    }
+}
+
 static void test_vec_layernorm(void) {
     enum { R = KERNELS_ROWS, N = KERNELS_N };
     float    x[R * N], y[R * N], dy[R * N], dx[R * N], gamma[N], beta[N], mean[R], rstd[R];
@@ -783,10 +796,146 @@ static void test_dropout_masks(void) {
     dp__exec_close(&e);
 }
 
+/* ---- quantization --------------------------------------------------------------------------- */
+
+#define KERNELS_U (1.0 / 16777216) /* half of a unit in the last place of 1 */
+
+/* The code of each element and the scale of one row. */
+static float kernels_quantize(const dp__exec *e, int8_t *q, const float *x, size_t n) {
+    float   scale;
+    uint8_t codes[512];
+    dp__quantize_channels(e, q, n, &scale, x, n, 1, n);
+    dp__quantize_rows(e, codes, 512, n + 3, &scale, x, n, 1, n);
+    for (size_t i = 0; i < n && scale <= FLT_MAX; i++) CHECK_INT(codes[i], q[i] + 128);
+    for (size_t i = n; i < n + 3; i++) CHECK_INT(codes[i], 128);
+    return scale;
+}
+
+/* |x - s q| <= (1 + 2u) s / 2, q(-x) = -q(x), |q| <= 127 and reached, monotone, ties to even. */
+static void test_quant_properties(void) {
+    dp__exec e;
+    uint64_t s = test_seed;
+    kernels_open(&e);
+    for (int round = 0; round < 2000; round++) {
+        float  x[64], minus[64], size = ldexpf(1, (int)(test_rnd(&s) % 240) - 120);
+        int8_t q[64], qm[64];
+        int    most = 0;
+        kernels_random(x, 64, size, &s);
+        x[0] = 0;
+        for (size_t i = 0; i < 64; i++) minus[i] = -x[i];
+        float scale = kernels_quantize(&e, q, x, 64);
+        CHECK(kernels_quantize(&e, qm, minus, 64) == scale);
+        CHECK_INT(q[0], 0);
+        for (size_t i = 0; i < 64; i++) {
+            double off = fabs((double)x[i] - (double)scale * q[i]);
+            CHECK(off <= (double)scale / 2 * (1 + 2 * KERNELS_U) || scale == FLT_MIN);
+            CHECK(q[i] >= -127 && qm[i] == -q[i]);
+            if (abs(q[i]) > most) most = abs(q[i]);
+            for (size_t j = 0; j < 64; j++) CHECK(!(x[i] < x[j]) || q[i] <= q[j]);
+        }
+        CHECK(most == 127 || scale == FLT_MIN);
+    }
+    float  ties[8] = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 126.5f};
+    int8_t q[8], want[8] = {127, 0, 2, 2, 0, -2, -2, 126};
+    CHECK(kernels_quantize(&e, q, ties, 8) == 1);
+    CHECK(memcmp(q, want, sizeof q) == 0);
+    dp__exec_close(&e);
+}
+
+/* A zero row has scale 1; denormals keep 1 / scale finite; NaN and infinity show in the scale. */
+static void test_quant_special(void) {
+    static const float odd[5] = {0, 1e-42f, FLT_MIN, INFINITY, NAN};
+    dp__exec e;
+    int8_t   q[5];
+    kernels_open(&e);
+    for (int i = 0; i < 5; i++) {
+        float x[5] = {0, 0, odd[i], -0.0f, 0};
+        float scale = kernels_quantize(&e, q, x, 5);
+        if (i == 0) CHECK(scale == 1);
+        else if (i < 3) CHECK(scale == FLT_MIN);
+        else CHECK(!(scale <= FLT_MAX));
+        if (i < 2) for (int j = 0; j < 5; j++) CHECK_INT(q[j], 0);
+        if (i == 2) CHECK_INT(q[2], 1);
+    }
+    dp__exec_close(&e);
+}
+
+/* |sum x w - sx sw sum qx qw| <= (sw / 2) |x|_1 + (sx / 2) |w|_1 + K sx sw / 4, and vectors that
+ * come near it: all errors at half a step with one sign. */
+static void test_quant_dot_bound(void) {
+    enum { K = 256 };
+    dp__exec e;
+    uint64_t s = test_seed;
+    double   worst = 0, built = 0;
+    kernels_open(&e);
+    for (int round = 0; round <= 200; round++) {
+        float  x[K], w[K];
+        int8_t qx[K], qw[K];
+        double exact = 0, ones = 0, onew = 0;
+        long   sum = 0;
+        kernels_random(x, K, 3, &s), kernels_random(w, K, 1, &s);
+        for (size_t i = 0; round == 200 && i < K; i++) {
+            x[i] = i == 0 ? 127 : 100.499f;
+            w[i] = i == 1 ? 127 : 100.499f;
+        }
+        double sx = (double)kernels_quantize(&e, qx, x, K);
+        double sw = (double)kernels_quantize(&e, qw, w, K);
+        for (size_t i = 0; i < K; i++) {
+            exact += (double)x[i] * (double)w[i];
+            ones += fabs((double)x[i]), onew += fabs((double)w[i]);
+            sum += (long)qx[i] * (long)qw[i];
+        }
+        double bound = sw / 2 * ones + sx / 2 * onew + K * sx * sw / 4;
+        double ratio = fabs(exact - sx * sw * (double)sum) / bound;
+        if (round == 200) built = ratio;
+        else if (ratio > worst) worst = ratio;
+    }
+    printf("     random %.3f of the bound, built %.3f\n", worst, built);
+    CHECK(worst <= 0.3 && built > 0.9 && built <= 1);
+    dp__exec_close(&e);
+}
+
+/* ---- optimizer ------------------------------------------------------------------------------ */
+
+/* 60 steps of Adam and AdamW in double; moments that die out become exactly 0. */
+static void test_adam_double(void) {
+    enum { N = 50 };
+    dp__exec e;
+    kernels_open(&e);
+    for (int decoupled = 0; decoupled < 2; decoupled++) {
+        float         w[N], g[N], m[N] = {0}, v[N] = {0};
+        double        dw[N], dm[N] = {0}, dv[N] = {0};
+        uint64_t      s = test_seed;
+        dp__adam_step a = {1e-3, 0.9, 0.999, 1e-8, 0.01, 0.5, 0, 0};
+        a.decoupled = decoupled;
+        kernels_random(w, N, 1, &s);
+        for (size_t i = 0; i < N; i++) dw[i] = (double)w[i];
+        for (a.step = 1; a.step <= 60; a.step++) {
+            kernels_random(g, N, 1, &s);
+            dp__adam(&e, &a, w, g, m, v, N);
+            for (size_t i = 0; i < N; i++) {
+                double d = 0.5 * (double)g[i] + (decoupled ? 0 : 0.01 * dw[i]);
+                if (decoupled) dw[i] *= 1 - 1e-3 * 0.01;
+                dm[i] = 0.9 * dm[i] + 0.1 * d;
+                dv[i] = 0.999 * dv[i] + 0.001 * d * d;
+                dw[i] -= 1e-3 * (dm[i] / (1 - pow(0.9, (double)a.step))) /
+                         (sqrt(dv[i] / (1 - pow(0.999, (double)a.step))) + 1e-8);
+            }
+        }
+        kernels_near("weights", w, dw, N, 1e-6);
+        kernels_near("first moment", m, dm, N, 1e-6);
+        kernels_near("second moment", v, dv, N, 1e-6);
+        memset(g, 0, sizeof g);
+        a.decay = 0;
+        for (int i = 0; i < 1000; i++) dp__adam(&e, &a, w, g, m, v, N);
+        for (size_t i = 0; i < N; i++) CHECK(m[i] == 0 && v[i] > 0);
+    }
+    dp__exec_close(&e);
+}
+
 static const test tests_kernels[] = {
     {"format_f16", test_format_f16},
     {"format_bf16", test_format_bf16},
-    {"format_round", test_format_round},
     {"exp_all", test_exp_all},
     {"log_all", test_log_all},
     {"tanh_all", test_tanh_all},
@@ -796,6 +945,7 @@ static const test tests_kernels[] = {
     {"vec_flip_is_seen", test_vec_flip_is_seen},
     {"act_gelu_bounds", test_act_gelu_bounds},
     {"act_formulas", test_act_formulas},
+    {"vec_in_place", test_vec_in_place},
     {"vec_layernorm", test_vec_layernorm},
     {"vec_softmax", test_vec_softmax},
     {"vec_losses", test_vec_losses},
@@ -803,4 +953,8 @@ static const test tests_kernels[] = {
     {"vec_cuts", test_vec_cuts},
     {"dropout_philox", test_dropout_philox},
     {"dropout_masks", test_dropout_masks},
+    {"quant_properties", test_quant_properties},
+    {"quant_special", test_quant_special},
+    {"quant_dot_bound", test_quant_dot_bound},
+    {"adam_double", test_adam_double},
 };

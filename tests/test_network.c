@@ -938,7 +938,7 @@ static void net_write_dir(const char *path, const char *config, const char *cons
         size_t size = (size_t)(shapes[i][0] * (shapes[i][1] ? shapes[i][1] : 1));
         for (size_t j = 0; j < size; j++, from++) {
             int8_t   q = (int8_t)(isfinite(values[from]) ? values[from] * 127 : 0);
-            uint16_t h = dp__f32_to_bf16(values[from]);
+            uint16_t h = (uint16_t)(dp__f32_bits(values[from]) >> 16); /* bfloat16, cut off */
             if (strcmp(types[i], "I8") == 0) fwrite(&q, 1, 1, f);
             else if (strcmp(types[i], "F32") == 0) fwrite(&values[from], 4, 1, f);
             else fwrite(&h, 2, 1, f);
