@@ -426,10 +426,17 @@ static void remove_dead_files(const char *directory, const char *prefix) {
     closedir(dir);
 }
 
+/* "-", or a name of what stdout is: /dev/stdout, for instance. */
+static int is_stdout(const char *path) {
+    struct stat a, b;
+    return strcmp(path, "-") == 0 || (stat(path, &a) == 0 && fstat(1, &b) == 0 &&
+                                      a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
 /* An output that exists is refused unless --force is given; pipes and devices are no files. */
 static void refuse_existing(const char *path) {
     struct stat about;
-    if (strcmp(path, "-") == 0 || self.force || lstat(path, &about) != 0) return;
+    if (is_stdout(path) || self.force || lstat(path, &about) != 0) return;
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode)) return;
     stop(END_USAGE, "%s: exists; --force replaces it", path);
 }
@@ -440,7 +447,7 @@ static sink sink_open(const char *path) {
     sink        s = {1, {NULL, 0, 0}, "stdout", NULL};
     struct stat about;
     const char *name;
-    if (path == NULL || strcmp(path, "-") == 0) return s;
+    if (is_stdout(path)) return s;
     s.path = path;
     if (stat(path, &about) == 0 && S_ISDIR(about.st_mode))
         stop(END_RUN, "%s: is a directory", path);
@@ -482,7 +489,8 @@ LIKE_PRINTF(2, 3) static void putf(sink *s, const char *format, ...) {
 
 static void put_json(sink *s, const char *text, size_t n) {
     put(s, "\"", 1);
-    add_escaped(&s->b, text, n, 1);
+    if (n > SIZE_MAX / 8 || !bytes_reserve(&s->b, 6 * n)) stop(END_RUN, "out of memory");
+    add_escaped(&s->b, text, n, 1); /* a byte becomes six at most */
     put(s, "\"", 1);
 }
 
@@ -651,6 +659,7 @@ static void print_help(const char *usage) {
         putf(&out, strlen(left) > 26 ? "  %s\n%30s" : "  %-28s%s", left, "");
         putf(&out, "%s", o->kind == LATER ? "not available in this version" : o->help);
         if (o->initial != NULL) putf(&out, " [%s]", o->initial);
+        if (o->values != NULL && strchr(o->values, '*')) putf(&out, " (*: not in this version)");
         if (o->names[n] != 0) putf(&out, " (kit: --%s)", o->names + n + 1);
         put(&out, "\n", 1);
         free(left);

@@ -24,7 +24,10 @@
 #pragma GCC diagnostic ignored "-Wunused-function" /* no program needs all of it */
 #endif
 
-enum { READ_BLOCK = 65536, READ_MAX_ROW = 67108864, READ_MAX_COLUMNS = 65536 };
+#ifndef READ_BLOCK /* the tests read byte by byte */
+#define READ_BLOCK 65536
+#endif
+enum { READ_MAX_ROW = 67108864, READ_MAX_COLUMNS = 65536 };
 typedef enum read_format { FORMAT_AUTO, FORMAT_CSV, FORMAT_JSONL, FORMAT_LINES } read_format;
 typedef enum read_field { FIELD_TEXT, FIELD_PAIR, FIELD_LABEL, FIELD_ID, FIELDS } read_field;
 typedef enum read_result { READ_ROW, READ_BAD, READ_END, READ_FAILED } read_result;
@@ -237,7 +240,10 @@ static int csv_header(reader *r) {
     } while (csv_blank(r, r->columns));
     bytes_free(&name);
     if (r->columns == 0) return !r->fault.fatal;
-    if (r->fault.rule[0] != 0) r->fault.fatal = 1, r->fault.code = END_DATA;
+    if (r->fault.rule[0] != 0 && !r->fault.fatal) {
+        r->fault.fatal = 1;
+        r->fault.code = END_DATA;
+    }
     for (int f = 0; f < FIELDS; f++) {
         int what = times[2 * f] > 0 ? 2 * f : 2 * f + 1;
         if (times[what] > 0) r->column[f] = found[what];
@@ -283,12 +289,18 @@ static read_result line_row(reader *r) {
     return r->fault.fatal ? READ_FAILED : r->fault.rule[0] ? READ_BAD : READ_ROW;
 }
 
+/* Notes what the JSON parser refused; its sentence may hold a name out of the line. */
+static void json_fault(reader *r, const dp_error *err) {
+    row_fault(r, err->rule[0] != 0 ? err->rule : "J",
+              r->row_place + (err->place == DP_NO_PLACE ? 0 : err->place),
+              "the line is not valid JSON");
+}
+
 /* A step of the JSON parser: 0 when the line is not valid JSON. */
 static int json_step(reader *r, dp_json *json) {
     dp_error err;
     if (dp_json_next(json, &err) == DP_OK) return 1;
-    row_fault(r, err.rule, r->row_place + (err.place == DP_NO_PLACE ? 0 : err.place),
-              "the line is not valid JSON");
+    json_fault(r, &err);
     return 0;
 }
 
@@ -310,7 +322,7 @@ static void json_value(reader *r, const dp_json *json, int f, int rank) {
     if (!bytes_reserve(&r->field[f], json->length + 1)) memory_fault(r);
     else if (number) bytes_add(&r->field[f], json->text + json->token, json->length);
     else if (dp_json_string(json, r->field[f].p, r->field[f].cap, &r->field[f].n, &err) != DP_OK)
-        row_fault(r, err.rule, place, "the line is not valid JSON");
+        json_fault(r, &err);
 }
 
 /* The members of the object that makes the line. */
@@ -320,14 +332,11 @@ static void json_members(reader *r, dp_json *json) {
     dp_error err;
     while (json_step(r, json) && json->kind == DP_JSON_KEY) {
         dp_status status = dp_json_string(json, key, sizeof key, &n, &err);
-        if (status == DP_E_FORMAT)
-            row_fault(r, err.rule, r->row_place + json->token, "the line is not valid JSON");
+        if (status == DP_E_FORMAT) json_fault(r, &err);
         int what = status == DP_OK ? reader_wants(r, key, n) : -1;
         if (!json_step(r, json)) return;
         if (what >= 0) json_value(r, json, what / 2, what % 2);
-        dp_status skipped = dp_json_skip(json, &err);
-        if (skipped != DP_OK) row_fault(r, err.rule, r->row_place + err.place,
-                                        "the line is not valid JSON");
+        if (dp_json_skip(json, &err) != DP_OK) json_fault(r, &err);
         if (r->fault.rule[0] != 0) return;
     }
 }

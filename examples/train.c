@@ -100,7 +100,7 @@ static void prepare(run *r) {
     say(INFO, "%" PRIu64 " parameters, %d classes, %td training rows, %td validation rows, seed %"
         PRId64 ", %d threads", info.parameters, (int)info.classes, arrlen(r->train.texts),
         arrlen(r->valid.texts), self.seed, (int)r->env.threads);
-    prepare_directory(r->set.output, 12 * info.parameters);
+    prepare_directory(r->set.output, 24 * info.parameters); /* two checkpoints */
 }
 
 /* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
