@@ -9058,43 +9058,6 @@ static int dp__all_finite(const dp__exec *x, const dp_real *in, size_t n) {
     return !flag;
 }
 
-/* Step number step (from 1) of Adam or AdamW. */
-typedef struct dp__adam_step {
-    double   lr, beta1, beta2, eps, decay;
-    double   grad_factor; /* what the gradient is multiplied by: clipping, mean over rows */
-    uint64_t step;
-    int      decoupled; /* 1: AdamW, 0: Adam with L2 */
-} dp__adam_step;
-
-/* base^n for whole n, by squaring. */
-static double dp__power(double base, uint64_t n) {
-    double result = 1;
-    for (; n > 0; n /= 2, base *= base)
-        if (n & 1) result *= base;
-    return result;
-}
-
-#ifndef DP_NO_TRAIN
-/* weight, mean, square [n] after one step with the gradient [n]. */
-static void dp__adam(const dp__exec *x, const dp__adam_step *a, dp_real *weight,
-                     const dp_real *gradient, dp_real *mean, dp_real *square, size_t n) {
-    dp_real eps = (dp_real)a->eps;
-    dp__vec v = dp__vec_flat(DP__VEC_ADAM, weight, gradient, n);
-    v.s = mean;
-    v.t = square;
-    v.b = &eps;
-    v.p[0] = (dp_real)a->grad_factor;
-    v.p[1] = a->decoupled ? (dp_real)0 : (dp_real)a->decay;
-    v.p[2] = a->decoupled ? (dp_real)(1 - a->lr * a->decay) : (dp_real)1;
-    v.p[3] = (dp_real)(1 - a->beta1);
-    v.p[4] = (dp_real)a->beta2;
-    v.p[5] = (dp_real)(1 - a->beta2);
-    v.p[6] = (dp_real)(a->lr / (1 - dp__power(a->beta1, a->step)));
-    v.p[7] = (dp_real)sqrt(1 - dp__power(a->beta2, a->step));
-    dp__vec_run_flat(x, &v);
-}
-#endif
-
 /* Codes u8 = s8 + 128 of in [rows, n] with one scale per row; columns n to padded become 128. */
 static void dp__quantize_rows(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded,
                               dp_real *scale, const dp_real *in, size_t ldin, size_t rows,
@@ -10147,30 +10110,77 @@ typedef struct dp__optim {
     double  *sums;          /* [(n + 4095) / 4096] */
 } dp__optim;
 
+/* base^n by squaring: a function of n alone, so no running product has to be saved. */
+static double dp__power(double base, uint64_t n) {
+    double result = 1;
+    for (; n > 0; n /= 2, base *= base)
+        if (n & 1) result *= base;
+    return result;
+}
+
+/* Step number t (from 1) with the learning rate rate and share of the gradient, for DP__VEC_ADAM
+ * of [E4]; corrections in double, as PyTorch computes them. eps is borrowed. */
+static dp__vec dp__optim_vec(const dp__optim *a, const dp_train_options *o, double rate,
+                             uint64_t t, double share, const dp_real *eps) {
+    int     decoupled = o->optimizer == DP_ADAMW;
+    dp__vec v = dp__vec_flat(DP__VEC_ADAM, a->w, a->g, a->n);
+    v.s = a->m;
+    v.t = a->v;
+    v.b = eps;
+    v.p[0] = (dp_real)share;
+    v.p[1] = decoupled ? 0 : (dp_real)o->weight_decay;
+    v.p[2] = decoupled ? (dp_real)(1 - rate * o->weight_decay) : 1;
+    v.p[3] = (dp_real)(1 - o->beta1);
+    v.p[4] = (dp_real)o->beta2;
+    v.p[5] = (dp_real)(1 - o->beta2);
+    v.p[6] = (dp_real)(rate / (1 - dp__power(o->beta1, t)));
+    v.p[7] = (dp_real)sqrt(1 - dp__power(o->beta2, t));
+    return v;
+}
+
+typedef struct dp__optim_job {
+    const dp__exec  *x;
+    const dp__optim *a;
+    dp__vec          adam, check;
+} dp__optim_job;
+
+/* Block by block: the new weights are checked and the gradient becomes 0 while both are in the
+ * first cache. */
+static void dp__optim_task(void *arg, int32_t tid, int32_t threads) {
+    dp__optim_job *job = (dp__optim_job *)arg;
+    size_t         n = job->a->n, begin, end;
+    dp__share((n + DP__FLAT - 1) / DP__FLAT, 1, tid, threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        size_t at = i * DP__FLAT, count = n - at < DP__FLAT ? n - at : DP__FLAT;
+        job->x->row->vec(&job->adam, i, i + 1);
+        job->x->row->vec(&job->check, i, i + 1);
+        memset(job->a->g + at, 0, count * sizeof(dp_real));
+    }
+}
+
 typedef enum dp__step_result { DP__STEP_DONE, DP__STEP_SKIPPED, DP__STEP_LOST } dp__step_result;
 
-/* Step number t (from 1) with the learning rate rate. norm: of the gradient before clipping.
- * Skipped: gradient or moments are not finite, nothing was written. Lost: a new weight is not
- * finite. With rate and rate * decay <= 1, eps >= 1e-12, beta1 <= 0.9999 (checked by the
- * trainer) that needs a weight that was not finite before: squares of the gradient being finite,
- * |m| < 2e19, so a step is below 2e19 / 1e-12 / 1e-4 < FLT_MAX / 1000. */
+/* Step number t (from 1) with the learning rate rate; the gradient is 0 afterwards. norm: of the
+ * gradient before clipping. Skipped: gradient or moments are not finite, nothing was written.
+ * Lost: a new weight is not finite. With rate and rate * decay <= 1, eps >= 1e-12, beta1 <= 0.9999
+ * (checked by the trainer) that needs a weight that was not finite before: squares of the
+ * gradient being finite, |m| < 2e19, so a step is below 2e19 / 1e-12 / 1e-4 < FLT_MAX / 1000. */
 static dp__step_result dp__optim_step(const dp__exec *x, const dp__optim *a,
                                       const dp_train_options *o, double rate, uint64_t t,
                                       double *norm) {
-    dp__adam_step step;
+    dp_real       eps = (dp_real)o->eps;
+    int32_t       flag = 0;
+    dp__optim_job job;
     *norm = sqrt(dp__squared_norm(x, a->g, a->n, a->sums));
     if (!(*norm - *norm == 0) || !dp__all_finite(x, a->m, a->n) || !dp__all_finite(x, a->v, a->n))
         return DP__STEP_SKIPPED;
-    step.lr = rate;
-    step.beta1 = o->beta1;
-    step.beta2 = o->beta2;
-    step.eps = o->eps;
-    step.decay = o->weight_decay;
-    step.grad_factor = dp__clip(*norm, o->grad_norm);
-    step.step = t;
-    step.decoupled = o->optimizer == DP_ADAMW;
-    dp__adam(x, &step, a->w, a->g, a->m, a->v, a->n);
-    return dp__all_finite(x, a->w, a->n) ? DP__STEP_DONE : DP__STEP_LOST;
+    job.x = x;
+    job.a = a;
+    job.adam = dp__optim_vec(a, o, rate, t, dp__clip(*norm, o->grad_norm), &eps);
+    job.check = dp__vec_flat(DP__VEC_FINITE, NULL, a->w, a->n);
+    job.check.flag = &flag;
+    dp__exec_run(x, dp__optim_task, &job);
+    return flag == 0 ? DP__STEP_DONE : DP__STEP_LOST;
 }
 
 #endif
@@ -11024,7 +11034,7 @@ static void dp__zero(dp_real *x, size_t n) {
     memset(x, 0, n * sizeof *x);
 }
 
-/* Gradient of the mean loss over the rows which[0..n); bad: the row that is not finite. */
+/* Adds the gradient of the mean loss over the rows which[0..n); bad: the row that is not finite. */
 static dp_status dp__step_gradient(dp__trainer *t, const dp__corpus *c, const uint32_t *which,
                                    size_t n, dp__meter *meter, uint32_t *bad, dp_error *err) {
     dp__dropping drop;
@@ -11034,7 +11044,6 @@ static dp_status dp__step_gradient(dp__trainer *t, const dp__corpus *c, const ui
     drop.hidden = t->config.hidden_dropout;
     drop.attention = t->config.attention_dropout;
     drop.classifier = t->config.classifier_dropout;
-    dp__zero(t->optim.g, t->optim.n);
     for (size_t at = 0, end; at < n; at = end) {
         end = dp__micro_end(t, c, which, n, at);
         dp__batch batch = dp__micro_fill(t, c, which, n, at, end);
@@ -11050,9 +11059,8 @@ static dp_status dp__step_gradient(dp__trainer *t, const dp__corpus *c, const ui
     return loss - loss == 0 ? DP_OK : DP_E_DIVERGED;
 }
 
-/* One step of the optimizer. DP_E_DIVERGED: it was not applied, the counters say so. */
-static dp_status dp__trainer_step(dp__trainer *t, const dp__corpus *c, const uint32_t *which,
-                                  size_t n, dp__step_info *info, dp_error *err) {
+static dp_status dp__step_try(dp__trainer *t, const dp__corpus *c, const uint32_t *which, size_t n,
+                              dp__step_info *info, dp_error *err) {
     dp__meter meter;
     uint32_t  bad = 0;
     memset(info, 0, sizeof *info);
@@ -11076,6 +11084,15 @@ static dp_status dp__trainer_step(dp__trainer *t, const dp__corpus *c, const uin
     t->now.step++;
     t->now.in_a_row = 0;
     return DP_OK;
+}
+
+/* One step of the optimizer. DP_E_DIVERGED: it was not applied, the counters say so. Between
+ * steps the gradient is 0. */
+static dp_status dp__trainer_step(dp__trainer *t, const dp__corpus *c, const uint32_t *which,
+                                  size_t n, dp__step_info *info, dp_error *err) {
+    dp_status status = dp__step_try(t, c, which, n, info, err);
+    if (status != DP_OK) dp__zero(t->optim.g, t->optim.n);
+    return status;
 }
 
 /* Measures all rows without dropout. */
