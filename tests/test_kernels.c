@@ -903,31 +903,37 @@ static void test_adam_double(void) {
     dp__exec e;
     kernels_open(&e);
     for (int decoupled = 0; decoupled < 2; decoupled++) {
-        float         w[N], g[N], m[N] = {0}, v[N] = {0};
-        double        dw[N], dm[N] = {0}, dv[N] = {0};
-        uint64_t      s = test_seed;
-        dp__adam_step a = {1e-3, 0.9, 0.999, 1e-8, 0.01, 0.5, 0, 0};
-        a.decoupled = decoupled;
+        float            w[N], g[N], m[N] = {0}, v[N] = {0}, eps = 1e-8f;
+        double           dw[N], dm[N] = {0}, dv[N] = {0};
+        uint64_t         s = test_seed, t;
+        dp__optim        a = {N, w, g, m, v, NULL};
+        dp_train_options o;
+        dp__vec          op;
+        DP_CLEAR(o);
+        o.beta1 = 0.9, o.beta2 = 0.999, o.weight_decay = 0.01;
+        o.optimizer = decoupled ? DP_ADAMW : DP_ADAM;
         kernels_random(w, N, 1, &s);
         for (size_t i = 0; i < N; i++) dw[i] = (double)w[i];
-        for (a.step = 1; a.step <= 60; a.step++) {
+        for (t = 1; t <= 60; t++) {
             kernels_random(g, N, 1, &s);
-            dp__adam(&e, &a, w, g, m, v, N);
+            op = dp__optim_vec(&a, &o, 1e-3, t, 0.5, &eps);
+            dp__vec_run_flat(&e, &op);
             for (size_t i = 0; i < N; i++) {
                 double d = 0.5 * (double)g[i] + (decoupled ? 0 : 0.01 * dw[i]);
                 if (decoupled) dw[i] *= 1 - 1e-3 * 0.01;
                 dm[i] = 0.9 * dm[i] + 0.1 * d;
                 dv[i] = 0.999 * dv[i] + 0.001 * d * d;
-                dw[i] -= 1e-3 * (dm[i] / (1 - pow(0.9, (double)a.step))) /
-                         (sqrt(dv[i] / (1 - pow(0.999, (double)a.step))) + 1e-8);
+                dw[i] -= 1e-3 * (dm[i] / (1 - pow(0.9, (double)t))) /
+                         (sqrt(dv[i] / (1 - pow(0.999, (double)t))) + 1e-8);
             }
         }
         kernels_near("weights", w, dw, N, 1e-6);
         kernels_near("first moment", m, dm, N, 1e-6);
         kernels_near("second moment", v, dv, N, 1e-6);
         memset(g, 0, sizeof g);
-        a.decay = 0;
-        for (int i = 0; i < 1000; i++) dp__adam(&e, &a, w, g, m, v, N);
+        o.weight_decay = 0;
+        op = dp__optim_vec(&a, &o, 1e-3, t, 0.5, &eps);
+        for (int i = 0; i < 1000; i++) dp__vec_run_flat(&e, &op);
         for (size_t i = 0; i < N; i++) CHECK(m[i] == 0 && v[i] > 0);
     }
     dp__exec_close(&e);
