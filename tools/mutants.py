@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """mutants.py -- plants known mistakes one by one; a test must fail for each.
 
-    mutants.py [--only TEXT] [--jobs N]
+    mutants.py [--only TEXT] [--jobs N] [--places]
 
 Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
     id ||| old text ||| new text ||| test filter                (of diseasepred.h)
@@ -9,6 +9,7 @@ Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
 The old text must stand in the file; where it stands more than once, "#N" behind the id (from 1)
 says which is meant. A mutant is killed when the tests that the filter selects fail, crash, hang or
 do not compile with warnings as in the ordinary build. Ends with "N passed, N failed".
+--places only checks that the old texts stand in the files.
 """
 import argparse
 import concurrent.futures
@@ -43,16 +44,27 @@ def apply(text, old, new, which):
     return text[:at] + new + text[at + len(old):]
 
 
-def judge(fields):
-    """'killed', or why it was not."""
-    name, file, old, new, test = fields
+def plant(fields):
+    """(the file with the mistake in it, None), or (None, why there is no such place)."""
+    name, file, old, new, _ = fields
     which = int(name.rsplit("#", 1)[1]) if "#" in name else 1
     source = (ROOT / file).read_text()
     if "#" not in name and source.count(old) != 1:
-        return f"the old text stands {source.count(old)} times"
+        return None, f"the old text stands {source.count(old)} times"
     mutated = apply(source, old, new, which)
-    if mutated is None:
-        return "the old text is not there"
+    return mutated, None if mutated is not None else "the old text is not there"
+
+
+def judge_place(fields):
+    return plant(fields)[1] or "killed"
+
+
+def judge(fields):
+    """'killed', or why it was not."""
+    file, test = fields[1], fields[4]
+    mutated, fault = plant(fields)
+    if fault:
+        return fault
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as scratch:
         tree = pathlib.Path(scratch)
         for part in ("tests", "examples", "data"):
@@ -90,15 +102,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--places", action="store_true")
     args = parser.parse_args()
     (ROOT / "build").mkdir(exist_ok=True)
     mutants = [m for m in read_mutants() if args.only in m[0]]
     killed = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for mutant, verdict in zip(mutants, pool.map(judge, mutants)):
+        for mutant, verdict in zip(mutants, pool.map(
+                judge_place if args.places else judge, mutants)):
             killed += verdict == "killed"
-            print(f"{verdict if verdict == 'killed' else 'FAIL ' + verdict:24} {mutant[0]}",
-                  flush=True)
+            if verdict != "killed" or not args.places:
+                print(f"{verdict if verdict == 'killed' else 'FAIL ' + verdict:24} {mutant[0]}",
+                      flush=True)
     print(f"{killed} passed, {len(mutants) - killed} failed")
     return killed != len(mutants)
 
