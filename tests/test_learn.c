@@ -1562,7 +1562,8 @@ static void test_checkpoint_damage(void) {
         seen[rule]++;
         k.data[bit / 8] = (char)(k.data[bit / 8] ^ 1 << bit % 8);
     }
-    CHECK(seen[1] && seen[2] && seen[3] && seen[4] && seen[5] && seen[7] && seen[10]);
+    if (!test_light())
+        CHECK(seen[1] && seen[2] && seen[3] && seen[4] && seen[5] && seen[7] && seen[10]);
     printf("    refused: %zu of %zu lengths, %zu of %zu turned bits\n", cut, k.bytes,
            flips - seen[0], flips);
     CHECK_INT(learn_ck_try(&k, k.data, k.bytes), 0);

@@ -35,7 +35,7 @@ TRAIN = ["--config", str(ROOT / "data/demo_config.json"),
          "--vocab", str(ROOT / "data/bert-base-cased-vocab.txt"),
          "--case", "lower", "--seq-length", "160", "--epochs", "1", "--batch-size", "30",
          "--lr", "1e-3", "--schedule", "linear", "--warmup", "0.1", "--dropout", "0.1"]
-QUICK_DATA = ["--renderings", "3", "--leave-out", "0.3"]
+QUICK_DATA = ["--renderings", "5", "--leave-out", "0.5"]
 MINILM_DATA = ["--renderings", "2", "--leave-out", "0.3"]
 MINILM_TRAIN = ["--seq-length", "160", "--epochs", "1", "--batch-size", "30", "--lr", "1e-4",
                 "--schedule", "linear", "--warmup", "0.1"]
