@@ -1,4 +1,5 @@
 /* test_main.c -- the one test binary. A filter that matches nothing is a failure. */
+#include "faults.h"
 #include "test.h"
 
 #include "test_base.c"

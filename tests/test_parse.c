@@ -313,9 +313,9 @@ static void test_json_writer(void) {
     dp__put_text(&put, " ");
     dp__put_u64(&put, UINT64_MAX);
     dp__put_text(&put, " ");
-    dp__put_real(&put, 0.1, 0);
+    dp__put_real(&put, 0.1f);
     dp__put_text(&put, " ");
-    dp__put_real(&put, HUGE_VAL, 0);
+    dp__put_real(&put, HUGE_VALF);
     dp__put_bytes(&put, "", 1);
     CHECK(put.ok);
     CHECK_TEXT(out.p, "\"a\\\"\\\\\\u000a\\u0001\\u007f\xc3\xa9\\u2028\\u2029\xef\xbf\xbd"
