@@ -5496,7 +5496,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 2530 lines
+ * [E] Kernels                                                                budget 2510 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5988,17 +5988,22 @@ static void dp__fp_leave(uint32_t old) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 720 lines
+ * [E4] Scalar kernels                                                         budget 710 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
  * Weights lie in tile images of 1 KB: 16 k-groups x 16 columns x g values (g = 1 for FP32,
  * 4 for INT8, 2 for its 16-bit pairs), three neighbouring column tiles of a k-block together:
  *     [n / 48][k / (16 g)][up to 3 tiles][16][16][g]
- * One such group of 48 columns is a panel. A micro-kernel computes a strip: a few rows of c
- * over one panel or one tile. */
+ * One such group of 48 columns is a panel. A kernel computes a strip: a few rows of c over one
+ * panel or one tile. */
 
-/* Loops over sums must be unrolled, so that every sum is a register. */
+#define DP__TILE 16u     /* columns of a tile, and k-groups of a tile */
+#define DP__PANEL 48u    /* columns of a panel */
+#define DP__IMAGE 256u   /* FP32 numbers of a tile image */
+#define DP__CHAIN 1024u  /* products, or additions, of one chain */
+
+/* Loops that the compiler must unroll. */
 #if defined(__clang__)
 #define DP__UNROLL _Pragma("unroll")
 #elif defined(__GNUC__)
@@ -6007,10 +6012,9 @@ static void dp__fp_leave(uint32_t old) {
 #define DP__UNROLL
 #endif
 
-#define DP__TILE 16u     /* columns of a tile, and k-groups of a tile */
-#define DP__PANEL 48u    /* columns of a panel */
-#define DP__IMAGE 256u   /* FP32 numbers of a tile image */
-#define DP__CHAIN 1024u  /* products, or additions, of one chain */
+/* The rows of a strip, written out. Trap: clang unrolls a loop over an array of sums too late to
+ * keep the sums in registers, and the kernel takes three times as long. */
+#define DP__8_ROWS(row) row(0) row(1) row(2) row(3) row(4) row(5) row(6) row(7)
 
 /* Where the chain that begins at k0 ends: after 1,024 products, at the next cut, at k. */
 static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_count) {
@@ -6020,49 +6024,45 @@ static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_
     return end;
 }
 
-/* c[i, j] = chain over k0 <= p < k1 of a(i, p) * b(p, j), for i < rows, j < cols. With first 0
- * the chain's sum is added to what c holds. bias and residual, if any, are added last. */
+/* FP32: c[i, j] = chain over k0 <= p < k1 of a(i, p) * b(p, j), for i < rows, j < cols. With
+ * first 0 the chain's sum is added to what c holds.
+ * INT8: c[i, j] = float(sum) * (a_scale[i] * scale[j]), sum = comp[j] + sum_p a[i, p] * b[p, j]
+ * over u8 a = s8 + 128 with comp = -128 * sum_p b, which is exactly the sum over the s8 values;
+ * or over s16 a without comp. |sum| <= 128 * 127 * 65536 < 2^31; partial sums of the u8 form may
+ * wrap, the last one is exact modulo 2^32.
+ * bias and residual, if any, are added last. */
 typedef struct dp__strip {
-    const dp_real *a;      /* packed: a(i, p) = a[(p - k0) * unit + i], unit as in dp__row */
-    const dp_real *b;      /* the first tile at k = 0 */
-    size_t         b_step; /* numbers from one k-block of 16 to the next */
-    size_t         k0, k1;
+    const void    *a;         /* [rows, a_row], from k0: dp_real, or u8, or s16 */
+    size_t         a_row;
+    const char    *b;         /* the first tile at k = 0 */
+    size_t         b_step;    /* bytes from one k-block to the next */
+    size_t         k0, k1;    /* k-groups; k0 is a multiple of 16 */
+    const dp_real *a_scale;   /* [rows] */
+    const dp_real *scale;     /* [cols] */
+    const int32_t *comp;      /* [cols] */
     dp_real       *c;
     size_t         ldc, rows, cols;
     int            first;
-    const dp_real *bias;     /* [cols] */
-    const dp_real *residual; /* [rows, cols], stride ldr */
+    const dp_real *bias;      /* [cols] */
+    const dp_real *residual;  /* [rows, cols], stride ldr */
     size_t         ldr;
-    const char    *next;  /* bytes of the next panel that this strip fetches into L2 */
-    size_t         fetch; /* bytes fetched for every 4 k: 0, 64, 128 */
+    const char    *next;      /* bytes of the next panel that this strip fetches into L2 */
+    size_t         fetch;     /* bytes fetched for every 4 k-groups: 0, 64, 128 */
 } dp__strip;
 
-/* The numbers of b at k, first column. */
-DP__INLINE const dp_real *dp__strip_b(const dp__strip *s, size_t k) {
-    return s->b + k / DP__TILE * s->b_step + k % DP__TILE * DP__TILE;
+/* The k-block of b that begins at k-group k. */
+DP__INLINE const char *dp__strip_b(const dp__strip *s, size_t k) {
+    return s->b + k / DP__TILE * s->b_step;
 }
 
-/* c[i, j] = float(sum) * (a_scale[i] * scale[j]) + bias + residual, where
- * sum = comp[j] + sum_p a[i, p] * w[p, j] over u8 a = s8 + 128 and comp = -128 * sum_p w, which
- * is exactly the sum over the s8 values. |sum| <= 128 * 127 * 65536 < 2^31; partial sums of the
- * u8 form may wrap, the last one is exact modulo 2^32. */
-typedef struct dp__strip8 {
-    const void    *a; /* u8 [rows, lda], or s16 (a - 128) where the row takes pairs */
-    size_t         lda;
-    const dp_real *a_scale; /* [rows] */
-    const void    *b;       /* s8 quads, or s16 pairs; the first tile at k = 0 */
-    size_t         b_step;  /* bytes from one k-block to the next */
-    size_t         groups;  /* k-groups of 4 (quads) or 2 (pairs) */
-    const int32_t *comp;    /* [cols]; unused by pairs */
-    const dp_real *scale;   /* [cols] */
-    dp_real       *c;
-    size_t         ldc, rows, cols;
-    const dp_real *bias;
-    const dp_real *residual;
-    size_t         ldr;
-    const char    *next; /* as in dp__strip */
-    size_t         fetch;
-} dp__strip8;
+/* The strip without its first rows, which are done; size: bytes of a number of a. */
+DP__INLINE void dp__strip_skip(dp__strip *s, size_t rows, size_t size) {
+    s->a = (const char *)s->a + rows * s->a_row * size;
+    s->c += rows * s->ldc;
+    if (s->a_scale != NULL) s->a_scale += rows;
+    if (s->residual != NULL) s->residual += rows * s->ldr;
+    s->rows -= rows;
+}
 
 /* a * b + c rounded once. Without the instruction: the product of two floats is exact in
  * double, the sum is rounded to odd (the error of the addition, by Knuth's TwoSum, says on
@@ -6092,7 +6092,7 @@ DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
 #endif
 }
 
-/* Row i of a strip: the chain's sums become numbers of c. */
+/* Row i of a strip: sums become numbers of c. */
 static void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum) {
     dp_real *c = s->c + i * s->ldc;
     for (size_t j = 0; j < s->cols; j++) {
@@ -6103,49 +6103,36 @@ static void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum) {
     }
 }
 
-static void dp__strip8_finish(const dp__strip8 *s, size_t i, const int32_t *sum) {
-    for (size_t j = 0; j < s->cols; j++) {
-        dp_real v = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
-        if (s->bias != NULL) v += s->bias[j];
-        if (s->residual != NULL) v += s->residual[i * s->ldr + j];
-        s->c[i * s->ldc + j] = v;
-    }
-}
-
-/* to[p * step + i] = from[i * ld + p] for i < rows <= 8, p < k: rows become columns. May write
- * up to 8 numbers at each p, so to needs room for 8 at the last; what lies beyond rows is
- * undefined where nothing else is written later. */
-static void dp__turn_scalar(dp_real *to, size_t step, const dp_real *from, size_t ld, size_t rows,
-                            size_t k) {
-    for (size_t p = 0; p < k; p++)
-        for (size_t i = 0; i < rows; i++) to[p * step + i] = from[i * ld + p];
-}
-
 /* The specification of the FP32 kernel: up to 4 rows x one tile. */
 static void dp__gemm_f32_scalar(const dp__strip *s) {
     for (size_t i = 0; i < s->rows; i++) {
         dp_real        sum[DP__TILE] = {0};
-        const dp_real *a = s->a + i;
-        for (size_t p = s->k0; p < s->k1; p++, a += 4) {
-            const dp_real *b = dp__strip_b(s, p);
-            for (size_t j = 0; j < DP__TILE; j++) sum[j] = dp__fma(*a, b[j], sum[j]);
+        const dp_real *a = (const dp_real *)s->a + i * s->a_row;
+        for (size_t p = s->k0; p < s->k1; p++) {
+            const dp_real *b = (const dp_real *)(const void *)dp__strip_b(s, p);
+            b += p % DP__TILE * DP__TILE;
+            for (size_t j = 0; j < DP__TILE; j++)
+                sum[j] = dp__fma(a[p - s->k0], b[j], sum[j]);
         }
         dp__strip_finish(s, i, sum);
     }
 }
 
 /* The specification of the INT8 kernel: up to 4 rows x one tile of quads. */
-static void dp__gemm_u8s8_scalar(const dp__strip8 *s) {
+static void dp__gemm_u8s8_scalar(const dp__strip *s) {
     for (size_t i = 0; i < s->rows; i++) {
-        const uint8_t *a = (const uint8_t *)s->a + i * s->lda;
+        const uint8_t *a = (const uint8_t *)s->a + i * s->a_row;
         int32_t        sum[DP__TILE] = {0};
-        for (size_t q = 0; q < s->groups; q++) {
-            const int8_t *b = (const int8_t *)s->b + q / DP__TILE * s->b_step + q % DP__TILE * 64;
+        dp_real        v[DP__TILE];
+        for (size_t q = 0; q < s->k1; q++) {
+            const int8_t *b = (const int8_t *)dp__strip_b(s, q) + q % DP__TILE * 64;
             for (size_t j = 0; j < DP__TILE; j++)
                 for (size_t e = 0; e < 4; e++)
                     sum[j] += ((int32_t)a[4 * q + e] - 128) * (int32_t)b[4 * j + e];
         }
-        dp__strip8_finish(s, i, sum);
+        for (size_t j = 0; j < s->cols; j++)
+            v[j] = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
+        dp__strip_finish(s, i, v);
     }
 }
 
@@ -6684,157 +6671,162 @@ static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
 }
 
 /* ============================================================================================
- * [E5] AVX2                                                                   budget 180 lines
+ * [E5] AVX2                                                                   budget 190 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 6 rows and 8 columns a register; the order of every sum
  * is the scalar one. 12 sums, 2 columns of b, 1 number of a fill 15 of 16 registers. */
 
 #ifdef DP__AVX2
-/* Needs: AVX2. Blocks of 8 x 8; the rest as in the scalar row. */
+/* Row i of a strip: its sums become numbers of c. */
 DP__TARGET("avx2,fma")
-static void dp__turn_avx2(float *to, size_t step, const float *from, size_t ld, size_t rows,
-                          size_t k) {
-    size_t p = 0;
-    for (; p + 8 <= k; p += 8, from += 8) {
-        __m256 v[8], w[8];
-        DP__UNROLL for (size_t i = 0; i < 4; i++) { /* rows i and i + 4 of 4 columns */
-            __m128 low = _mm_setzero_ps(), high = low, low4 = low, high4 = low;
-            if (i < rows) low = _mm_loadu_ps(from + i * ld), high = _mm_loadu_ps(from + i * ld + 4);
-            if (i + 4 < rows) {
-                low4 = _mm_loadu_ps(from + (i + 4) * ld);
-                high4 = _mm_loadu_ps(from + (i + 4) * ld + 4);
-            }
-            v[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(low), low4, 1);
-            v[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(high), high4, 1);
-        }
-        DP__UNROLL for (size_t h = 0; h < 8; h += 4) { /* 4 x 4 in both halves */
-            w[h] = _mm256_unpacklo_ps(v[h], v[h + 1]);
-            w[h + 1] = _mm256_unpackhi_ps(v[h], v[h + 1]);
-            w[h + 2] = _mm256_unpacklo_ps(v[h + 2], v[h + 3]);
-            w[h + 3] = _mm256_unpackhi_ps(v[h + 2], v[h + 3]);
-            _mm256_storeu_ps(to + (p + h) * step, _mm256_shuffle_ps(w[h], w[h + 2], 0x44));
-            _mm256_storeu_ps(to + (p + h + 1) * step, _mm256_shuffle_ps(w[h], w[h + 2], 0xEE));
-            _mm256_storeu_ps(to + (p + h + 2) * step, _mm256_shuffle_ps(w[h + 1], w[h + 3], 0x44));
-            _mm256_storeu_ps(to + (p + h + 3) * step, _mm256_shuffle_ps(w[h + 1], w[h + 3], 0xEE));
-        }
+DP__INLINE void dp__finish_avx2(const dp__strip *s, size_t i, __m256 v0, __m256 v1) {
+    float *c = s->c + i * s->ldc, part[DP__TILE];
+    const float *residual = s->residual + (s->residual != NULL ? i * s->ldr : 0);
+    if (s->cols < DP__TILE) {
+        _mm256_storeu_ps(part, v0);
+        _mm256_storeu_ps(part + 8, v1);
+        dp__strip_finish(s, i, part);
+        return;
     }
-    dp__turn_scalar(to + p * step, step, from, ld, rows, k - p);
+    if (!s->first) {
+        v0 = _mm256_add_ps(_mm256_loadu_ps(c), v0);
+        v1 = _mm256_add_ps(_mm256_loadu_ps(c + 8), v1);
+    }
+    if (s->bias != NULL) {
+        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(s->bias));
+        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(s->bias + 8));
+    }
+    if (residual != NULL) {
+        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(residual));
+        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(residual + 8));
+    }
+    _mm256_storeu_ps(c, v0);
+    _mm256_storeu_ps(c + 8, v1);
 }
 
 /* One k: every row of a times 16 columns of b. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__step_f32_avx2(__m256 sum[6][2], const float *a, const float *b,
+DP__INLINE void dp__step_f32_avx2(__m256 sum[8][2], const float *a, size_t a_row, const float *b,
                                   const size_t rows) {
+    const float *a3 = a + 3 * a_row;
     const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        const __m256 x = _mm256_broadcast_ss(a + i);
-        sum[i][0] = _mm256_fmadd_ps(x, b0, sum[i][0]);
-        sum[i][1] = _mm256_fmadd_ps(x, b1, sum[i][1]);
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        const __m256 x = _mm256_broadcast_ss((i < 3 ? a : a3) + i % 3 * a_row);                  \
+        sum[i][0] = _mm256_fmadd_ps(x, b0, sum[i][0]);                                           \
+        sum[i][1] = _mm256_fmadd_ps(x, b1, sum[i][1]);                                           \
     }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
 }
 
-/* Needs: AVX2, FMA. */
+/* Needs: AVX2, FMA. rows <= 6 is a constant where this is used. */
 DP__TARGET("avx2,fma")
 DP__INLINE void dp__gemm_f32_rows_avx2(const dp__strip *s, const size_t rows) {
-    const float *a = s->a;
+    const float *a = (const float *)s->a, *b = (const float *)(const void *)dp__strip_b(s, s->k0);
     const char  *next = s->next;
-    const size_t k1 = s->k1;
-    size_t       k = s->k0;
-    __m256       sum[6][2];
-    DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
-    for (; k % 4 != 0 && k < k1; k++, a += 6)
-        dp__step_f32_avx2(sum, a, dp__strip_b(s, k), rows);
-    const float *b = dp__strip_b(s, k);
-    for (size_t quads = (k1 - k) / 4; quads > 0; quads--, a += 4 * 6, next += s->fetch) {
+    const size_t row = s->a_row, step = s->b_step / sizeof(float);
+    __m256       sum[8][2];
+#define DP__ROW(i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
-            _mm_prefetch((const char *)(const void *)(b + s->b_step + u * DP__TILE), _MM_HINT_T0);
-            dp__step_f32_avx2(sum, a + u * 6, b + u * DP__TILE, rows);
+            _mm_prefetch((const char *)(const void *)(b + step + u * DP__TILE), _MM_HINT_T0);
+            dp__step_f32_avx2(sum, a + u, row, b + u * DP__TILE, rows);
         }
-        k += 4;
-        b += k % DP__TILE != 0 ? 4 * DP__TILE : s->b_step - 12 * DP__TILE;
+        b += k % DP__TILE != 0 ? 4 * DP__TILE : step - 12 * DP__TILE;
     }
-    for (; k < k1; k++, a += 6, b += DP__TILE) dp__step_f32_avx2(sum, a, b, rows);
-    if (s->cols < DP__TILE) {
-        float part[6][DP__TILE];
-        DP__UNROLL for (size_t i = 0; i < rows; i++) {
-            _mm256_storeu_ps(part[i], sum[i][0]);
-            _mm256_storeu_ps(part[i] + 8, sum[i][1]);
-        }
-        for (size_t i = 0; i < rows; i++) dp__strip_finish(s, i, part[i]);
-        return;
-    }
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        DP__UNROLL for (size_t h = 0; h < 2; h++) {
-            float *c = s->c + i * s->ldc + 8 * h;
-            __m256 v = sum[i][h];
-            if (!s->first) v = _mm256_add_ps(_mm256_loadu_ps(c), v);
-            if (s->bias != NULL) v = _mm256_add_ps(v, _mm256_loadu_ps(s->bias + 8 * h));
-            if (s->residual != NULL)
-                v = _mm256_add_ps(v, _mm256_loadu_ps(s->residual + i * s->ldr + 8 * h));
-            _mm256_storeu_ps(c, v);
-        }
-    }
+    for (size_t k = s->k1 % 4; k > 0; k--, a++, b += DP__TILE)
+        dp__step_f32_avx2(sum, a, row, b, rows);
+#define DP__ROW(i) if (i < rows) dp__finish_avx2(s, i, sum[i][0], sum[i][1]);
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
 }
 
 DP__TARGET("avx2,fma")
 static void dp__gemm_f32_avx2(const dp__strip *s) {
-    switch (s->rows) {
-    case 1: dp__gemm_f32_rows_avx2(s, 1); break;
-    case 2: dp__gemm_f32_rows_avx2(s, 2); break;
-    case 3: dp__gemm_f32_rows_avx2(s, 3); break;
-    case 4: dp__gemm_f32_rows_avx2(s, 4); break;
-    case 5: dp__gemm_f32_rows_avx2(s, 5); break;
-    default: dp__gemm_f32_rows_avx2(s, 6);
+    dp__strip t = *s;
+    if (t.rows == 6) {
+        dp__gemm_f32_rows_avx2(s, 6);
+        return;
     }
+    if (t.rows >= 4) {
+        dp__gemm_f32_rows_avx2(&t, 4);
+        dp__strip_skip(&t, 4, sizeof(float));
+    }
+    if (t.rows >= 2) {
+        dp__gemm_f32_rows_avx2(&t, 2);
+        dp__strip_skip(&t, 2, sizeof(float));
+    }
+    if (t.rows == 1) dp__gemm_f32_rows_avx2(&t, 1);
 }
 
 /* One k-group: a pair of every row of a times the pairs of 16 columns. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__step_s16_avx2(__m256i sum[4][2], const int16_t *a, size_t lda,
+DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const int16_t *a, size_t a_row,
                                   const int16_t *b, const size_t rows) {
     const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)b);
     const __m256i b1 = _mm256_loadu_si256((const __m256i *)(const void *)(b + 16));
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        int32_t pair;
-        memcpy(&pair, a + i * lda, sizeof pair);
-        const __m256i x = _mm256_set1_epi32(pair);
-        sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(x, b0));
-        sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));
+    int32_t       pair;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&pair, a + i * a_row, sizeof pair);                                               \
+        const __m256i x = _mm256_set1_epi32(pair);                                               \
+        sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(x, b0));                       \
+        sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));                       \
     }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* Row i: exact sums times both scales. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__finish_s16_avx2(const dp__strip *s, size_t i, __m256i v0, __m256i v1) {
+    float scale[DP__TILE];
+    const float *p = s->scale;
+    if (s->cols < DP__TILE) {
+        memcpy(scale, p, s->cols * sizeof *p);
+        memset(scale + s->cols, 0, (DP__TILE - s->cols) * sizeof *p);
+        p = scale;
+    }
+    __m256 x = _mm256_set1_ps(s->a_scale[i]);
+    __m256 x0 = _mm256_mul_ps(x, _mm256_loadu_ps(p)), x1 = _mm256_mul_ps(x, _mm256_loadu_ps(p + 8));
+    dp__finish_avx2(s, i, _mm256_mul_ps(_mm256_cvtepi32_ps(v0), x0),
+                    _mm256_mul_ps(_mm256_cvtepi32_ps(v1), x1));
 }
 
 /* INT8 without VNNI: both sides as 16 bits, vpmaddwd: two products of at most 128 * 127 in an
  * s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). 4 rows: with 6, gcc
  * 12 spills sums. Needs: AVX2. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip8 *s, const size_t rows) {
-    const size_t   lda = s->lda, step = s->b_step / 2;
-    const int16_t *a = (const int16_t *)s->a, *b = (const int16_t *)s->b;
+DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip *s, const size_t rows) {
+    const size_t   row = s->a_row, step = s->b_step / 2;
+    const int16_t *a = (const int16_t *)s->a, *b = (const int16_t *)(const void *)s->b;
     const char    *next = s->next;
-    __m256i        sum[4][2];
-    int32_t        part[4][DP__TILE];
-    DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    for (size_t q = 4; q <= s->groups; q += 4, a += 8, next += s->fetch) {
+    __m256i        sum[8][2];
+#define DP__ROW(i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    for (size_t q = 4; q <= s->k1; q += 4, a += 8, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
             _mm_prefetch((const char *)(const void *)(b + step + u * 32), _MM_HINT_T0);
-            dp__step_s16_avx2(sum, a + 2 * u, lda, b + u * 32, rows);
+            dp__step_s16_avx2(sum, a + 2 * u, row, b + u * 32, rows);
         }
         b += q % DP__TILE != 0 ? 4 * 32 : step - 12 * 32;
     }
-    for (size_t q = s->groups % 4; q > 0; q--, a += 2, b += 32)
-        dp__step_s16_avx2(sum, a, lda, b, rows);
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        _mm256_storeu_si256((__m256i *)(void *)part[i], sum[i][0]);
-        _mm256_storeu_si256((__m256i *)(void *)(part[i] + 8), sum[i][1]);
-    }
-    for (size_t i = 0; i < rows; i++) dp__strip8_finish(s, i, part[i]);
+    for (size_t q = s->k1 % 4; q > 0; q--, a += 2, b += 32)
+        dp__step_s16_avx2(sum, a, row, b, rows);
+#define DP__ROW(i) if (i < rows) dp__finish_s16_avx2(s, i, sum[i][0], sum[i][1]);
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
 }
 
 DP__TARGET("avx2,fma")
-static void dp__gemm_s16_avx2(const dp__strip8 *s) {
+static void dp__gemm_s16_avx2(const dp__strip *s) {
     switch (s->rows) {
     case 1: dp__gemm_s16_rows_avx2(s, 1); break;
     case 2: dp__gemm_s16_rows_avx2(s, 2); break;
@@ -6850,7 +6842,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 310 lines
+ * [E6] AVX-512                                                                budget 340 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -6859,77 +6851,92 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #ifdef DP__AVX512
 #define DP__AVX512_NEEDS "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
 
-/* Needs: AVX-512F. */
+/* Row i, tile t of a strip: its sums become numbers of c. Needs: AVX-512F. */
 DP__TARGET(DP__AVX512_NEEDS)
-DP__INLINE __mmask16 dp__tail_avx512(size_t cols, size_t tiles) {
-    size_t last = cols - (tiles - 1) * DP__TILE;
-    return (__mmask16)(0xFFFFu >> (DP__TILE - last));
+DP__INLINE void dp__finish_avx512(const dp__strip *s, size_t i, size_t t, __mmask16 m, __m512 v) {
+    size_t j = t * DP__TILE;
+    float *c = s->c + i * s->ldc + j;
+    if (!s->first) v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, c), v);
+    if (s->bias != NULL) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->bias + j));
+    if (s->residual != NULL)
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->residual + i * s->ldr + j));
+    _mm512_mask_storeu_ps(c, m, v);
+}
+
+/* The columns of tile t that exist. */
+DP__INLINE __mmask16 dp__mask_avx512(const dp__strip *s, size_t t) {
+    size_t left = s->cols - t * DP__TILE;
+    return (__mmask16)(left < DP__TILE ? 0xFFFFu >> (DP__TILE - left) : 0xFFFFu);
 }
 
 /* One k: every row of a times the columns of b. */
 DP__TARGET(DP__AVX512_NEEDS)
-DP__INLINE void dp__step_f32_avx512(__m512 sum[8][3], const float *a, const float *b,
-                                    const size_t rows, const size_t tiles) {
-    __m512 w[3];
-    DP__UNROLL for (size_t t = 0; t < tiles; t++) w[t] = _mm512_loadu_ps(b + t * DP__IMAGE);
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        const __m512 x = _mm512_set1_ps(a[i]);
-        DP__UNROLL for (size_t t = 0; t < tiles; t++)
-            sum[i][t] = _mm512_fmadd_ps(x, w[t], sum[i][t]);
+DP__INLINE void dp__step_f32_avx512(__m512 sum[8][3], const float *a, size_t a_row,
+                                    const float *b, const size_t rows, const size_t tiles) {
+    const float *a3 = a + 3 * a_row, *a6 = a3 + 3 * a_row;
+    const __m512 b0 = _mm512_loadu_ps(b);
+    const __m512 b1 = tiles > 1 ? _mm512_loadu_ps(b + DP__IMAGE) : b0;
+    const __m512 b2 = tiles > 2 ? _mm512_loadu_ps(b + 2 * DP__IMAGE) : b0;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        const __m512 x = _mm512_set1_ps((i < 3 ? a : i < 6 ? a3 : a6)[i % 3 * a_row]);           \
+        sum[i][0] = _mm512_fmadd_ps(x, b0, sum[i][0]);                                           \
+        if (tiles > 1) sum[i][1] = _mm512_fmadd_ps(x, b1, sum[i][1]);                            \
+        if (tiles > 2) sum[i][2] = _mm512_fmadd_ps(x, b2, sum[i][2]);                            \
     }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
 }
 
-/* Needs: AVX-512F. */
+/* Needs: AVX-512F. rows <= 8 and tiles <= 3 are constants where this is used. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
                                          const size_t tiles) {
-    const float *a = s->a;
+    const float *a = (const float *)s->a, *b = (const float *)(const void *)dp__strip_b(s, s->k0);
     const char  *next = s->next;
-    const size_t k1 = s->k1;
-    size_t       k = s->k0;
+    const size_t row = s->a_row, step = s->b_step / sizeof(float);
     __m512       sum[8][3];
-    DP__UNROLL for (size_t i = 0; i < rows; i++)
-        DP__UNROLL for (size_t t = 0; t < tiles; t++) sum[i][t] = _mm512_setzero_ps();
-    for (; k % 4 != 0 && k < k1; k++, a += 8)
-        dp__step_f32_avx512(sum, a, dp__strip_b(s, k), rows, tiles);
-    const float *b = dp__strip_b(s, k);
-    for (size_t quads = (k1 - k) / 4; quads > 0; quads--, a += 4 * 8, next += s->fetch) {
+#define DP__ROW(i) sum[i][0] = sum[i][1] = sum[i][2] = _mm512_setzero_ps();
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
         DP__UNROLL for (size_t u = 0; u < 4; u++)
-            dp__step_f32_avx512(sum, a + u * 8, b + u * DP__TILE, rows, tiles);
-        k += 4;
-        b += k % DP__TILE != 0 ? 4 * DP__TILE : s->b_step - 12 * DP__TILE;
+            dp__step_f32_avx512(sum, a + u, row, b + u * DP__TILE, rows, tiles);
+        b += k % DP__TILE != 0 ? 4 * DP__TILE : step - 12 * DP__TILE;
     }
-    for (; k < k1; k++, a += 8, b += DP__TILE) dp__step_f32_avx512(sum, a, b, rows, tiles);
-    const __mmask16 tail = dp__tail_avx512(s->cols, tiles);
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        DP__UNROLL for (size_t t = 0; t < tiles; t++) {
-            const __mmask16 m = t + 1 < tiles ? (__mmask16)0xFFFF : tail;
-            const size_t    j = t * DP__TILE;
-            float          *c = s->c + i * s->ldc + j;
-            __m512          v = sum[i][t];
-            if (!s->first) v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, c), v);
-            if (s->bias != NULL) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->bias + j));
-            if (s->residual != NULL)
-                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->residual + i * s->ldr + j));
-            _mm512_mask_storeu_ps(c, m, v);
-        }
+    for (size_t k = s->k1 % 4; k > 0; k--, a++, b += DP__TILE)
+        dp__step_f32_avx512(sum, a, row, b, rows, tiles);
+    const __mmask16 m0 = dp__mask_avx512(s, 0), m1 = tiles > 1 ? dp__mask_avx512(s, 1) : m0;
+    const __mmask16 m2 = tiles > 2 ? dp__mask_avx512(s, 2) : m0;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        dp__finish_avx512(s, i, 0, m0, sum[i][0]);                                               \
+        if (tiles > 1) dp__finish_avx512(s, i, 1, m1, sum[i][1]);                                \
+        if (tiles > 2) dp__finish_avx512(s, i, 2, m2, sum[i][2]);                                \
     }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
 }
 
+/* A strip of fewer than 8 rows goes in pieces of 4, 2 and 1. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__gemm_f32_rows_avx512(const dp__strip *s, const size_t tiles) {
-    switch (s->rows) {
-    case 1: dp__gemm_f32_tile_avx512(s, 1, tiles); break;
-    case 2: dp__gemm_f32_tile_avx512(s, 2, tiles); break;
-    case 3: dp__gemm_f32_tile_avx512(s, 3, tiles); break;
-    case 4: dp__gemm_f32_tile_avx512(s, 4, tiles); break;
-    case 5: dp__gemm_f32_tile_avx512(s, 5, tiles); break;
-    case 6: dp__gemm_f32_tile_avx512(s, 6, tiles); break;
-    case 7: dp__gemm_f32_tile_avx512(s, 7, tiles); break;
-    default: dp__gemm_f32_tile_avx512(s, 8, tiles);
+    dp__strip t = *s;
+    if (t.rows == 8) {
+        dp__gemm_f32_tile_avx512(s, 8, tiles);
+        return;
     }
+    if (t.rows >= 4) {
+        dp__gemm_f32_tile_avx512(&t, 4, tiles);
+        dp__strip_skip(&t, 4, sizeof(float));
+    }
+    if (t.rows >= 2) {
+        dp__gemm_f32_tile_avx512(&t, 2, tiles);
+        dp__strip_skip(&t, 2, sizeof(float));
+    }
+    if (t.rows == 1) dp__gemm_f32_tile_avx512(&t, 1, tiles);
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
@@ -6943,76 +6950,88 @@ static void dp__gemm_f32_avx512(const dp__strip *s) {
 
 /* One k-group: four bytes of every row of a times the quads of the columns. */
 DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__step_u8s8_vnni(__m512i sum[8][3], const uint8_t *a, size_t lda,
-                                   const int8_t *b, const size_t rows, const size_t tiles) {
-    __m512i w[3];
-    DP__UNROLL for (size_t t = 0; t < tiles; t++)
-        w[t] = _mm512_loadu_si512((const void *)(b + t * 4 * DP__IMAGE));
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        int32_t quad;
-        memcpy(&quad, a + i * lda, sizeof quad);
-        const __m512i x = _mm512_set1_epi32(quad);
-        DP__UNROLL for (size_t t = 0; t < tiles; t++)
-            sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], x, w[t]);
+DP__INLINE void dp__step_u8s8_vnni(__m512i sum[8][3], const uint8_t *a, size_t a_row,
+                                   const char *b, const size_t rows, const size_t tiles) {
+    const __m512i b0 = _mm512_loadu_si512(b);
+    const __m512i b1 = tiles > 1 ? _mm512_loadu_si512(b + 4 * DP__IMAGE) : b0;
+    const __m512i b2 = tiles > 2 ? _mm512_loadu_si512(b + 8 * DP__IMAGE) : b0;
+    int32_t       quad;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&quad, a + i * a_row, sizeof quad);                                               \
+        const __m512i x = _mm512_set1_epi32(quad);                                               \
+        sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], x, b0);                                       \
+        if (tiles > 1) sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], x, b1);                        \
+        if (tiles > 2) sum[i][2] = _mm512_dpbusd_epi32(sum[i][2], x, b2);                        \
     }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* Row i, tile t: exact sums times both scales. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__finish_vnni(const dp__strip *s, size_t i, size_t t, __mmask16 m, __m512i v) {
+    __m512 scale = _mm512_maskz_loadu_ps(m, s->scale + t * DP__TILE);
+    scale = _mm512_mul_ps(_mm512_set1_ps(s->a_scale[i]), scale);
+    dp__finish_avx512(s, i, t, m, _mm512_mul_ps(_mm512_cvtepi32_ps(v), scale));
 }
 
 /* vpdpbusd adds four u8 * s8 products to an s32 exactly (only vpdpbusds saturates).
  * Needs: AVX-512F, AVX512-VNNI. */
 DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip8 *s, const size_t rows,
+DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip *s, const size_t rows,
                                         const size_t tiles) {
-    const size_t    lda = s->lda;
+    const size_t    row = s->a_row;
     const uint8_t  *a = (const uint8_t *)s->a;
-    const int8_t   *b = (const int8_t *)s->b;
-    const char     *next = s->next;
-    const __mmask16 tail = dp__tail_avx512(s->cols, tiles);
+    const char     *b = s->b, *next = s->next;
+    const __mmask16 m0 = dp__mask_avx512(s, 0), m1 = tiles > 1 ? dp__mask_avx512(s, 1) : m0;
+    const __mmask16 m2 = tiles > 2 ? dp__mask_avx512(s, 2) : m0;
+    const __m512i   z0 = _mm512_maskz_loadu_epi32(m0, s->comp);
+    const __m512i   z1 = tiles > 1 ? _mm512_maskz_loadu_epi32(m1, s->comp + DP__TILE) : z0;
+    const __m512i   z2 = tiles > 2 ? _mm512_maskz_loadu_epi32(m2, s->comp + 2 * DP__TILE) : z0;
     __m512i         sum[8][3];
-    DP__UNROLL for (size_t t = 0; t < tiles; t++) {
-        const __mmask16 m = t + 1 < tiles ? (__mmask16)0xFFFF : tail;
-        const __m512i   start = _mm512_maskz_loadu_epi32(m, s->comp + t * DP__TILE);
-        DP__UNROLL for (size_t i = 0; i < rows; i++) sum[i][t] = start;
-    }
-    for (size_t q = 4; q <= s->groups; q += 4, a += 16, next += s->fetch) {
+#define DP__ROW(i) sum[i][0] = z0, sum[i][1] = z1, sum[i][2] = z2;
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
         DP__UNROLL for (size_t u = 0; u < 4; u++)
-            dp__step_u8s8_vnni(sum, a + 4 * u, lda, b + u * 64, rows, tiles);
+            dp__step_u8s8_vnni(sum, a + 4 * u, row, b + u * 64, rows, tiles);
         b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
     }
-    for (size_t q = s->groups % 4; q > 0; q--, a += 4, b += 64)
-        dp__step_u8s8_vnni(sum, a, lda, b, rows, tiles);
-    DP__UNROLL for (size_t i = 0; i < rows; i++) {
-        const __m512 x = _mm512_set1_ps(s->a_scale[i]);
-        DP__UNROLL for (size_t t = 0; t < tiles; t++) {
-            const __mmask16 m = t + 1 < tiles ? (__mmask16)0xFFFF : tail;
-            const size_t    j = t * DP__TILE;
-            const __m512    scale = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(m, s->scale + j));
-            __m512          v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i][t]), scale);
-            if (s->bias != NULL) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->bias + j));
-            if (s->residual != NULL)
-                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s->residual + i * s->ldr + j));
-            _mm512_mask_storeu_ps(s->c + i * s->ldc + j, m, v);
-        }
+    for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
+        dp__step_u8s8_vnni(sum, a, row, b, rows, tiles);
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        dp__finish_vnni(s, i, 0, m0, sum[i][0]);                                                 \
+        if (tiles > 1) dp__finish_vnni(s, i, 1, m1, sum[i][1]);                                  \
+        if (tiles > 2) dp__finish_vnni(s, i, 2, m2, sum[i][2]);                                  \
     }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
 }
 
 DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__gemm_u8s8_rows_vnni(const dp__strip8 *s, const size_t tiles) {
-    switch (s->rows) {
-    case 1: dp__gemm_u8s8_tile_vnni(s, 1, tiles); break;
-    case 2: dp__gemm_u8s8_tile_vnni(s, 2, tiles); break;
-    case 3: dp__gemm_u8s8_tile_vnni(s, 3, tiles); break;
-    case 4: dp__gemm_u8s8_tile_vnni(s, 4, tiles); break;
-    case 5: dp__gemm_u8s8_tile_vnni(s, 5, tiles); break;
-    case 6: dp__gemm_u8s8_tile_vnni(s, 6, tiles); break;
-    case 7: dp__gemm_u8s8_tile_vnni(s, 7, tiles); break;
-    default: dp__gemm_u8s8_tile_vnni(s, 8, tiles);
+DP__INLINE void dp__gemm_u8s8_rows_vnni(const dp__strip *s, const size_t tiles) {
+    dp__strip t = *s;
+    if (t.rows == 8) {
+        dp__gemm_u8s8_tile_vnni(s, 8, tiles);
+        return;
     }
+    if (t.rows >= 4) {
+        dp__gemm_u8s8_tile_vnni(&t, 4, tiles);
+        dp__strip_skip(&t, 4, 1);
+    }
+    if (t.rows >= 2) {
+        dp__gemm_u8s8_tile_vnni(&t, 2, tiles);
+        dp__strip_skip(&t, 2, 1);
+    }
+    if (t.rows == 1) dp__gemm_u8s8_tile_vnni(&t, 1, tiles);
 }
 
 DP__TARGET(DP__VNNI_NEEDS)
-static void dp__gemm_u8s8_vnni(const dp__strip8 *s) {
+static void dp__gemm_u8s8_vnni(const dp__strip *s) {
     if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_rows_vnni(s, 3);
     else if (s->cols > DP__TILE) dp__gemm_u8s8_rows_vnni(s, 2);
     else dp__gemm_u8s8_rows_vnni(s, 1);
@@ -7103,22 +7122,23 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [E8] Kernel rows                                                             budget 80 lines
+ * [E8] Kernel rows                                                             budget 90 lines
  * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E6.
  * Never:  asks the machine; select() is a pure function that tests feed with invented ones.
  * Tests:  tests/test_gemm.c: gemm_select
  * ============================================================================================ */
 
+typedef struct dp__kernel {
+    void (*run)(const dp__strip *s);
+    size_t unit, tiles; /* of a strip: rows, tiles of 16 columns */
+    size_t group;       /* k of one k-group */
+} dp__kernel;
+
 typedef struct dp__row {
     dp_isa      isa;
     const char *name;
     uint32_t    cpu, os; /* bits needed */
-    void (*f32)(const dp__strip *s);
-    size_t unit, tiles; /* of a strip: rows, 16 columns each */
-    void (*turn)(dp_real *to, size_t step, const dp_real *from, size_t ld, size_t rows, size_t k);
-    void (*i8)(const dp__strip8 *s);
-    size_t unit8, tiles8;
-    int    pairs; /* 1: i8 takes s16 pairs, 0: s8 quads */
+    dp__kernel  f32, i8; /* i8 takes groups of 4 bytes, or of 2 16-bit numbers */
     void (*vec)(const dp__vec *op, size_t begin, size_t end);
 } dp__row;
 
@@ -7127,17 +7147,17 @@ typedef struct dp__row {
     (DP__NEEDS_AVX2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ | DP__CPU_AVX512VL)
 
 static const dp__row dp__rows[] = {
-    {DP_ISA_SCALAR, "scalar", 0, 0, dp__gemm_f32_scalar, 4, 1, dp__turn_scalar,
-     dp__gemm_u8s8_scalar, 4, 1, 0, dp__vec_scalar},
+    {DP_ISA_SCALAR, "scalar", 0, 0, {dp__gemm_f32_scalar, 4, 1, 1}, {dp__gemm_u8s8_scalar, 4, 1, 4},
+     dp__vec_scalar},
 #ifdef DP__AVX2
-    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, dp__gemm_f32_avx2, 6, 1, dp__turn_avx2,
-     dp__gemm_s16_avx2, 4, 1, 1, dp__vec_avx2},
+    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, {dp__gemm_f32_avx2, 6, 1, 1},
+     {dp__gemm_s16_avx2, 4, 1, 2}, dp__vec_avx2},
 #endif
 #ifdef DP__AVX512
-    {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM, dp__gemm_f32_avx512, 8, 3,
-     dp__turn_avx2, dp__gemm_s16_avx2, 4, 1, 1, dp__vec_avx512},
+    {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM,
+     {dp__gemm_f32_avx512, 8, 3, 1}, {dp__gemm_s16_avx2, 4, 1, 2}, dp__vec_avx512},
     {DP_ISA_AVX512_VNNI, "avx512-vnni", DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI,
-     DP__OS_YMM | DP__OS_ZMM, dp__gemm_f32_avx512, 8, 3, dp__turn_avx2, dp__gemm_u8s8_vnni, 8, 3, 0,
+     DP__OS_YMM | DP__OS_ZMM, {dp__gemm_f32_avx512, 8, 3, 1}, {dp__gemm_u8s8_vnni, 8, 3, 4},
      dp__vec_avx512},
 #endif
 };
@@ -7358,9 +7378,10 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
 #endif
 
 /* Per-thread working memory of a matrix product: packed rows of a and packed panels of b. */
-#define DP__A_ROWS 128u /* rows of a in one block; with 8 more as room for dp__turn */
+#define DP__A_ROWS 128u /* rows of a in one block */
 #define DP__B_COLS 768u /* columns of b packed at once; a multiple of DP__PANEL */
-#define DP__SCRATCH ((DP__A_ROWS + 8 + DP__B_COLS) * DP__CHAIN) /* numbers */
+#define DP__A_SCRATCH (DP__A_ROWS * (DP__CHAIN + 16u))        /* numbers */
+#define DP__SCRATCH (DP__A_SCRATCH + DP__B_COLS * DP__CHAIN) /* numbers */
 
 /* How one session or trainer computes: its kernel row, its team, working memory per thread. */
 typedef struct dp__exec {
@@ -7415,7 +7436,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 }
 
 /* ============================================================================================
- * [E10] Matrix products                                                       budget 480 lines
+ * [E10] Matrix products                                                       budget 420 lines
  * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
  * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
  *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
@@ -7425,22 +7446,27 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 #define DP__B_PACKED 0 /* tile images of dp__pack_nk or dp__pack_kn */
 #define DP__B_NK 1     /* rows [n, k], a weight as stored */
 #define DP__B_KN 2     /* rows [k, n] */
+#define DP__B_INT8 3   /* tile images of dp__pack8 for the same kernel row; a is INT8 too */
 
 #define DP__ACT_NONE 0 /* dp__mm.act; else 1 + dp__act */
 
-/* c[m, n] = a[m, k] * b[k, n], or += with accumulate; then bias, activation or residual. */
+/* c[m, n] = a[m, k] * b[k, n], or += with accumulate; then bias, activation or residual. INT8:
+ * c = float(sum) * (a_scale[i] * scale[j]), exact sums, so equal on every kernel row. */
 typedef struct dp__mm {
     dp_real       *c;
     size_t         ldc;
-    const dp_real *a; /* a(i, p) = a[i * a_row + p * a_k] */
+    const dp_real *a; /* a(i, p) = a[i * a_row + p * a_k]; a_row or a_k is 1 */
+    const uint8_t *a8; /* INT8: [m, a_row] s8 + 128; readable to the next multiple of 4 behind k */
     size_t         a_row, a_k;
-    const dp_real *b;
+    const void    *b;
     int            b_form;
     size_t         ldb; /* of raw forms */
     size_t         m, n, k;
     int            accumulate;
-    const size_t  *cuts; /* [cut_count] ascending k where chains begin anew, or NULL */
+    const size_t  *cuts; /* [cut_count] ascending k where chains begin anew, or NULL; b is raw */
     size_t         cut_count;
+    const dp_real *a_scale, *scale; /* INT8: [m], [n] */
+    const int32_t *comp;            /* INT8: [n] of dp__pack8 */
     const dp_real *bias; /* [n] or NULL */
     int            act;
     dp_real       *pre; /* [m, n] stride ldpre: the value before the activation, or NULL */
@@ -7458,19 +7484,44 @@ static size_t dp__pack_size(size_t n, size_t k) {
     return dp__ceil(n, DP__TILE) * dp__ceil(k, DP__TILE);
 }
 
-/* One tile image of the numbers b[j * b_col + p * b_k], j < n, p < k; the rest is 0. */
+/* to[j * ldto + i] = from[i * ld + j], i < rows, j < cols. */
+static void dp__turn(dp_real *to, size_t ldto, const dp_real *from, size_t ld, size_t rows,
+                     size_t cols) {
+    size_t i = 0;
+#ifdef DP__X86 /* blocks of 4 x 4 */
+    for (; i + 4 <= rows; i += 4) {
+        size_t j = 0;
+        for (; j + 4 <= cols; j += 4) {
+            const float *p = from + i * ld + j;
+            float       *q = to + j * ldto + i;
+            __m128 a = _mm_loadu_ps(p), b = _mm_loadu_ps(p + ld);
+            __m128 c = _mm_loadu_ps(p + 2 * ld), d = _mm_loadu_ps(p + 3 * ld);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            _mm_storeu_ps(q, a);
+            _mm_storeu_ps(q + ldto, b);
+            _mm_storeu_ps(q + 2 * ldto, c);
+            _mm_storeu_ps(q + 3 * ldto, d);
+        }
+        for (; j < cols; j++)
+            for (size_t r = i; r < i + 4; r++) to[j * ldto + r] = from[r * ld + j];
+    }
+#endif
+    for (; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) to[j * ldto + i] = from[i * ld + j];
+}
+
+/* One tile image of the numbers b[j * b_col + p * b_k], j < n, p < k; b_col or b_k is 1; the
+ * rest is 0. */
 static void dp__pack_image(dp_real *to, const dp_real *b, size_t b_col, size_t b_k, size_t n,
                            size_t k) {
     if (n < DP__TILE || k < DP__TILE) memset(to, 0, DP__IMAGE * sizeof *to);
     if (k > DP__TILE) k = DP__TILE;
     if (n > DP__TILE) n = DP__TILE;
-    if (b_col == 1 && n == DP__TILE) {
-        for (size_t p = 0; p < k; p++)
-            memcpy(to + p * DP__TILE, b + p * b_k, DP__TILE * sizeof *to);
-        return;
+    if (b_col == 1) {
+        for (size_t p = 0; p < k; p++) memcpy(to + p * DP__TILE, b + p * b_k, n * sizeof *to);
+    } else {
+        dp__turn(to, DP__TILE, b, b_col, n, k);
     }
-    for (size_t j = 0; j < n; j++)
-        for (size_t p = 0; p < k; p++) to[p * DP__TILE + j] = b[j * b_col + p * b_k];
 }
 
 /* The same for any n and k: all tile images of a matrix. */
@@ -7504,144 +7555,222 @@ static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size
     }
 }
 
-/* Rows of a as [rows / unit][k][unit], which a kernel reads in one stream. */
-static void dp__pack_rows(const dp__row *row, dp_real *to, const dp_real *a, size_t a_row,
-                          size_t a_k, size_t rows, size_t k) {
-    for (size_t i = 0; i < rows; i += row->unit, to += row->unit * k) {
-        size_t         height = rows - i < row->unit ? rows - i : row->unit;
-        const dp_real *from = a + i * a_row;
-        if (a_k == 1) {
-            row->turn(to, row->unit, from, a_row, height, k);
-        } else {
-            for (size_t p = 0; p < k; p++)
-                for (size_t r = 0; r < height; r++)
-                    to[p * row->unit + r] = from[p * a_k + r * a_row];
+#define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
+#define DP__IMAGE_BYTES 1024u /* of INT8 */
+
+/* Bytes of k-block by k-block tile images of n columns for k. */
+static size_t dp__pack8_bytes(const dp__row *row, size_t n, size_t k) {
+    size_t image_k = row->i8.group * DP__TILE;
+    return dp__ceil(n, DP__TILE) / DP__TILE * ((k + image_k - 1) / image_k) * DP__IMAGE_BYTES;
+}
+
+/* Packs w [n, k] (rows of stride ldw) for a kernel row; comp[j] = -128 * sum_p w[j, p]. */
+static void dp__pack8(const dp__row *row, void *to, int32_t *comp, const int8_t *w, size_t ldw,
+                      size_t n, size_t k) {
+    size_t   e = row->i8.group, image_k = e * DP__TILE;
+    int8_t  *quads = (int8_t *)to;
+    int16_t *pairs = (int16_t *)to;
+    for (size_t g = 0; g < n; g += DP__PANEL) {
+        size_t end = n - g < DP__PANEL ? dp__ceil(n, DP__TILE) : g + DP__PANEL;
+        for (size_t p0 = 0; p0 < k; p0 += image_k) {
+            for (size_t j0 = g; j0 < end; j0 += DP__TILE) {
+                for (size_t i = 0; i < image_k * DP__TILE; i++) {
+                    size_t p = p0 + i / (DP__TILE * e) * e + i % e, j = j0 + i / e % DP__TILE;
+                    int8_t v = p < k && j < n ? w[j * ldw + p] : (int8_t)0;
+                    if (e == 2) *pairs++ = v;
+                    else *quads++ = v;
+                }
+            }
         }
+    }
+    for (size_t j = 0; j < n; j++) {
+        int32_t sum = 0;
+        for (size_t p = 0; p < k; p++) sum += w[j * ldw + p];
+        comp[j] = -128 * sum;
     }
 }
 
-/* The part of a product that is computed at once, within one chain: products [k0, k1) of
+/* The part of a product that is computed at once, within one chain: k-groups [k0, k1) of
  * columns [j0, j1) and rows [i0, i1). */
 typedef struct dp__part {
-    size_t         i0, i1, j0, j1, k0, k1;
-    const dp_real *a;        /* packed rows from i0 at k0 */
-    const dp_real *b;        /* the first panel of the columns */
-    size_t         b_k0, b_k; /* k of its first image, k of a whole panel */
+    const dp__kernel *kernel;
+    size_t      i0, i1, j0, j1, k0, k1;
+    const char *a;            /* row i0 at k0 */
+    size_t      a_step;       /* bytes from one row to the next, for whole strips */
+    size_t      a_row;        /* of dp__strip */
+    const char *b;            /* the first panel of the columns */
+    size_t      b_k0, blocks; /* k-group of its first image, k-blocks of a panel */
+    size_t      image;        /* bytes of a tile image */
 } dp__part;
 
+static size_t dp__mm_groups(const dp__mm *mm, const dp__kernel *kernel) {
+    return (mm->k + kernel->group - 1) / kernel->group;
+}
+
 /* The activation of a strip whose sums are complete, while it is in the L1 cache. */
-static void dp__mm_act(const dp__row *row, int act, dp_real *y, size_t ldy, const dp_real *x,
-                       size_t ldx, size_t rows, size_t cols) {
+static void dp__mm_act(const dp__row *row, int act, dp_real *y, size_t ldy, const dp__strip *s) {
     dp__vec v;
     memset(&v, 0, sizeof v);
     v.op = DP__VEC_ACT + act - 1;
-    v.n = cols;
-    v.x = x;
-    v.ldx = ldx;
+    v.n = s->cols;
+    v.x = s->c;
+    v.ldx = s->ldc;
     v.y = y;
     v.ldy = ldy;
-    row->vec(&v, 0, rows);
+    row->vec(&v, 0, s->rows);
 }
 
-/* All rows over the columns [j, end) of one panel; s holds what does not depend on the row. */
+/* All rows over the columns [j, j + cols) of one panel; s holds what does not depend on them. */
 static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *part,
                          dp__strip *s, size_t j) {
     dp_real *c = mm->pre != NULL ? mm->pre : mm->c;
-    int      last = part->k1 == mm->k;
+    int      last = part->k1 == dp__mm_groups(mm, part->kernel);
+    size_t   unit = part->kernel->unit;
     s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
-    s->ldr = mm->ldr;
-    s->k0 = part->k0 - part->b_k0;
-    s->k1 = part->k1 - part->b_k0;
-    s->first = part->k0 == 0 && !mm->accumulate;
     s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
-    for (size_t i = part->i0; i < part->i1; i += row->unit) {
-        s->a = part->a + (i - part->i0) * (part->k1 - part->k0);
+    if (mm->b_form == DP__B_INT8) s->scale = mm->scale + j, s->comp = mm->comp + j;
+    for (size_t i = part->i0; i < part->i1; i += unit) {
+        s->a = part->a + (i - part->i0) * part->a_step;
         s->c = c + i * s->ldc + j;
+        s->a_scale = mm->a_scale != NULL ? mm->a_scale + i : NULL;
         s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
-        s->rows = part->i1 - i < row->unit ? part->i1 - i : row->unit;
-        row->f32(s);
+        s->rows = part->i1 - i < unit ? part->i1 - i : unit;
+        part->kernel->run(s);
         if (last && mm->act != DP__ACT_NONE)
-            dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s->c, s->ldc, s->rows,
-                       s->cols);
+            dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s);
         s->next += s->fetch * ((s->k1 - s->k0) / 4);
     }
 }
 
 /* Panel by panel; while the strips of one run, they fetch the next. */
 static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *part) {
+    const dp__kernel *kernel = part->kernel;
     dp__strip s;
-    size_t    strips = (part->i1 - part->i0 + row->unit - 1) / row->unit;
-    size_t    wide = row->tiles * DP__TILE;
+    size_t    strips = (part->i1 - part->i0 + kernel->unit - 1) / kernel->unit;
+    size_t    wide = kernel->tiles * DP__TILE;
     memset(&s, 0, sizeof s);
     strips *= DP__PANEL / wide;
+    s.a_row = part->a_row;
+    s.k0 = part->k0 - part->b_k0;
+    s.k1 = part->k1 - part->b_k0;
+    s.first = part->k0 == 0 && !mm->accumulate;
+    s.ldr = mm->ldr;
     for (size_t g = part->j0; g < part->j1; g += DP__PANEL) {
-        size_t         end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
-        const dp_real *panel = part->b + (g - part->j0) * part->b_k;
-        size_t         skip = (part->k0 - part->b_k0) / DP__TILE * DP__TILE * DP__PANEL;
-        s.b_step = dp__ceil(end - g, DP__TILE) * DP__TILE;
+        size_t      end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
+        const char *panel = part->b + (g - part->j0) / DP__TILE * part->blocks * part->image;
+        s.b_step = dp__ceil(end - g, DP__TILE) / DP__TILE * part->image;
         s.fetch = end == part->j1 ? 0 : strips < DP__PANEL / 4 ? 2 * DP__ALIGN : DP__ALIGN;
-        s.next = (const char *)(const void *)(panel + (s.fetch ? DP__PANEL * part->b_k + skip : 0));
+        s.next = panel;
+        if (s.fetch > 0) s.next += (part->blocks + s.k0 / DP__TILE) * s.b_step;
         for (size_t j = g; j < end; j += wide) {
-            s.b = panel + (j - g) * DP__TILE;
+            s.b = panel + (j - g) / DP__TILE * part->image;
             s.cols = end - j < wide ? end - j : wide;
             dp__mm_panel(row, mm, part, &s, j);
         }
     }
 }
 
+/* Rows [i0, i1) of a as the kernel takes them: where they lie if k is contiguous; else turned
+ * into to; INT8 for pairs is widened to 16 bits. */
+static void dp__mm_rows(const dp__mm *mm, dp__part *part, void *to) {
+    size_t k = part->k1 - part->k0;
+    part->a_row = mm->a_row;
+    if (mm->b_form == DP__B_INT8 && part->kernel->group == 2) {
+        int16_t *wide = (int16_t *)to;
+        part->a = (const char *)to;
+        part->a_row = 2 * k;
+        part->a_step = 4 * k;
+        for (size_t i = part->i0; i < part->i1; i++)
+            for (size_t p = 0; p < 2 * k; p++)
+                *wide++ = (int16_t)((int)mm->a8[i * mm->a_row + p] - 128);
+    } else if (mm->b_form == DP__B_INT8) {
+        part->a = (const char *)(mm->a8 + part->i0 * mm->a_row);
+        part->a_step = mm->a_row;
+    } else if (mm->a_k == 1) {
+        part->a = (const char *)(mm->a + part->i0 * mm->a_row + part->k0);
+        part->a_step = mm->a_row * sizeof(dp_real);
+    } else {
+        part->a = (const char *)to;
+        part->a_row = dp__ceil(k, 16) + 16; /* rows 4 KB apart would meet in the L1 cache */
+        part->a_step = part->a_row * sizeof(dp_real);
+        dp__turn((dp_real *)to, part->a_row, mm->a + part->i0 + part->k0 * mm->a_k, mm->a_k, k,
+                 part->i1 - part->i0);
+    }
+}
+
 /* Columns [j0, j1) for all rows, in blocks of equal height that stay in the L2 cache. */
 static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
                            dp_real *scratch) {
-    size_t blocks = (mm->m + DP__A_ROWS - row->unit) / (DP__A_ROWS - row->unit + 1);
-    size_t height = dp__ceil((mm->m + blocks - 1) / blocks, row->unit);
+    size_t unit = part->kernel->unit, most = DP__A_ROWS - unit + 1;
+    size_t room = DP__A_SCRATCH * sizeof(dp_real) / 4 / (part->k1 - part->k0 + 1);
+    if (part->kernel->group == 2 && room < most) most = room;
+    size_t blocks = (mm->m + most - 1) / most;
+    size_t height = dp__ceil((mm->m + blocks - 1) / blocks, unit);
     for (size_t i = 0; i < mm->m; i += height) {
         part->i0 = i;
         part->i1 = mm->m - i < height ? mm->m : i + height;
-        part->a = scratch;
-        dp__pack_rows(row, scratch, mm->a + i * mm->a_row + part->k0 * mm->a_k, mm->a_row,
-                      mm->a_k, part->i1 - i, part->k1 - part->k0);
+        dp__mm_rows(mm, part, scratch);
         dp__mm_part(row, mm, part);
     }
+}
+
+/* The panels of columns [j0, j1): a weight's own, or packed here from rows. */
+static void dp__mm_panels(const dp__mm *mm, dp__part *part, dp_real *scratch) {
+    size_t  col = mm->b_form == DP__B_NK ? mm->ldb : 1, each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
+    size_t  groups = dp__mm_groups(mm, part->kernel);
+    part->b = (const char *)mm->b;
+    if (mm->b_form == DP__B_NK || mm->b_form == DP__B_KN) {
+        dp_real *panels = scratch + DP__A_SCRATCH;
+        dp__pack(panels, (const dp_real *)mm->b + part->j0 * col + part->k0 * each, col, each,
+                 part->j1 - part->j0, part->k1 - part->k0);
+        part->b = (const char *)panels;
+        part->b_k0 = part->k0;
+        groups = part->k1 - part->k0;
+    }
+    part->blocks = (groups + DP__TILE - 1) / DP__TILE;
 }
 
 /* The whole product on the caller's thread. scratch [DP__SCRATCH]. */
 static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scratch) {
     dp__part part;
-    int      raw = mm->b_form != DP__B_PACKED;
-    size_t   step = raw ? DP__B_COLS : mm->n;
+    int      raw = mm->b_form == DP__B_NK || mm->b_form == DP__B_KN;
+    size_t   step = raw ? DP__B_COLS : mm->n, groups;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
+    part.kernel = mm->b_form == DP__B_INT8 ? &row->i8 : &row->f32;
+    part.image = mm->b_form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
+    groups = dp__mm_groups(mm, part.kernel);
     do {
-        part.k1 = dp__chain_end(part.k0, mm->k, mm->cuts, mm->cut_count);
+        part.k1 = groups;
+        if (mm->b_form != DP__B_INT8)
+            part.k1 = dp__chain_end(part.k0, mm->k, mm->cuts, mm->cut_count);
         for (size_t j = 0; j < mm->n; j += step) {
             part.j0 = j;
             part.j1 = mm->n - j < step ? mm->n : j + step;
-            part.b = mm->b;
-            part.b_k = dp__ceil(mm->k, DP__TILE);
-            if (raw) {
-                size_t col = mm->b_form == DP__B_NK ? mm->ldb : 1;
-                size_t each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
-                dp_real *panels = scratch + (DP__A_ROWS + 8) * DP__CHAIN;
-                dp__pack(panels, mm->b + j * col + part.k0 * each, col, each, part.j1 - j,
-                         part.k1 - part.k0);
-                part.b = panels;
-                part.b_k0 = part.k0;
-                part.b_k = dp__ceil(part.k1 - part.k0, DP__TILE);
-            }
+            dp__mm_panels(mm, &part, scratch);
             dp__mm_columns(row, mm, &part, scratch);
         }
         part.k0 = part.k1;
-    } while (part.k0 < mm->k);
+    } while (part.k0 < groups);
 }
 
 /* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own; j0 is a multiple of
  * DP__PANEL. */
-static dp__mm dp__mm_cut(const dp__mm *mm, size_t i0, size_t i1, size_t j0, size_t j1) {
+static dp__mm dp__mm_cut(const dp__row *row, const dp__mm *mm, size_t i0, size_t i1, size_t j0,
+                         size_t j1) {
     dp__mm part = *mm;
     part.c += i0 * mm->ldc + j0;
-    part.a += i0 * mm->a_row;
-    part.b += mm->b_form == DP__B_PACKED ? j0 * dp__ceil(mm->k, DP__TILE)
-                                         : mm->b_form == DP__B_NK ? j0 * mm->ldb : j0;
+    if (mm->b_form == DP__B_INT8) {
+        part.a8 += i0 * mm->a_row;
+        part.a_scale += i0;
+        part.comp += j0;
+        part.scale += j0;
+        part.b = (const char *)mm->b + dp__pack8_bytes(row, j0, mm->k);
+    } else {
+        part.a += i0 * mm->a_row;
+        part.b = (const dp_real *)mm->b + (mm->b_form == DP__B_PACKED ? dp__pack_size(j0, mm->k)
+                                           : mm->b_form == DP__B_NK ? j0 * mm->ldb : j0);
+    }
     if (mm->bias != NULL) part.bias += j0;
     if (mm->pre != NULL) part.pre += i0 * mm->ldpre + j0;
     if (mm->residual != NULL) part.residual += i0 * mm->ldr + j0;
@@ -7676,15 +7805,16 @@ typedef struct dp__mm_job {
 
 static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
     const dp__mm_job *job = (const dp__mm_job *)arg;
+    const dp__row    *row = job->x->row;
     const dp__mm     *mm = job->mm;
-    size_t  unit = job->x->row->unit, i0, i1, j0, j1;
-    double  per_column = mm->b_form == DP__B_PACKED ? 4 : 20;
-    int32_t across = dp__mm_split(mm->m, mm->n, unit, per_column, threads);
+    int     packed = mm->b_form == DP__B_PACKED || mm->b_form == DP__B_INT8;
+    size_t  unit = mm->b_form == DP__B_INT8 ? row->i8.unit : row->f32.unit, i0, i1, j0, j1;
+    int32_t across = dp__mm_split(mm->m, mm->n, unit, packed ? 4 : 20, threads);
     dp__share(mm->m, unit, tid / across, threads / across, &i0, &i1);
     dp__share(mm->n, DP__PANEL, tid % across, across, &j0, &j1);
     if (i0 == i1 || j0 == j1) return;
-    dp__mm part = dp__mm_cut(mm, i0, i1, j0, j1);
-    dp__matmul_serial(job->x->row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
+    dp__mm part = dp__mm_cut(row, mm, i0, i1, j0, j1);
+    dp__matmul_serial(row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
 }
 
 #define DP__MM_ALONE 100000.0 /* products below which waking the team costs more than it saves */
@@ -7692,178 +7822,11 @@ static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
 /* The product over the team. */
 static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
     dp__mm_job job = {x, mm};
+    DP_ASSERT(mm->b_form != DP__B_INT8 || mm->k <= DP__INT8_MAX_K);
     if ((double)mm->m * (double)mm->n * (double)mm->k < DP__MM_ALONE) {
         dp__mm_task(&job, 0, 1);
     } else {
         dp__exec_run(x, dp__mm_task, &job);
-    }
-}
-
-/* ---- INT8 ----------------------------------------------------------------------------------
- * c = float(sum) * (a_scale[i] * scale[j]), + bias, then activation or residual as in dp__mm.
- * The integer sums are exact, so equal on every kernel row. */
-typedef struct dp__mm8 {
-    dp_real       *c;
-    size_t         ldc;
-    const uint8_t *a; /* [m, lda] s8 + 128; bytes from k to the next multiple of 4 readable */
-    size_t         lda;
-    const dp_real *a_scale; /* [m] */
-    const void    *b;       /* dp__pack8 of the same kernel row */
-    const int32_t *comp;    /* [n] of dp__pack8 */
-    const dp_real *scale;   /* [n] */
-    size_t         m, n, k;
-    const dp_real *bias;
-    int            act;
-    dp_real       *pre;
-    size_t         ldpre;
-    const dp_real *residual;
-    size_t         ldr;
-} dp__mm8;
-
-#define DP__IMAGE_BYTES 1024u
-#define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
-
-/* k of one tile image: 16 groups of 4, or of 2 where the row takes pairs. */
-static size_t dp__image_k(const dp__row *row) {
-    return row->pairs ? 2 * DP__TILE : 4 * DP__TILE;
-}
-
-static size_t dp__pack8_bytes(const dp__row *row, size_t n, size_t k) {
-    size_t blocks = (k + dp__image_k(row) - 1) / dp__image_k(row);
-    return dp__ceil(n, DP__TILE) / DP__TILE * blocks * DP__IMAGE_BYTES;
-}
-
-/* Packs w [n, k] (rows of stride ldw) for a kernel row; comp[j] = -128 * sum_p w[j, p]. */
-static void dp__pack8(const dp__row *row, void *to, int32_t *comp, const int8_t *w, size_t ldw,
-                      size_t n, size_t k) {
-    size_t   image_k = dp__image_k(row), e = image_k / DP__TILE;
-    int8_t  *quads = (int8_t *)to;
-    int16_t *pairs = (int16_t *)to;
-    for (size_t g = 0; g < n; g += DP__PANEL) {
-        size_t end = n - g < DP__PANEL ? dp__ceil(n, DP__TILE) : g + DP__PANEL;
-        for (size_t p0 = 0; p0 < k; p0 += image_k) {
-            for (size_t j0 = g; j0 < end; j0 += DP__TILE) {
-                for (size_t i = 0; i < image_k * DP__TILE; i++) {
-                    size_t p = p0 + i / (DP__TILE * e) * e + i % e, j = j0 + i / e % DP__TILE;
-                    int8_t v = p < k && j < n ? w[j * ldw + p] : (int8_t)0;
-                    if (row->pairs) *pairs++ = v;
-                    else *quads++ = v;
-                }
-            }
-        }
-    }
-    for (size_t j = 0; j < n; j++) {
-        int32_t sum = 0;
-        for (size_t p = 0; p < k; p++) sum += w[j * ldw + p];
-        comp[j] = -128 * sum;
-    }
-}
-
-/* Rows [i0, i1) over one panel's columns from j on; s holds what does not depend on the row. */
-static void dp__mm8_panel(const dp__row *row, const dp__mm8 *mm, dp__strip8 *s, size_t i0,
-                          size_t i1, size_t j) {
-    dp_real    *c = mm->pre != NULL ? mm->pre : mm->c;
-    const char *a = (const char *)s->a;
-    s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
-    s->ldr = mm->ldr;
-    s->comp = mm->comp + j;
-    s->scale = mm->scale + j;
-    s->bias = mm->bias != NULL ? mm->bias + j : NULL;
-    for (size_t i = i0; i < i1; i += row->unit8) {
-        s->a = a + (i - i0) * s->lda * (row->pairs ? 2 : 1);
-        s->a_scale = mm->a_scale + i;
-        s->c = c + i * s->ldc + j;
-        s->residual = mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
-        s->rows = i1 - i < row->unit8 ? i1 - i : row->unit8;
-        row->i8(s);
-        if (mm->act != DP__ACT_NONE)
-            dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s->c, s->ldc, s->rows,
-                       s->cols);
-        s->next += s->fetch * (s->groups / 4);
-    }
-    s->a = a;
-}
-
-/* Rows [i0, i1) over all columns. a: these rows as the kernel takes them, stride lda. */
-static void dp__mm8_rows(const dp__row *row, const dp__mm8 *mm, const void *a, size_t lda,
-                         size_t i0, size_t i1) {
-    dp__strip8 s;
-    size_t     wide = row->tiles8 * DP__TILE, e = row->pairs ? 2 : 4;
-    size_t     blocks = (mm->k + dp__image_k(row) - 1) / dp__image_k(row);
-    size_t     strips = (i1 - i0 + row->unit8 - 1) / row->unit8 * (DP__PANEL / wide);
-    memset(&s, 0, sizeof s);
-    s.a = a;
-    s.lda = lda;
-    s.groups = (mm->k + e - 1) / e;
-    for (size_t g = 0; g < mm->n; g += DP__PANEL) {
-        size_t      end = mm->n - g < DP__PANEL ? mm->n : g + DP__PANEL;
-        const char *panel = (const char *)mm->b + g / DP__TILE * blocks * DP__IMAGE_BYTES;
-        s.b_step = dp__ceil(end - g, DP__TILE) / DP__TILE * DP__IMAGE_BYTES;
-        s.fetch = end == mm->n ? 0 : strips < DP__PANEL / 4 ? 2 * DP__ALIGN : DP__ALIGN;
-        s.next = panel + (s.fetch ? blocks * s.b_step : 0);
-        for (size_t j = g; j < end; j += wide) {
-            s.b = panel + (j - g) / DP__TILE * DP__IMAGE_BYTES;
-            s.cols = end - j < wide ? end - j : wide;
-            dp__mm8_panel(row, mm, &s, i0, i1, j);
-        }
-    }
-}
-
-/* The whole product on the caller's thread. scratch [DP__SCRATCH]: rows widened to 16 bits. */
-static void dp__matmul8_serial(const dp__row *row, const dp__mm8 *mm, dp_real *scratch) {
-    size_t   ld = dp__ceil(mm->k, 4), room = DP__SCRATCH * sizeof(float) / 2 / (ld + 4);
-    size_t   height = (room < DP__A_ROWS ? room : DP__A_ROWS) / row->unit8 * row->unit8;
-    int16_t *wide = (int16_t *)(void *)scratch;
-    DP_ASSERT(mm->k <= DP__INT8_MAX_K && height > 0);
-    for (size_t i = 0; i < mm->m; i += height) {
-        size_t         end = mm->m - i < height ? mm->m : i + height;
-        const uint8_t *a = mm->a + i * mm->lda;
-        if (!row->pairs) {
-            dp__mm8_rows(row, mm, a, mm->lda, i, end);
-            continue;
-        }
-        for (size_t r = 0; r < end - i; r++)
-            for (size_t p = 0; p < ld; p++)
-                wide[r * ld + p] = (int16_t)((int)a[r * mm->lda + p] - 128);
-        dp__mm8_rows(row, mm, wide, ld, i, end);
-    }
-}
-
-typedef struct dp__mm8_job {
-    const dp__exec *x;
-    const dp__mm8  *mm;
-} dp__mm8_job;
-
-static void dp__mm8_task(void *arg, int32_t tid, int32_t threads) {
-    const dp__mm8_job *job = (const dp__mm8_job *)arg;
-    const dp__row     *row = job->x->row;
-    dp__mm8            part = *job->mm;
-    size_t             i0, i1, j0, j1;
-    int32_t            across = dp__mm_split(part.m, part.n, row->unit8, 4, threads);
-    dp__share(part.m, row->unit8, tid / across, threads / across, &i0, &i1);
-    dp__share(part.n, DP__PANEL, tid % across, across, &j0, &j1);
-    if (i0 == i1 || j0 == j1) return;
-    part.c += i0 * part.ldc + j0;
-    part.a += i0 * part.lda;
-    part.a_scale += i0;
-    part.b = (const char *)part.b + dp__pack8_bytes(row, j0, part.k);
-    part.comp += j0;
-    part.scale += j0;
-    if (part.bias != NULL) part.bias += j0;
-    if (part.pre != NULL) part.pre += i0 * part.ldpre + j0;
-    if (part.residual != NULL) part.residual += i0 * part.ldr + j0;
-    part.m = i1 - i0;
-    part.n = j1 - j0;
-    dp__matmul8_serial(row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
-}
-
-/* The product over the team. */
-static void dp__matmul8(const dp__exec *x, const dp__mm8 *mm) {
-    dp__mm8_job job = {x, mm};
-    if ((double)mm->m * (double)mm->n * (double)mm->k < DP__MM_ALONE) {
-        dp__mm8_task(&job, 0, 1);
-    } else {
-        dp__exec_run(x, dp__mm8_task, &job);
     }
 }
 
@@ -8565,12 +8528,12 @@ static dp__source dp__source_files(dp__file_source *files) {
 /* The inverse of dp__pack8: weight (j, p) of n rows x k. */
 static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
                              size_t p) {
-    size_t image_k = dp__image_k(row), e = image_k / DP__TILE, blocks = (k + image_k - 1) / image_k;
+    size_t e = row->i8.group, image_k = e * DP__TILE, blocks = (k + image_k - 1) / image_k;
     size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
     size_t tiles = (left < DP__PANEL ? left : DP__PANEL) / DP__TILE;
     size_t image = group / DP__TILE * blocks + p / image_k * tiles + (j - group) / DP__TILE;
     size_t at = (image * DP__TILE + p % image_k / e) * DP__TILE * e + j % DP__TILE * e + p % e;
-    return row->pairs ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
+    return e == 2 ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
 }
 
 /* A net as a source, for saving, training and quantizing. An INT8 tensor is read as INT8, or as
@@ -9154,17 +9117,18 @@ typedef struct dp__finish { /* what is done to a product while it is at hand */
 static void dp__linear_run8(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
                             dp__mat x, const dp__finish *finish) {
     dp__work *w = s->work;
-    dp__mm8   op;
+    dp__mm    op;
     memset(&op, 0, sizeof op);
-    DP_ASSERT(s->exec->row->pairs == s->net->row->pairs);
+    DP_ASSERT(s->exec->row->i8.group == s->net->row->i8.group);
     dp__quantize_rows(s->exec, w->q8, w->ldq8, dp__ceil(l->in, 4), w->q8_scale, x.p, x.ld, m,
                       l->in);
     op.c = y.p;
     op.ldc = y.ld;
-    op.a = w->q8;
-    op.lda = w->ldq8;
+    op.a8 = w->q8;
+    op.a_row = w->ldq8;
     op.a_scale = w->q8_scale;
     op.b = l->packed8;
+    op.b_form = DP__B_INT8;
     op.comp = l->comp;
     op.scale = l->scale;
     op.m = m;
@@ -9176,7 +9140,7 @@ static void dp__linear_run8(const dp__pass *s, const dp__linear *l, size_t m, dp
     op.ldpre = finish->pre.ld;
     op.residual = finish->residual.p;
     op.ldr = finish->residual.ld;
-    dp__matmul8(s->exec, &op);
+    dp__matmul(s->exec, &op);
 }
 
 static void dp__linear_run(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y, dp__mat x,
