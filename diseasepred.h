@@ -1117,7 +1117,7 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #define DP__IMPLEMENTED 1
 
 /* ============================================================================================
- * [B] Foundations                                                            budget 1410 lines
+ * [B] Foundations                                                            budget 1220 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -1220,7 +1220,7 @@ extern "C" {
 #endif
 
 /* ============================================================================================
- * [B2] Checked sizes                                                           budget 50 lines
+ * [B2] Checked sizes                                                           budget 40 lines
  * Owns:   every sum and product of numbers that came from outside.   Needs: nothing.
  * Never:  wraps around. Each function returns 1 and the result, or 0 and leaves it alone.
  * Tests:  tests/test_base.c: size_*
@@ -1258,7 +1258,7 @@ DP__INLINE int dp__round_up(size_t a, size_t step, size_t *rounded) {
 }
 
 /* ============================================================================================
- * [B3] Memory                                                                 budget 170 lines
+ * [B3] Memory                                                                 budget 160 lines
  * Owns:   the allocator hooks, arenas, growable buffers, wiping.     Needs: B2 sizes.
  * Never:  hands out memory that is not aligned to 64 bytes; loses a size.
  * Tests:  tests/test_base.c: mem_*
