@@ -7831,68 +7831,66 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 2070 lines
+ * [F] Network                                                                budget 1710 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                                budget 760 lines
+ * [F1] Tensors                                                                budget 610 lines
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
  * Tests:  tests/test_network.c: network_*
  * ============================================================================================ */
 
-/* One rule per tensor: name as Hugging Face spells it, and its shape in the letters of [0.4]
- * (P positions, Y types, 1: a vector). The order is the order of the flat buffer; query, key
- * and value stand together so that they are one [3C, C] weight and one [3C] bias. */
-typedef struct dp__tensor_rule {
+/* The parts of BERT: name as Hugging Face spells it, and shape in the letters of [0.4] (P
+ * positions, Y types); cols of a vector is the number that a new one is filled with. Those from
+ * DP__Q_W on are repeated for each layer, behind "bert.encoder.layer.N.". The order is that of
+ * the flat buffer; query, key and value stand together so that they are one [3C, C] weight and
+ * one [3C] bias. */
+enum {
+    DP__WORDS, DP__PLACES, DP__TYPES, DP__EMBED_GAIN, DP__EMBED_BIAS,
+    DP__Q_W, DP__K_W, DP__V_W, DP__Q_B, DP__K_B, DP__V_B, DP__MIX_W, DP__MIX_B, DP__NORM1_GAIN,
+    DP__NORM1_BIAS, DP__UP_W, DP__UP_B, DP__DOWN_W, DP__DOWN_B, DP__NORM2_GAIN, DP__NORM2_BIAS,
+    DP__POOL_W, DP__POOL_B, DP__CLASS_W, DP__CLASS_B, DP__PARTS,
+    DP__LAYER_PARTS = DP__POOL_W - DP__Q_W
+};
+
+typedef struct dp__part_rule {
     const char *name;
     char        rows, cols;
-} dp__tensor_rule;
+} dp__part_rule;
 
-enum { DP__WORDS, DP__PLACES, DP__TYPES, DP__EMBED_GAIN, DP__EMBED_BIAS, DP__HEAD_PARTS };
-static const dp__tensor_rule dp__head_rules[DP__HEAD_PARTS] = {
+static const dp__part_rule dp__part_rules[DP__PARTS] = {
     {"bert.embeddings.word_embeddings.weight", 'V', 'C'},
     {"bert.embeddings.position_embeddings.weight", 'P', 'C'},
     {"bert.embeddings.token_type_embeddings.weight", 'Y', 'C'},
     {"bert.embeddings.LayerNorm.weight", 'C', '1'},
-    {"bert.embeddings.LayerNorm.bias", 'C', '1'},
-};
-
-enum {
-    DP__Q_W, DP__K_W, DP__V_W, DP__Q_B, DP__K_B, DP__V_B, DP__MIX_W, DP__MIX_B, DP__NORM1_GAIN,
-    DP__NORM1_BIAS, DP__UP_W, DP__UP_B, DP__DOWN_W, DP__DOWN_B, DP__NORM2_GAIN, DP__NORM2_BIAS,
-    DP__LAYER_PARTS
-};
-static const dp__tensor_rule dp__layer_rules[DP__LAYER_PARTS] = {
+    {"bert.embeddings.LayerNorm.bias", 'C', '0'},
     {"attention.self.query.weight", 'C', 'C'},
     {"attention.self.key.weight", 'C', 'C'},
     {"attention.self.value.weight", 'C', 'C'},
-    {"attention.self.query.bias", 'C', '1'},
-    {"attention.self.key.bias", 'C', '1'},
-    {"attention.self.value.bias", 'C', '1'},
+    {"attention.self.query.bias", 'C', '0'},
+    {"attention.self.key.bias", 'C', '0'},
+    {"attention.self.value.bias", 'C', '0'},
     {"attention.output.dense.weight", 'C', 'C'},
-    {"attention.output.dense.bias", 'C', '1'},
+    {"attention.output.dense.bias", 'C', '0'},
     {"attention.output.LayerNorm.weight", 'C', '1'},
-    {"attention.output.LayerNorm.bias", 'C', '1'},
+    {"attention.output.LayerNorm.bias", 'C', '0'},
     {"intermediate.dense.weight", 'F', 'C'},
-    {"intermediate.dense.bias", 'F', '1'},
+    {"intermediate.dense.bias", 'F', '0'},
     {"output.dense.weight", 'C', 'F'},
-    {"output.dense.bias", 'C', '1'},
+    {"output.dense.bias", 'C', '0'},
     {"output.LayerNorm.weight", 'C', '1'},
-    {"output.LayerNorm.bias", 'C', '1'},
-};
-
-enum { DP__POOL_W, DP__POOL_B, DP__CLASS_W, DP__CLASS_B, DP__TAIL_PARTS };
-static const dp__tensor_rule dp__tail_rules[DP__TAIL_PARTS] = {
+    {"output.LayerNorm.bias", 'C', '0'},
     {"bert.pooler.dense.weight", 'C', 'C'},
-    {"bert.pooler.dense.bias", 'C', '1'},
+    {"bert.pooler.dense.bias", 'C', '0'},
     {"classifier.weight", 'K', 'C'},
-    {"classifier.bias", 'K', '1'},
+    {"classifier.bias", 'K', '0'},
 };
 
 typedef struct dp__tensor {
     char    name[72];   /* the longest, with layer 511, has 59 characters */
+    int     part;
     int32_t dims;       /* 2: [rows, cols]; 1: [rows], cols is 1 */
     size_t  rows, cols;
     size_t  offset;     /* of its first value in the flat buffer */
@@ -7906,12 +7904,14 @@ typedef struct dp__params {
     int32_t     layers;
 } dp__params;
 
+/* Number in the table of a part of a layer; layer 0 for those before the layers. */
 static size_t dp__layer_tensor(int32_t layer, int part) {
-    return (size_t)DP__HEAD_PARTS + (size_t)layer * DP__LAYER_PARTS + (size_t)part;
+    return (size_t)part + (size_t)layer * DP__LAYER_PARTS;
 }
 
+/* The same of a part behind the layers. */
 static size_t dp__tail_tensor(const dp__params *p, int part) {
-    return dp__layer_tensor(p->layers, part);
+    return dp__layer_tensor(p->layers - 1, part);
 }
 
 static size_t dp__letter_size(const dp__config *c, char letter) {
@@ -7926,32 +7926,24 @@ static size_t dp__letter_size(const dp__config *c, char letter) {
     }
 }
 
-static const dp__tensor_rule *dp__rule_of(const dp__params *p, size_t t) {
-    size_t tail = dp__tail_tensor(p, 0);
-    if (t < DP__HEAD_PARTS) return &dp__head_rules[t];
-    if (t >= tail) return &dp__tail_rules[t - tail];
-    return &dp__layer_rules[(t - DP__HEAD_PARTS) % DP__LAYER_PARTS];
-}
-
-/* Tensor t of the table, placed at *end; parts of one fused Linear follow without a gap. */
-static int dp__params_add(dp__params *p, const dp__config *c, size_t t, size_t *end) {
-    const dp__tensor_rule *rule = dp__rule_of(p, t);
-    dp__tensor            *x = &p->list[t];
-    dp__text               name = {x->name, sizeof x->name, 0};
-    size_t                 size;
-    int                    inside = t >= DP__HEAD_PARTS && t < dp__tail_tensor(p, 0);
-    int                    part = inside ? (int)((t - DP__HEAD_PARTS) % DP__LAYER_PARTS) : -1;
-    if (inside) {
+/* A part (of layer, if it belongs to one), placed at *end: 0 when the size overflows. */
+static int dp__params_add(dp__params *p, const dp__config *c, dp__tensor *x, int part,
+                          uint64_t layer, size_t *end) {
+    const dp__part_rule *rule = &dp__part_rules[part];
+    dp__text             name = {x->name, sizeof x->name, 0};
+    int    joins = (part > DP__Q_W && part <= DP__V_W) || (part > DP__Q_B && part <= DP__V_B);
+    size_t               size;
+    if (part >= DP__Q_W && part < DP__POOL_W) {
         dp__text_add(&name, "bert.encoder.layer.");
-        dp__text_u64(&name, (t - DP__HEAD_PARTS) / DP__LAYER_PARTS);
+        dp__text_u64(&name, layer);
         dp__text_add(&name, ".");
     }
     dp__text_add(&name, rule->name);
-    x->dims = rule->cols == '1' ? 1 : 2;
+    x->part = part;
+    x->dims = rule->cols < 'A' ? 1 : 2;
     x->rows = dp__letter_size(c, rule->rows);
     x->cols = dp__letter_size(c, rule->cols);
-    int fused = part == DP__K_W || part == DP__V_W || part == DP__K_B || part == DP__V_B;
-    if (!fused && !dp__round_up(*end, 16, end)) return 0;
+    if (!joins && !dp__round_up(*end, 16, end)) return 0;
     x->offset = *end;
     if (!dp__mul_size(x->rows, x->cols, &size) || !dp__add_size(*end, size, end)) return 0;
     p->values += size;
@@ -7961,81 +7953,22 @@ static int dp__params_add(dp__params *p, const dp__config *c, size_t t, size_t *
 /* The table of a geometry that [C5] has checked against the limits. */
 static dp_status dp__params_init(dp__params *p, const dp__config *c, dp__arena *arena,
                                  dp_error *err) {
-    size_t end = 0;
+    size_t  end = 0;
+    int32_t layer = 0;
+    int     part = 0;
     memset(p, 0, sizeof *p);
     p->layers = c->layers;
-    p->count = dp__tail_tensor(p, DP__TAIL_PARTS);
+    p->count = dp__tail_tensor(p, DP__PARTS);
     p->list = (dp__tensor *)dp__arena_get(arena, p->count, sizeof *p->list);
     if (p->list == NULL) return dp__no_memory(err);
-    for (size_t t = 0; t < p->count; t++) {
-        if (!dp__params_add(p, c, t, &end)) return dp__no_memory(err);
+    for (size_t t = 0; t < p->count; t++, part++) {
+        if (part == DP__POOL_W && ++layer < p->layers) part = DP__Q_W;
+        if (!dp__params_add(p, c, &p->list[t], part, (uint64_t)layer, &end))
+            return dp__no_memory(err);
     }
     if (!dp__round_up(end, 16, &p->total) || p->total > SIZE_MAX / sizeof(dp_real))
         return dp__no_memory(err);
     return DP_OK;
-}
-
-/* Names of files. Both spellings of BERT checkpoints are accepted: with and without "bert.",
- * and LayerNorm.gamma/beta for weight/bias.
- * Trap: gamma and beta are renamed only at the very end of a name; replacing them anywhere
- * broke other models for five years (transformers #29554). */
-static int dp__name_is(const char *name, size_t bytes, const char *canonical) {
-    static const char *const old_ends[2] = {"LayerNorm.gamma", "LayerNorm.beta"};
-    static const char *const new_ends[2] = {"LayerNorm.weight", "LayerNorm.bias"};
-    int    bert = bytes >= 5 && memcmp(name, "bert.", 5) == 0;
-    size_t n = strlen(canonical);
-    if (!bert && strncmp(canonical, "bert.", 5) == 0) {
-        canonical += 5;
-        n -= 5;
-    }
-    if (n == bytes && memcmp(name, canonical, n) == 0) return 1;
-    for (int i = 0; i < 2; i++) {
-        size_t a = strlen(old_ends[i]), b = strlen(new_ends[i]);
-        if (bytes >= a && n >= b && bytes - a == n - b && memcmp(name, canonical, n - b) == 0 &&
-            memcmp(name + bytes - a, old_ends[i], a) == 0 &&
-            memcmp(canonical + n - b, new_ends[i], b) == 0) return 1;
-    }
-    return 0;
-}
-
-static int dp__name_begins(const char *name, size_t bytes, const char *with) {
-    size_t n = strlen(with);
-    return bytes >= n && memcmp(name, with, n) == 0;
-}
-
-typedef enum dp__name_kind { DP__NAME_TENSOR, DP__NAME_IGNORED, DP__NAME_UNKNOWN } dp__name_kind;
-
-/* Layer number of "[bert.]encoder.layer.N.": -1 when the name is of another kind; limit (which
- * no tensor has) when N is no number or not below it. */
-static int32_t dp__name_layer(const char *name, size_t bytes, int32_t limit) {
-    size_t at = dp__name_begins(name, bytes, "bert.") ? 5 : 0;
-    if (!dp__name_begins(name + at, bytes - at, "encoder.layer.")) return -1;
-    at += 14;
-    size_t  first = at;
-    int32_t n = 0;
-    for (; at < bytes && name[at] >= '0' && name[at] <= '9'; at++) {
-        n = n * 10 + (name[at] - '0');
-        if (n >= limit) return limit;
-    }
-    return at == first || at >= bytes || name[at] != '.' ? limit : n;
-}
-
-/* The tensor that a name of a file means. Pre-training heads and the position_ids buffer are
- * ignored by rule; everything else must be in the table. */
-static dp__name_kind dp__params_find(const dp__params *p, const char *name, size_t bytes,
-                                     size_t *tensor) {
-    int32_t layer = dp__name_layer(name, bytes, p->layers);
-    size_t  t = layer < 0 ? 0 : dp__layer_tensor(layer, 0), tail = dp__tail_tensor(p, 0);
-    size_t  last = layer < 0 ? p->count : layer < p->layers ? t + (size_t)DP__LAYER_PARTS : t;
-    if (dp__name_begins(name, bytes, "cls.")) return DP__NAME_IGNORED;
-    if (dp__name_is(name, bytes, "bert.embeddings.position_ids")) return DP__NAME_IGNORED;
-    for (; t < last; t++) {
-        if (layer < 0 && t == DP__HEAD_PARTS) t = tail; /* over the layers */
-        if (!dp__name_is(name, bytes, p->list[t].name)) continue;
-        *tensor = t;
-        return DP__NAME_TENSOR;
-    }
-    return DP__NAME_UNKNOWN;
 }
 
 /* Value i of a new tensor: 0 for biases, 1 for LayerNorm gains, else N(0, range). The sum of
@@ -8043,9 +7976,8 @@ static dp__name_kind dp__params_find(const dp__params *p, const char *name, size
  * every CPU draws the same weights; no value is beyond 6 standard deviations. */
 static void dp__params_draw(const dp__tensor *x, size_t number, uint64_t seed, float range,
                             size_t first, size_t count, dp_real *to) {
-    size_t   n = strlen(x->name);
     uint64_t key = dp__mix64(seed + 0x9E3779B97F4A7C15u * (number + 1));
-    int      gain = n >= 16 && memcmp(x->name + n - 16, "LayerNorm.weight", 16) == 0;
+    dp_real  fill = (dp_real)(dp__part_rules[x->part].cols - '0');
     for (size_t i = 0; i < count; i++) {
         uint64_t sum = 0;
         for (uint64_t j = 0; j < 3 && x->dims == 2; j++) {
@@ -8054,9 +7986,11 @@ static void dp__params_draw(const dp__tensor *x, size_t number, uint64_t seed, f
         }
         /* sum + 6 (half a step for each of the twelve) over 65,536, minus the mean */
         double normal = ((double)sum + 6.0) / 65536.0 - 6.0;
-        to[i] = x->dims == 1 ? (dp_real)gain : (dp_real)(float)(normal * (double)range);
+        to[i] = x->dims == 1 ? fill : (dp_real)(float)(normal * (double)range);
     }
 }
+
+/* ---- tensors in files ----------------------------------------------------------------------- */
 
 /* Where each tensor of the table lies in the files. */
 typedef struct dp__binding {
@@ -8070,33 +8004,76 @@ static dp_status dp__bind_refuse(const dp__store *store, const dp__entry *e, dp_
     return dp__entry_fail(store, e, code, "", DP_NO_PLACE, sentence, err);
 }
 
-/* "X.weight_scale" is the scale of "X.weight": the length without the ending, or 0. */
-static size_t dp__scale_name(const dp__entry *e) {
-    static const char ending[] = ".weight_scale";
-    size_t            n = sizeof ending - 1;
-    if (e->name_bytes <= n || memcmp(e->name + e->name_bytes - n, ending, n) != 0) return 0;
-    return e->name_bytes - 6;
+/* A name without "bert.". */
+static const char *dp__bare_name(const char *name) {
+    return strncmp(name, "bert.", 5) == 0 ? name + 5 : name;
 }
 
-/* One entry of the files goes to its place in the binding, once. */
-static dp_status dp__bind_entry(const dp__params *p, const dp__store *store, const dp__entry *e,
-                                dp__binding *b, dp_error *err) {
-    size_t t = 0, cut = dp__scale_name(e);
-    dp__name_kind kind = dp__params_find(p, e->name, cut ? cut : e->name_bytes, &t);
-    if (kind == DP__NAME_IGNORED) {
-        b->ignored++;
-        return DP_OK;
+static const dp__entry *dp__store_find(const dp__store *store, const char *name) {
+    size_t low = 0, high = store->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int    order = strcmp(store->entries[middle].name, name);
+        if (order == 0) return &store->entries[middle];
+        if (order < 0) low = middle + 1;
+        else high = middle;
     }
-    if (kind == DP__NAME_UNKNOWN && dp__name_layer(e->name, e->name_bytes, p->layers) == p->layers)
-        return dp__bind_refuse(store, e, DP_E_FORMAT, "config.json has no such layer", err);
-    if (kind == DP__NAME_UNKNOWN) {
-        b->unknown++;
-        return DP_OK;
+    return NULL;
+}
+
+/* *at becomes the entry of tensor x (or of what its name with an ending means) in whatever
+ * spelling: with or without "bert.", with LayerNorm.gamma and beta for weight and bias. used
+ * [entries] marks it.
+ * Trap: gamma and beta are meant only at the very end of a name; replacing them anywhere broke
+ * other models for five years (transformers #29554). */
+static dp_status dp__bind_find(const dp__store *store, const dp__tensor *x, const char *ending,
+                               const dp__entry **at, char *used, dp_error *err) {
+    const char *last = strrchr(x->name, '.') + 1;
+    int         spellings = memcmp(last - 10, "LayerNorm.", 10) == 0 ? 4 : 2;
+    for (int i = 0; i < spellings; i++) {
+        char     text[sizeof x->name + 8];
+        dp__text name = {text, sizeof text, 0};
+        dp__text_add(&name, i & 1 ? dp__bare_name(x->name) : x->name);
+        if (i & 2) {
+            name.n -= strlen(last);
+            dp__text_add(&name, *last == 'w' ? "gamma" : "beta");
+        }
+        dp__text_add(&name, ending);
+        const dp__entry *e = dp__store_find(store, text);
+        if (e == NULL || e == *at) continue;
+        if (*at != NULL)
+            return dp__bind_refuse(store, e, DP_E_FORMAT, "two tensors for the same parameter",
+                                   err);
+        *at = e;
+        used[e - store->entries] = 1;
     }
-    const dp__entry **slot = cut ? &b->scale[t] : &b->at[t];
-    if (*slot != NULL)
-        return dp__bind_refuse(store, e, DP_E_FORMAT, "two tensors for the same parameter", err);
-    *slot = e;
+    return DP_OK;
+}
+
+/* 1: a (bare) name within a layer, whose number is not below layers. */
+static int dp__other_layer(const char *name, int32_t layers) {
+    uint64_t layer;
+    if (strncmp(name, "encoder.layer.", 14) != 0) return 0;
+    size_t digits = strcspn(name + 14, ".");
+    return name[14 + digits] == 0 || !dp__read_u64(name + 14, digits, &layer) ||
+           layer >= (uint64_t)layers;
+}
+
+/* What no tensor of the table has taken. Pre-training heads and the position_ids buffer are
+ * ignored by rule; layers are as many as config.json says. */
+static dp_status dp__bind_rest(const dp__params *p, const dp__store *store, const char *used,
+                               dp__binding *b, dp_error *err) {
+    for (size_t i = 0; i < store->count; i++) {
+        const dp__entry *e = &store->entries[i];
+        const char      *name = dp__bare_name(e->name);
+        if (used[i]) continue;
+        if (dp__other_layer(name, p->layers))
+            return dp__bind_refuse(store, e, DP_E_FORMAT, "config.json has no such layer", err);
+        if (strncmp(e->name, "cls.", 4) == 0 || strcmp(name, "embeddings.position_ids") == 0)
+            b->ignored++;
+        else
+            b->unknown++;
+    }
     return DP_OK;
 }
 
@@ -8104,11 +8081,9 @@ static int dp__is_float(dp__dtype type) {
     return type == DP__F32 || type == DP__F16 || type == DP__BF16 || type == DP__F64;
 }
 
-/* Shape and type of what was found for tensor t. */
-static dp_status dp__bind_check(const dp__params *p, const dp__store *store, size_t t,
-                                const dp__binding *b, dp_error *err) {
-    const dp__tensor *x = &p->list[t];
-    const dp__entry  *e = b->at[t], *s = b->scale[t];
+/* Shape and type of what was found for tensor x: e, with the scales s. */
+static dp_status dp__bind_check(const dp__store *store, const dp__tensor *x, const dp__entry *e,
+                                const dp__entry *s, dp_error *err) {
     if (s != NULL && (e == NULL || e->dtype != DP__I8))
         return dp__bind_refuse(store, s, DP_E_FORMAT, "a scale without an INT8 tensor", err);
     if (e == NULL) return DP_OK;
@@ -8131,16 +8106,21 @@ static dp_status dp__bind_check(const dp__params *p, const dp__store *store, siz
 static dp_status dp__bind(const dp__params *p, const dp__store *store, size_t new_from,
                           int replace, dp__arena *arena, dp__binding *b, dp_error *err) {
     dp_status status = DP_OK;
+    char     *used = (char *)dp__arena_get(arena, store->count, 1);
     memset(b, 0, sizeof *b);
     b->at = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->at);
     b->scale = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->scale);
-    if (b->at == NULL || b->scale == NULL) return dp__no_memory(err);
-    for (size_t i = 0; i < store->count && status == DP_OK; i++)
-        status = dp__bind_entry(p, store, &store->entries[i], b, err);
+    if (used == NULL || b->at == NULL || b->scale == NULL) return dp__no_memory(err);
+    for (size_t t = 0; t < p->count && status == DP_OK; t++) {
+        status = dp__bind_find(store, &p->list[t], "", &b->at[t], used, err);
+        if (status == DP_OK)
+            status = dp__bind_find(store, &p->list[t], "_scale", &b->scale[t], used, err);
+        if (replace && p->list[t].part >= DP__CLASS_W) b->at[t] = b->scale[t] = NULL;
+    }
+    if (status == DP_OK) status = dp__bind_rest(p, store, used, b, err);
     for (size_t t = 0; t < p->count && status == DP_OK; t++) {
         dp__where where = {NULL, DP_NO_PLACE, p->list[t].name, strlen(p->list[t].name)};
-        if (replace && t >= dp__tail_tensor(p, DP__CLASS_W)) b->at[t] = b->scale[t] = NULL;
-        status = dp__bind_check(p, store, t, b, err);
+        status = dp__bind_check(store, &p->list[t], b->at[t], b->scale[t], err);
         if (b->at[t] != NULL || status != DP_OK) continue;
         b->missing++;
         if (t < new_from)
@@ -8151,11 +8131,12 @@ static dp_status dp__bind(const dp__params *p, const dp__store *store, size_t ne
 
 /* 1: quantization_config leaves the module of this weight as it is. */
 static int dp__config_ignores(const dp__config *c, const char *weight) {
-    char     module[sizeof(((dp__tensor *)0)->name)];
-    dp__text name = {module, sizeof module, 0};
-    for (size_t i = 0; i + 7 < strlen(weight); i++) dp__text_char(&name, weight[i]);
-    for (int32_t i = 0; i < c->ignore_count; i++)
-        if (dp__name_is(c->ignore[i], strlen(c->ignore[i]), module)) return 1;
+    const char *module = dp__bare_name(weight);
+    size_t      n = strlen(module) - strlen(".weight");
+    for (int32_t i = 0; i < c->ignore_count; i++) {
+        const char *name = dp__bare_name(c->ignore[i]);
+        if (strlen(name) == n && memcmp(name, module, n) == 0) return 1;
+    }
     return 0;
 }
 
@@ -8164,83 +8145,51 @@ static int dp__config_ignores(const dp__config *c, const char *weight) {
 static dp_status dp__bind_int8(const dp__config *c, const dp__params *p, const dp__store *store,
                                const dp__binding *b, dp_error *err) {
     for (size_t t = 0; t < p->count; t++) {
-        if (p->list[t].dims != 2 || b->at[t] == NULL) continue;
-        int table = t <= DP__TYPES, is = b->at[t]->dtype == DP__I8;
-        int said = table ? c->int8_tables : c->quantized && !dp__config_ignores(c, p->list[t].name);
-        if (is == (said != 0)) continue;
-        return dp__bind_refuse(store, b->at[t], DP_E_FORMAT,
-                               "the type is not what quantization_config says", err);
+        const dp__tensor *x = &p->list[t];
+        if (x->dims != 2 || b->at[t] == NULL) continue;
+        int is = b->at[t]->dtype == DP__I8, said = c->int8_tables;
+        if (x->part > DP__TYPES) said = c->quantized && !dp__config_ignores(c, x->name);
+        if (is != (said != 0))
+            return dp__bind_refuse(store, b->at[t], DP_E_FORMAT,
+                                   "the type is not what quantization_config says", err);
     }
     return DP_OK;
 }
 
-/* y[m, out] = x[m, in] * weight[out, in]^T + bias[out]. One of the three weights is set. */
-typedef struct dp__linear {
-    size_t         out, in;
-    const dp_real *raw;     /* [out, in] rows of the flat buffer: training */
-    const dp_real *packed;  /* tile images (E10): inference */
-    const void    *packed8; /* tile images of the INT8 weight */
-    const int32_t *comp;    /* [out] of dp__pack8 */
-    const dp_real *scale;   /* [out] */
-    const dp_real *bias;    /* [out] */
-} dp__linear;
+/* ---- weights for computing ------------------------------------------------------------------ */
 
-typedef struct dp__table { /* an embedding [rows, C]: values, or INT8 with a scale per row */
-    size_t         rows;
-    const dp_real *raw;
-    const int8_t  *raw8;
-    const dp_real *scale;   /* [rows] */
-} dp__table;
-
-static dp_real dp__table_at(const dp__table *t, size_t row, size_t width, size_t j) {
-    if (t->raw8 == NULL) return t->raw[row * width + j];
-    return t->scale[row] * (dp_real)t->raw8[row * width + j];
-}
-
-typedef struct dp__norm {
-    const dp_real *gain, *bias; /* [C] */
-} dp__norm;
-
-typedef struct dp__layer {
-    dp__linear qkv;      /* [3C, C] all layers but the last */
-    dp__linear q, kv;    /* [C, C] and [2C, C] of the last layer: only [CLS] asks there */
-    dp__linear mix;      /* [C, C] behind attention */
-    dp__norm   norm1;
-    dp__linear up, down; /* [F, C] and [C, F] */
-    dp__norm   norm2;
-} dp__layer;
-
-typedef struct dp__slot { /* a Linear from a row on, a table, or a vector */
-    const dp__linear *linear;
-    const dp__table  *table;
-    const dp_real    *vector;
-    size_t            row;
-} dp__slot;
+/* One or more tensors of the table, laid end to end, as layers take them: [rows, cols]. Vectors,
+ * tables and everything in training are real numbers as they are; Linears of inference are
+ * tile images (E10); both may be INT8 with a scale for each row. */
+typedef struct dp__weight {
+    size_t         rows, cols;
+    size_t         row;    /* of the tensor in whose place of the table this stands */
+    const dp_real *real;
+    const dp_real *packed; /* images of dp__pack_nk */
+    const void    *int8;   /* codes: rows of a table, or images of dp__pack8 */
+    const int32_t *comp;   /* [rows] of dp__pack8 */
+    const dp_real *scale;  /* [rows] of codes */
+} dp__weight;
 
 typedef struct dp__net {
     const dp__config *config;
     const dp__params *params;
-    dp__table         words, places, types;
-    dp__norm          embed_norm;
-    dp__layer        *layers; /* [L] */
-    dp__linear        pooler, classifier;
-    dp__slot         *slots;  /* [count] where each tensor of the table stands */
-    const dp_real    *flat;   /* the flat buffer while training; NULL: packed forms below */
-    const dp__row    *row;    /* that INT8 weights are packed for */
+    dp__weight       *at;  /* [count] as the table */
+    const dp__row    *row; /* that INT8 weights are packed for */
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
     dp_alloc          alloc;
-    void             *memory; /* packed weights, one piece */
+    void             *memory; /* one piece: at, packed weights */
     size_t            bytes;
 } dp__net;
 
-/* Where weights come from: files, a flat buffer, another net, a quantizer. Values of tensor t
- * are asked for in whole rows and in order. */
+/* Where weights come from: files, another net, a quantizer. Values of tensor t are asked for in
+ * whole rows and in order. read gives real numbers, or with scale not NULL codes (int8_t) and
+ * the scales of their rows. */
 typedef struct dp__source {
     void          *ctx;
     const dp__row *row; /* that will compute: INT8 weights are packed for it */
     int (*is_int8)(void *ctx, size_t t);
-    dp_status (*real)(void *ctx, size_t t, size_t row, size_t rows, dp_real *to, dp_error *err);
-    dp_status (*int8)(void *ctx, size_t t, size_t row, size_t rows, int8_t *to, dp_real *scale,
+    dp_status (*read)(void *ctx, size_t t, size_t row, size_t rows, void *to, dp_real *scale,
                       dp_error *err);
 } dp__source;
 
@@ -8263,220 +8212,144 @@ static void *dp__carve(dp__carving *c, size_t count, size_t size) {
     return piece;
 }
 
+static dp_real *dp__carve_reals(dp__carving *c, size_t n) {
+    return (dp_real *)dp__carve(c, n, sizeof(dp_real));
+}
+
 typedef struct dp__builder {
     dp__net          *net;
+    const dp_real    *flat;   /* that the net is bound to, or NULL: a copy from source */
     const dp__source *source;
     dp__carving       carve;
-    void             *stage; /* [48, widest input] rows on their way; NULL: measuring */
-    dp_status         status;
+    void             *stage;  /* [48, widest input] rows on their way */
     dp_error         *err;
 } dp__builder;
 
-/* Rows [row, row + rows) of the tensors t, t + 1, ... laid end to end (q, k, v). */
-static void dp__build_rows(dp__builder *b, size_t t, size_t row, size_t rows, void *to,
-                           dp_real *scale) {
-    const dp__tensor *list = b->net->params->list;
-    size_t            item = scale != NULL ? sizeof(int8_t) : sizeof(dp_real);
-    while (rows > 0 && b->status == DP_OK) {
-        if (row >= list[t].rows) {
-            row -= list[t++].rows;
-            continue;
-        }
-        size_t n = list[t].rows - row < rows ? list[t].rows - row : rows;
-        if (scale == NULL) {
-            b->status = b->source->real(b->source->ctx, t, row, n, (dp_real *)to, b->err);
-        } else {
-            b->status = b->source->int8(b->source->ctx, t, row, n, (int8_t *)to, scale, b->err);
-            scale += n;
-        }
-        to = (char *)to + n * list[t].cols * item;
-        row += n;
-        rows -= n;
-    }
+/* How many tensors from t on are one weight: query, key and value of a layer; in the last layer
+ * query alone (only [CLS] asks there), then key and value. */
+static size_t dp__fused(const dp__params *p, size_t t) {
+    int part = p->list[t].part, last = t >= dp__tail_tensor(p, DP__Q_W);
+    if (part == DP__Q_W || part == DP__Q_B) return last ? 1 : 3;
+    return part == DP__K_W || part == DP__K_B ? 2 : 1;
 }
 
-/* count values of the vectors t, t + 1, ... laid end to end. */
-static const dp_real *dp__build_vector(dp__builder *b, size_t t, size_t count) {
+/* Rows [row, row + rows) of the tensors t, t + 1, ... of equal shape, laid end to end. */
+static dp_status dp__build_rows(dp__builder *b, size_t t, size_t row, size_t rows, void *to,
+                                dp_real *scale) {
     const dp__tensor *x = &b->net->params->list[t];
-    const dp_real    *at = b->net->flat != NULL ? b->net->flat + x->offset : NULL;
-    if (at == NULL) {
-        dp_real *to = (dp_real *)dp__carve(&b->carve, count, sizeof *to);
-        if (b->stage != NULL) dp__build_rows(b, t, 0, count, to, NULL);
-        at = to;
+    size_t            bytes = x->cols * (scale != NULL ? sizeof(int8_t) : sizeof(dp_real));
+    dp_status         status = DP_OK;
+    for (size_t i = 0, n; i < rows && status == DP_OK; i += n) {
+        size_t at = (row + i) % x->rows;
+        n = x->rows - at < rows - i ? x->rows - at : rows - i;
+        status = b->source->read(b->source->ctx, t + (row + i) / x->rows, at, n,
+                                 (char *)to + i * bytes, scale != NULL ? scale + i : NULL, b->err);
     }
-    for (size_t i = 0; i * x->rows < count && at != NULL; i++)
-        b->net->slots[t + i].vector = at + i * x->rows;
-    return at;
+    return status;
 }
 
-static void dp__build_table(dp__builder *b, size_t t, dp__table *x) {
-    const dp__tensor *tensor = &b->net->params->list[t];
-    memset(x, 0, sizeof *x);
-    x->rows = tensor->rows;
-    b->net->slots[t].table = x;
-    if (b->net->flat != NULL) {
-        x->raw = b->net->flat + tensor->offset;
-    } else if (b->source->is_int8(b->source->ctx, t)) {
-        int8_t  *q = (int8_t *)dp__carve(&b->carve, tensor->rows, tensor->cols);
-        dp_real *s = (dp_real *)dp__carve(&b->carve, tensor->rows, sizeof *s);
-        if (b->stage != NULL) dp__build_rows(b, t, 0, tensor->rows, q, s);
-        if (b->stage != NULL) b->net->int8_tables++;
-        x->raw8 = q;
-        x->scale = s;
-    } else {
-        size_t   size = tensor->rows * tensor->cols;
-        dp_real *v = (dp_real *)dp__carve(&b->carve, size, sizeof *v);
-        if (b->stage != NULL) dp__build_rows(b, t, 0, tensor->rows, v, NULL);
-        x->raw = v;
+static int dp__is_linear(const dp__tensor *x) {
+    return x->dims == 2 && x->part > DP__TYPES;
+}
+
+/* Bytes of n rows of a tensor in the form in which a weight is kept. */
+static size_t dp__build_bytes(const dp__row *row, const dp__tensor *x, int int8, size_t n) {
+    size_t item = int8 ? sizeof(int8_t) : sizeof(dp_real);
+    if (!dp__is_linear(x)) return n * x->cols * item;
+    return int8 ? dp__pack8_bytes(row, n, x->cols) : dp__pack_size(n, x->cols) * item;
+}
+
+/* The tensors from t on, copied from the source as the weight w. Linears go through the stage,
+ * where a panel of 48 rows is checked and packed: the only extra memory. */
+static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
+    const dp__source *from = b->source;
+    const dp__tensor *x = &b->net->params->list[t];
+    int      linear = dp__is_linear(x), int8 = from->is_int8(from->ctx, t);
+    size_t   step = linear ? DP__PANEL : w->rows;
+    char    *to = (char *)dp__carve(&b->carve, dp__build_bytes(from->row, x, int8, w->rows), 1);
+    int32_t *comp = NULL;
+    dp_real *scale = NULL;
+    if (int8) scale = dp__carve_reals(&b->carve, w->rows);
+    if (int8 && linear) comp = (int32_t *)dp__carve(&b->carve, w->rows, sizeof *comp);
+    for (size_t i = 1; i * x->rows < w->rows; i++)
+        if (from->is_int8(from->ctx, t + i) != int8)
+            return dp__fail(b->err, DP_E_UNSUPPORTED,
+                            "query, key and value of a layer must all be INT8, or none");
+    for (size_t j = 0; b->carve.p != NULL && j < w->rows; j += step) {
+        size_t n = w->rows - j < step ? w->rows - j : step;
+        void  *here = to + dp__build_bytes(from->row, x, int8, j), *rows = linear ? b->stage : here;
+        dp_status status = dp__build_rows(b, t, j, n, rows, int8 ? scale + j : NULL);
+        if (status != DP_OK) return status;
+        if (comp != NULL)
+            dp__pack8(from->row, here, comp + j, (int8_t *)rows, x->cols, n, x->cols);
+        else if (linear)
+            dp__pack_nk((dp_real *)here, (dp_real *)rows, x->cols, n, x->cols);
     }
+    if (int8) w->int8 = to;
+    else if (linear) w->packed = (dp_real *)(void *)to;
+    else w->real = (dp_real *)(void *)to;
+    w->comp = comp;
+    w->scale = scale;
+    return DP_OK;
+}
+
+/* One walk over the table: measuring, or (carve.p set) building. */
+static dp_status dp__build_walk(dp__builder *b) {
+    dp__net          *net = b->net;
+    const dp__params *p = net->params;
+    dp_status         status = DP_OK;
+    net->at = (dp__weight *)dp__carve(&b->carve, p->count, sizeof *net->at);
+    for (size_t t = 0, fused; t < p->count && status == DP_OK; t += fused) {
+        dp__weight w;
+        memset(&w, 0, sizeof w);
+        fused = dp__fused(p, t);
+        w.rows = fused * p->list[t].rows;
+        w.cols = p->list[t].cols;
+        if (b->flat != NULL) w.real = b->flat + p->list[t].offset;
+        else status = dp__build_copy(b, t, &w);
+        for (size_t i = 0; i < fused && net->at != NULL; i++, w.row += p->list[t].rows) {
+            net->at[t + i] = w;
+            net->int8_linears += w.comp != NULL;
+            net->int8_tables += w.scale != NULL && w.comp == NULL;
+        }
+    }
+    return status == DP_OK && b->carve.too_big ? dp__no_memory(b->err) : status;
 }
 
 static void dp__net_close(dp__net *net) {
-    if (net->layers != NULL)
-        dp__free(&net->alloc, net->layers, (size_t)net->params->layers, sizeof *net->layers);
-    if (net->slots != NULL)
-        dp__free(&net->alloc, net->slots, net->params->count, sizeof *net->slots);
-    if (net->memory != NULL) dp__free(&net->alloc, net->memory, net->bytes, 1);
+    dp__free(&net->alloc, net->memory, net->bytes, 1);
     memset(net, 0, sizeof *net);
-}
-
-/* An INT8 weight, packed for the kernel row of the source. Query, key and value of a layer are
- * one Linear here, so all three must be INT8 or none. */
-static void dp__build_linear8(dp__builder *b, dp__linear *x, size_t weight) {
-    const dp__row *row = b->net->row;
-    size_t         bytes = dp__pack8_bytes(row, x->out, x->in);
-    char          *to = (char *)dp__carve(&b->carve, bytes, 1);
-    int32_t       *comp = (int32_t *)dp__carve(&b->carve, x->out, sizeof *comp);
-    dp_real       *scale = (dp_real *)dp__carve(&b->carve, x->out, sizeof *scale);
-    size_t         tensors = x->out / b->net->params->list[weight].rows;
-    x->packed8 = to;
-    x->comp = comp;
-    x->scale = scale;
-    for (size_t i = 1; i < tensors; i++) {
-        if (b->source->is_int8(b->source->ctx, weight + i)) continue;
-        b->status = dp__fail(b->err, DP_E_UNSUPPORTED,
-                             "query, key and value of a layer must all be INT8, or none");
-    }
-    if (b->stage == NULL) return;
-    b->net->int8_linears += (int32_t)tensors;
-    for (size_t j = 0; j < x->out && b->status == DP_OK; j += DP__PANEL) {
-        size_t  rows = x->out - j < DP__PANEL ? x->out - j : DP__PANEL;
-        int8_t *stage = (int8_t *)b->stage;
-        dp__build_rows(b, weight, j, rows, stage, scale + j);
-        dp__pack8(row, to + dp__pack8_bytes(row, j, x->in), comp + j, stage, x->in, rows, x->in);
-    }
-}
-
-/* The Linear of out rows: the weights t, t + 1, ... laid end to end, and the biases likewise.
- * A panel of 48 rows is read, checked and packed at a time: the only extra memory. */
-static void dp__build_linear(dp__builder *b, dp__linear *x, size_t weight, size_t bias,
-                             size_t out) {
-    const dp__tensor *tensor = &b->net->params->list[weight];
-    memset(x, 0, sizeof *x);
-    x->out = out;
-    x->in = tensor->cols;
-    x->bias = dp__build_vector(b, bias, out);
-    for (size_t i = 0; i * tensor->rows < out; i++) {
-        b->net->slots[weight + i].linear = x;
-        b->net->slots[weight + i].row = i * tensor->rows;
-    }
-    if (b->net->flat != NULL) {
-        x->raw = b->net->flat + tensor->offset;
-    } else if (b->source->is_int8(b->source->ctx, weight)) {
-        dp__build_linear8(b, x, weight);
-    } else {
-        size_t   panel = dp__ceil(x->in, DP__TILE) * DP__PANEL;
-        dp_real *to = (dp_real *)dp__carve(&b->carve, dp__pack_size(out, x->in), sizeof *to);
-        x->packed = to;
-        for (size_t j = 0; b->stage != NULL && j < out && b->status == DP_OK; j += DP__PANEL) {
-            size_t   rows = out - j < DP__PANEL ? out - j : DP__PANEL;
-            dp_real *stage = (dp_real *)b->stage;
-            dp__build_rows(b, weight, j, rows, stage, NULL);
-            dp__pack_nk(to + j / DP__PANEL * panel, stage, x->in, rows, x->in);
-        }
-    }
-}
-
-static void dp__build_norm(dp__builder *b, dp__norm *x, size_t gain) {
-    size_t width = b->net->params->list[gain].rows;
-    x->gain = dp__build_vector(b, gain, width);
-    x->bias = dp__build_vector(b, gain + 1, width);
-}
-
-/* One walk over the whole network, in the order of the table. */
-static void dp__build_walk(dp__builder *b) {
-    dp__net          *net = b->net;
-    const dp__params *p = net->params;
-    size_t            width = (size_t)net->config->hidden, inner = (size_t)net->config->inner;
-    dp__build_table(b, DP__WORDS, &net->words);
-    dp__build_table(b, DP__PLACES, &net->places);
-    dp__build_table(b, DP__TYPES, &net->types);
-    dp__build_norm(b, &net->embed_norm, DP__EMBED_GAIN);
-    for (int32_t l = 0; l < p->layers && b->status == DP_OK; l++) {
-        dp__layer *x = &net->layers[l];
-        size_t     t = dp__layer_tensor(l, 0);
-        if (l + 1 < p->layers) {
-            dp__build_linear(b, &x->qkv, t + DP__Q_W, t + DP__Q_B, 3 * width);
-        } else {
-            dp__build_linear(b, &x->q, t + DP__Q_W, t + DP__Q_B, width);
-            dp__build_linear(b, &x->kv, t + DP__K_W, t + DP__K_B, 2 * width);
-        }
-        dp__build_linear(b, &x->mix, t + DP__MIX_W, t + DP__MIX_B, width);
-        dp__build_norm(b, &x->norm1, t + DP__NORM1_GAIN);
-        dp__build_linear(b, &x->up, t + DP__UP_W, t + DP__UP_B, inner);
-        dp__build_linear(b, &x->down, t + DP__DOWN_W, t + DP__DOWN_B, width);
-        dp__build_norm(b, &x->norm2, t + DP__NORM2_GAIN);
-    }
-    dp__build_linear(b, &net->pooler, dp__tail_tensor(p, DP__POOL_W),
-                     dp__tail_tensor(p, DP__POOL_B), width);
-    dp__build_linear(b, &net->classifier, dp__tail_tensor(p, DP__CLASS_W),
-                     dp__tail_tensor(p, DP__CLASS_B), (size_t)net->config->classes);
 }
 
 /* A net over config and params, which must outlive it. With flat: bound to that buffer, source
- * NULL. Else packed from the source into memory of its own. On failure net is empty.
- * Trap: slots point into net itself, so it must stay where it is. */
+ * NULL. Else packed from the source into memory of its own. On failure net is empty. */
 static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__config *config,
                               const dp__params *params, const dp_real *flat,
                               const dp__source *source, dp_error *err) {
-    dp__builder b;
     size_t      widest = (size_t)(config->inner > config->hidden ? config->inner : config->hidden);
+    dp__builder b = {net, flat, source, {NULL, 0, 0}, NULL, err};
     memset(net, 0, sizeof *net);
-    memset(&b, 0, sizeof b);
     net->alloc = *alloc;
     net->config = config;
     net->params = params;
-    net->flat = flat;
     net->row = source != NULL ? source->row : NULL;
-    b.net = net;
-    b.source = source;
-    b.err = err;
-    net->layers = (dp__layer *)dp__alloc(alloc, (size_t)params->layers, sizeof *net->layers);
-    net->slots = (dp__slot *)dp__alloc(alloc, params->count, sizeof *net->slots);
-    if (net->layers == NULL || net->slots == NULL) {
-        dp__net_close(net);
-        return dp__no_memory(err);
-    }
-    memset(net->layers, 0, (size_t)params->layers * sizeof *net->layers);
-    memset(net->slots, 0, params->count * sizeof *net->slots);
-    dp__build_walk(&b);
-    if (flat != NULL) return DP_OK;
+    dp_status status = dp__build_walk(&b);
     net->bytes = b.carve.at;
-    if (!b.carve.too_big && b.status == DP_OK) net->memory = dp__alloc(alloc, net->bytes, 1);
-    if (net->memory != NULL) b.stage = dp__alloc(alloc, DP__PANEL * widest, sizeof(dp_real));
-    if (b.stage != NULL) {
+    if (status == DP_OK) {
+        net->memory = dp__alloc(alloc, net->bytes, 1);
+        b.stage = dp__alloc(alloc, DP__PANEL * widest, sizeof(dp_real));
         b.carve.p = (char *)net->memory;
         b.carve.at = 0;
-        dp__build_walk(&b);
+        status = net->memory == NULL || b.stage == NULL ? dp__no_memory(err) : dp__build_walk(&b);
         dp__free(alloc, b.stage, DP__PANEL * widest, sizeof(dp_real));
-    } else if (b.status == DP_OK) {
-        b.status = dp__no_memory(err);
     }
-    if (b.status != DP_OK) dp__net_close(net);
-    return b.status;
+    if (status != DP_OK) dp__net_close(net);
+    return status;
 }
 
-/* A source of weights: the files for what they have, drawn numbers for what they lack. */
+/* ---- sources -------------------------------------------------------------------------------- */
+
+/* The files for what they have, drawn numbers for what they lack. */
 typedef struct dp__file_source {
     const dp__params  *params;
     const dp__store   *store;
@@ -8491,39 +8364,28 @@ static int dp__file_is_int8(void *ctx, size_t t) {
     return s->binding != NULL && s->binding->at[t] != NULL && s->binding->at[t]->dtype == DP__I8;
 }
 
-static dp_status dp__file_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
-                               dp_error *err) {
+static dp_status dp__file_values(void *ctx, size_t t, size_t row, size_t rows, void *to,
+                                 dp_real *scale, dp_error *err) {
     const dp__file_source *s = (const dp__file_source *)ctx;
     const dp__tensor      *x = &s->params->list[t];
     const dp__entry       *e = s->binding != NULL ? s->binding->at[t] : NULL;
     size_t                 first = row * x->cols, count = rows * x->cols;
-    if (e != NULL) return dp__store_read_real(s->store, e, first, count, to, err);
-    dp__params_draw(x, t, s->seed, s->range, first, count, to);
-    return DP_OK;
-}
-
-static dp_status dp__file_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
-                               dp_real *scale, dp_error *err) {
-    const dp__file_source *s = (const dp__file_source *)ctx;
-    size_t                 cols = s->params->list[t].cols;
-    const dp__entry       *e = s->binding->at[t];
-    dp_status status = dp__store_read(s->store, e, row * cols, rows * cols, to, err);
-    if (status == DP_OK)
-        status = dp__store_read_real(s->store, s->binding->scale[t], row, rows, scale, err);
-    for (size_t i = 0; status == DP_OK && i < rows * cols; i++) {
-        if (to[i] != -128) continue;
-        status = dp__bind_refuse(s->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
+    if (e == NULL) {
+        dp__params_draw(x, t, s->seed, s->range, first, count, (dp_real *)to);
+        return DP_OK;
     }
-    return status;
+    if (scale == NULL) return dp__store_read_real(s->store, e, first, count, (dp_real *)to, err);
+    dp_status status = dp__store_read(s->store, e, first, count, to, err);
+    if (status == DP_OK && memchr(to, 0x80, count) != NULL) /* -128 */
+        status = dp__bind_refuse(s->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
+    if (status != DP_OK) return status;
+    return dp__store_read_real(s->store, s->binding->scale[t], row, rows, scale, err);
 }
 
 static dp__source dp__source_files(dp__file_source *files) {
-    dp__source s = {files, files->row, dp__file_is_int8, dp__file_real, dp__file_int8};
+    dp__source s = {files, files->row, dp__file_is_int8, dp__file_values};
     return s;
 }
-
-
-/* ---- reading back --------------------------------------------------------------------------- */
 
 /* The inverse of dp__pack8: weight (j, p) of n rows x k. */
 static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
@@ -8536,48 +8398,34 @@ static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t
     return e == 2 ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
 }
 
-/* A net as a source, for saving, training and quantizing. An INT8 tensor is read as INT8, or as
- * the real numbers that it stands for. */
+/* A net as a source, for saving, training and quantizing. */
 static int dp__net_is_int8(void *ctx, size_t t) {
-    const dp__slot *x = &((const dp__net *)ctx)->slots[t];
-    if (x->table != NULL) return x->table->raw8 != NULL;
-    return x->linear != NULL && x->linear->packed8 != NULL;
+    return ((const dp__net *)ctx)->at[t].scale != NULL;
 }
 
-static dp_status dp__net_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
-                              dp_real *scale, dp_error *err) {
-    const dp__net *net = (const dp__net *)ctx;
-    dp__slot       x = net->slots[t];
-    size_t         cols = net->params->list[t].cols;
-    (void)err;
-    for (size_t i = 0; i < rows; i++) {
-        size_t j = x.row + row + i;
-        scale[i] = x.table != NULL ? x.table->scale[j] : x.linear->scale[j];
-        for (size_t p = 0; p < cols; p++)
-            to[i * cols + p] = x.table != NULL
-                                   ? x.table->raw8[j * cols + p]
-                                   : dp__packed8_at(net->row, x.linear->packed8, x.linear->out,
-                                                    x.linear->in, j, p);
+static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, void *to,
+                                dp_real *scale, dp_error *err) {
+    const dp__net    *net = (const dp__net *)ctx;
+    const dp__weight *w = &net->at[t];
+    size_t            first = w->row + row;
+    int8_t           *code = (int8_t *)to;
+    if (scale == NULL && w->scale != NULL)
+        return dp__fail(err, DP_E_UNSUPPORTED, "an INT8 tensor has no real numbers to read");
+    if (w->real != NULL)
+        memcpy(to, w->real + first * w->cols, rows * w->cols * sizeof(dp_real));
+    else if (w->packed != NULL)
+        dp__unpack((dp_real *)to, w->cols, w->packed, w->rows, w->cols, first, rows);
+    for (size_t j = first; w->scale != NULL && j < first + rows; j++) {
+        scale[j - first] = w->scale[j];
+        for (size_t p = 0; p < w->cols; p++)
+            *code++ = w->comp == NULL ? ((const int8_t *)w->int8)[j * w->cols + p]
+                                      : dp__packed8_at(net->row, w->int8, w->rows, w->cols, j, p);
     }
     return DP_OK;
 }
 
-static dp_status dp__net_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
-                              dp_error *err) {
-    const dp__net *net = (const dp__net *)ctx;
-    dp__slot       x = net->slots[t];
-    size_t         cols = net->params->list[t].cols, j = net->flat != NULL ? row : x.row + row;
-    const dp_real *from = x.vector != NULL ? x.vector : x.table != NULL ? x.table->raw : NULL;
-    if (net->flat != NULL) from = net->flat + net->params->list[t].offset;
-    if (dp__net_is_int8(ctx, t))
-        return dp__fail(err, DP_E_UNSUPPORTED, "an INT8 tensor has no real numbers to read");
-    if (from != NULL) memcpy(to, from + j * cols, rows * cols * sizeof *to);
-    else dp__unpack(to, cols, x.linear->packed, x.linear->out, cols, j, rows);
-    return DP_OK;
-}
-
 static dp__source dp__source_net(const dp__net *net) {
-    dp__source s = {NULL, net->row, dp__net_is_int8, dp__net_real, dp__net_int8};
+    dp__source s = {NULL, net->row, dp__net_is_int8, dp__net_values};
     memcpy(&s.ctx, &net, sizeof net); /* the functions above only read it */
     return s;
 }
@@ -8588,29 +8436,63 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
     dp_status status = DP_OK;
     memset(flat, 0, p->total * sizeof *flat);
     for (size_t t = 0; t < p->count && status == DP_OK; t++)
-        status = source->real(source->ctx, t, 0, p->list[t].rows, flat + p->list[t].offset, err);
+        status = source->read(source->ctx, t, 0, p->list[t].rows, flat + p->list[t].offset, NULL,
+                              err);
     return status;
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 890 lines
+ * [F2] Layers                                                                 budget 700 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
- * Tests:  tests/test_network.c: network_*; tests/test_double.c
+ * Tests:  tests/test_network.c: network_*; tests/test_double.c; tests/test_kernels.c: vec_*
  * ============================================================================================ */
 
-/* ---- element-wise layers over the team ----------------------------------------------------
- * Each fills a dp__vec (formulas: [E4]) and splits rows, or columns, over the threads; results
- * do not depend on the split. With x->team NULL all work is done here: tasks that already run
- * on a team use such a copy. Outputs may be their input of the same shape and stride. */
+/* ---- element-wise work over the team --------------------------------------------------------
+ * Layers fill a dp__vec (formulas: [E4]) and split its rows, or columns, over the threads;
+ * results do not depend on the split. With x->team NULL all work is done here: tasks that already
+ * run on a team use such a copy. Outputs may be their input of the same shape and stride. */
 
 #define DP__VEC_ALONE 8192u /* elements below which waking the team costs more than it saves */
+
+typedef struct dp__mat { /* a matrix whose rows stand ld numbers apart */
+    dp_real *p;
+    size_t   ld;
+} dp__mat;
+
+static const dp__mat dp__no_mat = {NULL, 0};
+
+/* An operation on rows [rows, n]: y from x and z. */
+static dp__vec dp__vec_of(int op, dp__mat y, dp__mat x, dp__mat z, size_t rows, size_t n) {
+    dp__vec v;
+    memset(&v, 0, sizeof v);
+    v.op = op;
+    v.y = y.p;
+    v.ldy = y.ld;
+    v.x = x.p;
+    v.ldx = x.ld;
+    v.z = z.p;
+    v.ldz = z.ld;
+    v.rows = rows;
+    v.n = n;
+    return v;
+}
+
+/* An operation on flat arrays of n numbers, in blocks. */
+static dp__vec dp__vec_flat(int op, dp_real *y, const dp_real *x, size_t n) {
+    dp__mat to = {y, DP__FLAT};
+    dp__vec v = dp__vec_of(op, to, dp__no_mat, dp__no_mat, 0, DP__FLAT);
+    v.x = x;
+    v.ldx = DP__FLAT;
+    v.total = n;
+    return v;
+}
 
 typedef struct dp__vec_job {
     const dp__exec *x;
     const dp__vec  *op;
-    size_t          count;
+    size_t          count; /* rows, blocks or groups of columns */
 } dp__vec_job;
 
 static void dp__vec_task(void *arg, int32_t tid, int32_t threads) {
@@ -8620,205 +8502,25 @@ static void dp__vec_task(void *arg, int32_t tid, int32_t threads) {
     if (begin < end) job->x->row->vec(job->op, begin, end);
 }
 
-/* count rows, blocks or column groups, elements numbers in all. */
-static void dp__vec_run(const dp__exec *x, const dp__vec *op, size_t count, size_t elements) {
-    dp__vec_job job = {x, op, count};
-    if (elements < DP__VEC_ALONE) dp__vec_task(&job, 0, 1);
+static void dp__vec_run(const dp__exec *x, const dp__vec *v) {
+    dp__vec_job job = {x, v, v->rows};
+    size_t      cost = v->rows * v->n;
+    if (v->op >= DP__VEC_COLUMN_SUMS) job.count = (v->n + DP__COLUMNS - 1) / DP__COLUMNS;
+    if (v->op == DP__VEC_DROPOUT) cost *= 16;
+    if (v->total > 0) {
+        job.count = (v->total + DP__FLAT - 1) / DP__FLAT;
+        cost = v->total;
+    }
+    if (cost < DP__VEC_ALONE) dp__vec_task(&job, 0, 1);
     else dp__exec_run(x, dp__vec_task, &job);
 }
 
-static dp__vec dp__vec_rows(int op, dp_real *y, size_t ldy, const dp_real *x, size_t ldx,
-                            size_t n) {
-    dp__vec v;
-    memset(&v, 0, sizeof v);
-    v.op = op;
-    v.y = y;
-    v.ldy = ldy;
-    v.x = x;
-    v.ldx = ldx;
-    v.n = n;
-    return v;
+/* An operation that takes nothing else: an activation y = act(x), or its gradient y = x act'(z). */
+static void dp__vec_plain(const dp__exec *x, int op, dp__mat y, dp__mat in, dp__mat z, size_t rows,
+                          size_t n) {
+    dp__vec v = dp__vec_of(op, y, in, z, rows, n);
+    dp__vec_run(x, &v);
 }
-
-static dp__vec dp__vec_flat(int op, dp_real *y, const dp_real *x, size_t n) {
-    dp__vec v = dp__vec_rows(op, y, DP__FLAT, x, DP__FLAT, DP__FLAT);
-    v.total = n;
-    return v;
-}
-
-static void dp__vec_run_flat(const dp__exec *x, const dp__vec *op) {
-    dp__vec_run(x, op, (op->total + DP__FLAT - 1) / DP__FLAT, op->total);
-}
-
-static void dp__vec_run_columns(const dp__exec *x, const dp__vec *op) {
-    dp__vec_run(x, op, (op->n + DP__COLUMNS - 1) / DP__COLUMNS, op->n * op->rows);
-}
-
-/* y [rows, n] = act(pre). */
-static void dp__act_forward(const dp__exec *x, int act, dp_real *y, size_t ldy, const dp_real *pre,
-                            size_t ldpre, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_ACT + act, y, ldy, pre, ldpre, n);
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-#ifndef DP_NO_TRAIN
-/* Differentiates y = act(pre): dpre [rows, n] = dy * act'(pre). */
-static void dp__act_backward(const dp__exec *x, int act, dp_real *dpre, size_t lddpre,
-                             const dp_real *dy, size_t lddy, const dp_real *pre, size_t ldpre,
-                             size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_ACT_GRAD + act, dpre, lddpre, dy, lddy, n);
-    v.z = pre;
-    v.ldz = ldpre;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-#endif
-
-/* y [rows, n] = LayerNorm(in) * gamma + beta; mean and rstd [rows] are kept if given. */
-static void dp__layernorm(const dp__exec *x, dp_real *y, size_t ldy, dp_real *mean, dp_real *rstd,
-                          const dp_real *in, size_t ldin, const dp_real *gamma,
-                          const dp_real *beta, dp_real eps, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_LAYERNORM, y, ldy, in, ldin, n);
-    v.w = gamma;
-    v.b = beta;
-    v.s = mean;
-    v.t = rstd;
-    v.p[0] = eps;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-#ifndef DP_NO_TRAIN
-/* din [rows, n] from dy, the forward input and its mean and rstd. */
-static void dp__layernorm_backward(const dp__exec *x, dp_real *din, size_t lddin,
-                                   const dp_real *dy, size_t lddy, const dp_real *in, size_t ldin,
-                                   dp_real *mean, dp_real *rstd, const dp_real *gamma,
-                                   size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_LAYERNORM_GRAD, din, lddin, dy, lddy, n);
-    v.z = in;
-    v.ldz = ldin;
-    v.w = gamma;
-    v.s = mean;
-    v.t = rstd;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-#endif
-
-/* dgamma [n] += sum dy * h, dbeta [n] += sum dy over rows; cuts as in dp__mm. */
-static void dp__layernorm_params(const dp__exec *x, dp_real *dgamma, dp_real *dbeta,
-                                 const dp_real *dy, size_t lddy, const dp_real *in, size_t ldin,
-                                 const dp_real *mean, const dp_real *rstd, size_t rows, size_t n,
-                                 const size_t *cuts, size_t cut_count) {
-    dp__vec v = dp__vec_rows(DP__VEC_LAYERNORM_PARAMS, NULL, 0, dy, lddy, n);
-    v.z = in;
-    v.ldz = ldin;
-    v.w = mean;
-    v.b = rstd;
-    v.s = dgamma;
-    v.t = dbeta;
-    v.rows = rows;
-    v.cuts = cuts;
-    v.cut_count = cut_count;
-    dp__vec_run_columns(x, &v);
-}
-
-/* sum [n] += sum of in [rows, n] over rows: the gradient of a bias; cuts as in dp__mm. */
-static void dp__column_sums(const dp__exec *x, dp_real *sum, const dp_real *in, size_t ldin,
-                            size_t rows, size_t n, const size_t *cuts, size_t cut_count) {
-    dp__vec v = dp__vec_rows(DP__VEC_COLUMN_SUMS, sum, n, in, ldin, n);
-    v.rows = rows;
-    v.cuts = cuts;
-    v.cut_count = cut_count;
-    dp__vec_run_columns(x, &v);
-}
-
-/* y [rows, n] = softmax(scale * in) of each row, scale > 0. */
-static void dp__softmax(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *in, size_t ldin,
-                        dp_real scale, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_SOFTMAX, y, ldy, in, ldin, n);
-    v.p[0] = scale;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-#ifndef DP_NO_TRAIN
-/* din [rows, n] from dy and the forward output y. */
-static void dp__softmax_backward(const dp__exec *x, dp_real *din, size_t lddin, const dp_real *dy,
-                                 size_t lddy, const dp_real *y, size_t ldy, dp_real scale,
-                                 size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_SOFTMAX_GRAD, din, lddin, dy, lddy, n);
-    v.z = y;
-    v.ldz = ldy;
-    v.p[0] = scale;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-#endif
-
-/* Where dropout draws its decisions: the same numbers give the same mask in the backward pass,
- * in any batch. site tells layers and places apart (below 4,096). */
-typedef struct dp__dropout_at {
-    uint64_t seed;
-    uint32_t step, site;
-    float    p; /* probability of 0, in [0, 1) */
-} dp__dropout_at;
-
-/* y [rows, n] = residual + dropout(in); residual may be NULL (and is, in the backward pass,
- * where in is dy). doc [rows] dataset row, at [rows] row within the document: token, or head *
- * tokens + token for attention. */
-static void dp__dropout(const dp__exec *x, const dp__dropout_at *where, dp_real *y, size_t ldy,
-                        const dp_real *in, size_t ldin, const dp_real *residual, size_t ldr,
-                        const uint32_t *doc, const int32_t *at, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_DROPOUT, y, ldy, in, ldin, n);
-    v.z = residual;
-    v.ldz = ldr;
-    v.doc = doc;
-    v.at = at;
-    v.key[0] = (uint32_t)where->seed;
-    v.key[1] = (uint32_t)(where->seed >> 32);
-    v.step = where->step;
-    v.site = where->site;
-    v.threshold = (uint32_t)(where->p * 65536.0f + 0.5f);
-    if (v.threshold > 65535) v.threshold = 65535;
-    v.p[0] = (dp_real)65536 / (dp_real)(65536 - v.threshold);
-    dp__vec_run(x, &v, rows, 16 * rows * n);
-}
-
-/* loss [rows] and dlogits [rows, k] = factor * dloss/dlogits. labels [rows], or targets [rows, k]
- * for multi-label and regression. */
-static void dp__loss(const dp__exec *x, dp_problem problem, dp_real *loss, dp_real *dlogits,
-                     const dp_real *logits, const int32_t *labels, const dp_real *targets,
-                     dp_real factor, size_t rows, size_t k) {
-    int op = problem == DP_SINGLE_LABEL ? DP__VEC_CROSS_ENTROPY
-             : problem == DP_MULTI_LABEL ? DP__VEC_BCE : DP__VEC_SQUARES;
-    dp__vec v = dp__vec_rows(op, dlogits, k, logits, k, k);
-    v.s = loss;
-    v.ids = labels;
-    v.z = targets;
-    v.ldz = k;
-    v.p[0] = factor;
-    dp__vec_run(x, &v, rows, rows * k);
-}
-
-/* y [rows, n] = (word[ids] + type[types]) + place[at]; tables are [*, n]. */
-static void dp__embed(const dp__exec *x, dp_real *y, size_t ldy, const dp_real *word,
-                      const dp_real *type, const dp_real *place, const int32_t *ids,
-                      const int32_t *types, const int32_t *at, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_GATHER, y, ldy, word, n, n);
-    v.w = type;
-    v.z = place;
-    v.ids = ids;
-    v.types = types;
-    v.at = at;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-#ifndef DP_NO_TRAIN
-/* dtable[ids[r]] += dy[r], rows in order; once for each of the three tables. */
-static void dp__embed_backward(const dp__exec *x, dp_real *dtable, const dp_real *dy, size_t lddy,
-                               const int32_t *ids, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_SCATTER, dtable, n, dy, lddy, n);
-    v.ids = ids;
-    v.rows = rows;
-    dp__vec_run_columns(x, &v);
-}
-#endif
 
 /* Sum of squares of in [n]: blocks of 4,096, their sums added in double, in order.
  * blocks [(n + 4095) / 4096] is working memory. Infinite or NaN if an element is. */
@@ -8826,7 +8528,7 @@ static double dp__squared_norm(const dp__exec *x, const dp_real *in, size_t n, d
     double  sum = 0;
     dp__vec v = dp__vec_flat(DP__VEC_NORM, NULL, in, n);
     v.sums = blocks;
-    dp__vec_run_flat(x, &v);
+    dp__vec_run(x, &v);
     for (size_t i = 0; i < (n + DP__FLAT - 1) / DP__FLAT; i++) sum += blocks[i];
     return sum;
 }
@@ -8835,32 +8537,21 @@ static int dp__all_finite(const dp__exec *x, const dp_real *in, size_t n) {
     int32_t flag = 0;
     dp__vec v = dp__vec_flat(DP__VEC_FINITE, NULL, in, n);
     v.flag = &flag;
-    dp__vec_run_flat(x, &v);
+    dp__vec_run(x, &v);
     return !flag;
 }
 
-/* Codes u8 = s8 + 128 of in [rows, n] with one scale per row; columns n to padded become 128. */
-static void dp__quantize_rows(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded,
-                              dp_real *scale, const dp_real *in, size_t ldin, size_t rows,
-                              size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_QUANTIZE, NULL, 0, in, ldin, n);
+/* INT8 codes of x [rows, n] with one scale per row, each plus shift: 128 for the u8 of
+ * activations, 0 for the s8 of weights. Columns n to padded get the code of 0. */
+static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded, int shift,
+                         dp_real *scale, dp__mat in, size_t rows, size_t n) {
+    dp__vec v = dp__vec_of(DP__VEC_QUANTIZE, dp__no_mat, in, dp__no_mat, rows, n);
     v.q = q;
     v.ldq = ldq;
     v.ldz = padded;
     v.s = scale;
-    v.p[0] = 128;
-    dp__vec_run(x, &v, rows, rows * n);
-}
-
-/* The same for weights: s8, one scale per output channel (row). */
-static void dp__quantize_channels(const dp__exec *x, int8_t *q, size_t ldq, dp_real *scale,
-                                  const dp_real *in, size_t ldin, size_t rows, size_t n) {
-    dp__vec v = dp__vec_rows(DP__VEC_QUANTIZE, NULL, 0, in, ldin, n);
-    v.q = (uint8_t *)q;
-    v.ldq = ldq;
-    v.ldz = n;
-    v.s = scale;
-    dp__vec_run(x, &v, rows, rows * n);
+    v.p[0] = (dp_real)shift;
+    dp__vec_run(x, &v);
 }
 
 /* ---- what the layers work on --------------------------------------------------------------- */
@@ -8876,11 +8567,6 @@ typedef struct dp__batch {
     size_t          step_texts; /* texts of the whole optimizer step: the loss is their mean */
 } dp__batch;
 
-typedef struct dp__mat { /* a matrix whose rows stand ld numbers apart */
-    dp_real *p;
-    size_t   ld;
-} dp__mat;
-
 /* A set of rows of the batch: all N tokens, or the B tokens [CLS]. */
 typedef struct dp__tokens {
     size_t    m;
@@ -8891,25 +8577,31 @@ typedef struct dp__tokens {
     size_t    cut_count;
 } dp__tokens;
 
-typedef struct dp__dropping { /* dropout of one optimizer step, see dp__dropout_at */
+/* Dropout of one optimizer step: the same numbers give the same masks, in any batch, and in the
+ * backward pass. The last three are probabilities of 0, in [0, 1). */
+typedef struct dp__dropping {
     uint64_t seed;
     uint32_t step;
     float    hidden, attention, classifier;
 } dp__dropping;
 
+typedef struct dp__stats { /* of the rows of a LayerNorm, for its backward pass; else NULL */
+    dp_real *mean, *rstd;  /* [M] */
+} dp__stats;
+
 /* What a layer leaves for its backward pass. M is N, in the last layer B: there only the rows
  * of [CLS] ask, and everything behind its keys and values is computed for them alone. In
  * evaluation all layers share one set of buffers. */
 typedef struct dp__kept {
-    dp__mat  x;            /* [N, C] input */
-    dp__mat  asking;       /* [M, C] the rows of x that ask */
-    dp__mat  qkv;          /* [N, 3C]; of the queries only M rows */
-    dp__mat  mixed;        /* [M, C] output of attention */
-    dp__mat  sum1, middle; /* [M, C] input and output of LayerNorm 1 */
-    dp__mat  pre;          /* [M, F] before the activation; p NULL in evaluation */
-    dp__mat  sum2;         /* [M, C] input of LayerNorm 2 */
-    dp__mat  y;            /* [M, C] output */
-    dp_real *mean1, *rstd1, *mean2, *rstd2; /* [M]; NULL in evaluation */
+    dp__mat   x;             /* [N, C] input */
+    dp__mat   asking;        /* [M, C] the rows of x that ask */
+    dp__mat   qkv;           /* [N, 3C]; of the queries only M rows */
+    dp__mat   mixed;         /* [M, C] output of attention */
+    dp__mat   sum1, middle;  /* [M, C] input and output of LayerNorm 1 */
+    dp__mat   pre;           /* [M, F] before the activation; p NULL in evaluation */
+    dp__mat   sum2;          /* [M, C] input of LayerNorm 2 */
+    dp__mat   y;             /* [M, C] output */
+    dp__stats stats1, stats2;
 } dp__kept;
 
 /* Working memory of passes over batches of at most tokens, texts and longest. One piece. */
@@ -8922,11 +8614,10 @@ typedef struct dp__work {
     void     *memory;
     size_t    bytes;
     dp__tokens  all, first; /* the rows of all tokens, and of [CLS] */
-    int32_t  *types;      /* [N] zeros */
     dp__mat   asking;     /* [B, C] input rows of [CLS] in the last layer */
     dp__kept *kept;       /* [L] */
     dp__mat   embed;      /* [N, C] sum of the three embeddings */
-    dp_real  *embed_mean, *embed_rstd; /* [N] */
+    dp__stats embed_stats;
     dp__mat   act;        /* [N, F] behind the activation, and other short-lived things */
     dp__mat   cls;        /* [B, C] output of [CLS] */
     dp__mat   pool_pre, pooled, head; /* [B, C] pooler before and after tanh, after dropout */
@@ -8935,7 +8626,7 @@ typedef struct dp__work {
     uint8_t  *q8;         /* [N, ldq8] input of an INT8 Linear */
     size_t    ldq8;
     dp_real  *q8_scale;   /* [N] */
-    dp_real  *scratch;    /* [threads, scratch_each] of attention */
+    char     *scratch;    /* [threads, scratch_each] bytes of attention */
     size_t    scratch_each;
     dp__mat   d0, d1, d2; /* [N, C] gradients on their way back */
     dp__mat   dqkv;       /* [N, 3C] */
@@ -8944,12 +8635,12 @@ typedef struct dp__work {
 
 /* One pass over one batch. */
 typedef struct dp__pass {
-    const dp__exec     *exec;
-    const dp__net      *net;
-    const dp__batch    *batch;
-    dp__work           *work;
-    const dp__dropping *drop; /* NULL: no dropout */
-    dp_real            *grad; /* flat buffer of gradients, added to; NULL: no backward pass */
+    const dp__exec  *exec;
+    const dp__net   *net;
+    const dp__batch *batch;
+    dp__work        *work;
+    dp__dropping     drop; /* all 0: no dropout */
+    dp_real         *grad; /* flat buffer of gradients, added to; NULL: no backward pass */
 } dp__pass;
 
 /* Row stride of a matrix with n columns: an odd number of groups of 16 numbers (a cache line of
@@ -8973,34 +8664,13 @@ static size_t dp__width(const dp__pass *s) {
     return (size_t)s->net->config->hidden;
 }
 
-/* to [B, n] = the rows of x [N, n] that hold [CLS]. */
-static void dp__take_first(const dp__pass *s, dp__mat to, dp__mat x, size_t n) {
-    for (size_t b = 0; b < s->batch->texts; b++)
-        memcpy(to.p + b * to.ld, x.p + s->batch->begin[b] * x.ld, n * sizeof *to.p);
+/* The gradient of tensor t stands where the tensor stands in the flat buffer. */
+static dp_real *dp__grad_of(const dp__pass *s, size_t t) {
+    return s->grad + s->net->params->list[t].offset;
 }
 
-/* ---- embedding ------------------------------------------------------------------------------
- * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
-
-/* The same sum where a table is INT8. */
-static void dp__embed8(const dp__pass *s, const int32_t *types) {
-    const dp__net  *net = s->net;
-    const dp__work *w = s->work;
-    size_t          width = dp__width(s);
-    for (size_t i = 0; i < w->all.m; i++) {
-        dp_real *y = w->embed.p + i * w->embed.ld;
-        for (size_t j = 0; j < width; j++) {
-            y[j] = (dp__table_at(&net->words, (size_t)s->batch->ids[i], width, j) +
-                    dp__table_at(&net->types, (size_t)types[i], width, j)) +
-                   dp__table_at(&net->places, (size_t)w->all.at[i], width, j);
-        }
-    }
-}
-
-static dp__dropout_at dp__site(const dp__pass *s, float p, uint32_t site) {
-    dp__dropout_at at = {s->drop->seed, s->drop->step, site, p};
-    return at;
-}
+/* ---- dropout --------------------------------------------------------------------------------
+ * A place that drops is told apart by its site, below 4,096. */
 
 enum { DP__SITE_EMBED, DP__SITE_POOLED, DP__SITE_LAYERS }; /* then three for each layer: */
 enum { DP__SITE_ATTENTION, DP__SITE_MIX, DP__SITE_DOWN };
@@ -9009,72 +8679,124 @@ static uint32_t dp__layer_site(int32_t layer, int place) {
     return (uint32_t)DP__SITE_LAYERS + 3 * (uint32_t)layer + (uint32_t)place;
 }
 
-/* y = residual + dropout(x) on rows [m, C]; residual.p may be NULL, y may be x. */
-static void dp__drop_rows(const dp__pass *s, const dp__tokens *rows, float p, uint32_t site,
-                          dp__mat y, dp__mat x, dp__mat residual) {
-    dp__dropout_at at = dp__site(s, p, site);
-    dp__dropout(s->exec, &at, y.p, y.ld, x.p, x.ld, residual.p, residual.ld, rows->doc, rows->at,
-                rows->m, dp__width(s));
+/* y [rows, n] = residual + dropout(in) with probability p; residual.p may be NULL (and is, in the
+ * backward pass, where in is dy). doc [rows] dataset row, at [rows] row within the document:
+ * token, or head * tokens + token for attention. */
+static void dp__dropout(const dp__exec *x, const dp__dropping *drop, float p, uint32_t site,
+                        const uint32_t *doc, const int32_t *at, dp__mat y, dp__mat in,
+                        dp__mat residual, size_t rows, size_t n) {
+    dp__vec v = dp__vec_of(DP__VEC_DROPOUT, y, in, residual, rows, n);
+    v.doc = doc;
+    v.at = at;
+    v.key[0] = (uint32_t)drop->seed;
+    v.key[1] = (uint32_t)(drop->seed >> 32);
+    v.step = drop->step;
+    v.site = site;
+    v.threshold = (uint32_t)(p * 65536.0f + 0.5f);
+    if (v.threshold > 65535) v.threshold = 65535;
+    v.p[0] = (dp_real)65536 / (dp_real)(65536 - v.threshold);
+    dp__vec_run(x, &v);
 }
 
-static int dp__drops_hidden(const dp__pass *s) {
-    return s->drop != NULL && s->drop->hidden > 0;
+/* y = residual + dropout(x) on rows [m, C]; where nothing drops, nothing is done. Returns where
+ * the result stands: y, or x. */
+static dp__mat dp__drop_rows(const dp__pass *s, const dp__tokens *rows, float p, uint32_t site,
+                             dp__mat y, dp__mat x, dp__mat residual) {
+    if (!(p > 0)) return x;
+    dp__dropout(s->exec, &s->drop, p, site, rows->doc, rows->at, y, x, residual, rows->m,
+                dp__width(s));
+    return y;
 }
 
-static void dp__norm_forward(const dp__pass *s, const dp__norm *norm, size_t m, dp__mat y,
-                             dp_real *mean, dp_real *rstd, dp__mat x) {
-    dp__layernorm(s->exec, y.p, y.ld, mean, rstd, x.p, x.ld, norm->gain, norm->bias,
-                  (dp_real)s->net->config->eps, m, dp__width(s));
-}
+/* ---- LayerNorm ------------------------------------------------------------------------------ */
 
-static void dp__embed_forward(const dp__pass *s, dp__mat y) {
-    const dp__net *net = s->net;
-    dp__work      *w = s->work;
-    const int32_t *types = s->batch->types != NULL ? s->batch->types : w->types;
-    if (net->words.raw8 != NULL || net->places.raw8 != NULL || net->types.raw8 != NULL) {
-        dp__embed8(s, types);
-    } else {
-        dp__embed(s->exec, w->embed.p, w->embed.ld, net->words.raw, net->types.raw,
-                  net->places.raw, s->batch->ids, types, w->all.at, w->all.m, dp__width(s));
-    }
-    dp__norm_forward(s, &net->embed_norm, w->all.m, y, w->embed_mean, w->embed_rstd, w->embed);
-    dp__mat none = {NULL, 0};
-    if (dp__drops_hidden(s))
-        dp__drop_rows(s, &w->all, s->drop->hidden, DP__SITE_EMBED, y, y, none);
-}
-
-#ifndef DP_NO_TRAIN
-/* The gradient of a parameter stands where the parameter stands in the flat buffer. */
-static dp_real *dp__grad_of(const dp__pass *s, const dp_real *parameter) {
-    return s->grad + (parameter - s->net->flat);
+/* y = LayerNorm(x) on rows [m, C]. gain: the tensor; its bias is the next one. */
+static void dp__norm_forward(const dp__pass *s, size_t gain, size_t m, dp__mat y, dp__stats stats,
+                             dp__mat x) {
+    dp__vec v = dp__vec_of(DP__VEC_LAYERNORM, y, x, dp__no_mat, m, dp__width(s));
+    v.w = s->net->at[gain].real;
+    v.b = s->net->at[gain + 1].real;
+    v.s = stats.mean;
+    v.t = stats.rstd;
+    v.p[0] = (dp_real)s->net->config->eps;
+    dp__vec_run(s->exec, &v);
 }
 
 /* Differentiates y = LayerNorm(x): dx from dy, gain and bias gradients added. dx may be dy. */
-static void dp__norm_backward(const dp__pass *s, const dp__norm *norm, const dp__tokens *rows,
-                              dp__mat dx, dp__mat dy, dp__mat x, dp_real *mean, dp_real *rstd) {
-    size_t n = dp__width(s);
-    dp__layernorm_params(s->exec, dp__grad_of(s, norm->gain), dp__grad_of(s, norm->bias), dy.p,
-                         dy.ld, x.p, x.ld, mean, rstd, rows->m, n, rows->cuts, rows->cut_count);
-    dp__layernorm_backward(s->exec, dx.p, dx.ld, dy.p, dy.ld, x.p, x.ld, mean, rstd, norm->gain,
-                           rows->m, n);
+static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *rows, dp__mat dx,
+                              dp__mat dy, dp__mat x, dp__stats stats) {
+    size_t  n = dp__width(s);
+    dp__vec v = dp__vec_of(DP__VEC_LAYERNORM_PARAMS, dp__no_mat, dy, x, rows->m, n);
+    v.w = stats.mean;
+    v.b = stats.rstd;
+    v.s = dp__grad_of(s, gain);
+    v.t = dp__grad_of(s, gain + 1);
+    v.cuts = rows->cuts;
+    v.cut_count = rows->cut_count;
+    dp__vec_run(s->exec, &v);
+    v = dp__vec_of(DP__VEC_LAYERNORM_GRAD, dx, dy, x, rows->m, n);
+    v.w = s->net->at[gain].real;
+    v.s = stats.mean;
+    v.t = stats.rstd;
+    dp__vec_run(s->exec, &v);
+}
+
+/* ---- embedding ------------------------------------------------------------------------------
+ * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
+
+static dp_real dp__table_at(const dp__weight *table, int32_t row, size_t j) {
+    size_t at = (size_t)row * table->cols + j;
+    if (table->int8 == NULL) return table->real[at];
+    return table->scale[row] * (dp_real)((const int8_t *)table->int8)[at];
+}
+
+/* The sum where a table is INT8. */
+static void dp__embed8(const dp__pass *s, dp__mat y, const int32_t *at) {
+    const dp__weight *table = s->net->at;
+    const dp__batch  *b = s->batch;
+    for (size_t i = 0; i < s->work->all.m; i++)
+        for (size_t j = 0; j < dp__width(s); j++)
+            y.p[i * y.ld + j] = (dp__table_at(&table[DP__WORDS], b->ids[i], j) +
+                                 dp__table_at(&table[DP__TYPES], b->types[i], j)) +
+                                dp__table_at(&table[DP__PLACES], at[i], j);
+}
+
+static void dp__embed_forward(const dp__pass *s, dp__mat y) {
+    const dp__weight *table = s->net->at;
+    const dp__tokens *rows = &s->work->all;
+    dp__mat           sum = s->work->embed;
+    if (table[DP__WORDS].int8 || table[DP__PLACES].int8 || table[DP__TYPES].int8) {
+        dp__embed8(s, sum, rows->at);
+    } else {
+        dp__vec v = dp__vec_of(DP__VEC_GATHER, sum, dp__no_mat, dp__no_mat, rows->m, dp__width(s));
+        v.x = table[DP__WORDS].real;
+        v.w = table[DP__TYPES].real;
+        v.z = table[DP__PLACES].real;
+        v.ids = s->batch->ids;
+        v.types = s->batch->types;
+        v.at = rows->at;
+        dp__vec_run(s->exec, &v);
+    }
+    dp__norm_forward(s, DP__EMBED_GAIN, rows->m, y, s->work->embed_stats, sum);
+    dp__drop_rows(s, rows, s->drop.hidden, DP__SITE_EMBED, y, y, dp__no_mat);
 }
 
 /* Differentiates y = dropout(LayerNorm(word[id] + type[t] + place[at])). dy is used up. */
-static void dp__embed_backward_all(const dp__pass *s, dp__mat dy) {
-    const dp__net *net = s->net;
-    dp__work      *w = s->work;
-    const int32_t *types = s->batch->types != NULL ? s->batch->types : w->types;
-    size_t         m = w->all.m, n = dp__width(s);
-    dp__mat        none = {NULL, 0};
-    if (dp__drops_hidden(s))
-        dp__drop_rows(s, &w->all, s->drop->hidden, DP__SITE_EMBED, dy, dy, none);
-    dp__norm_backward(s, &net->embed_norm, &w->all, dy, dy, w->embed, w->embed_mean,
-                      w->embed_rstd);
-    dp__embed_backward(s->exec, dp__grad_of(s, net->words.raw), dy.p, dy.ld, s->batch->ids, m, n);
-    dp__embed_backward(s->exec, dp__grad_of(s, net->types.raw), dy.p, dy.ld, types, m, n);
-    dp__embed_backward(s->exec, dp__grad_of(s, net->places.raw), dy.p, dy.ld, w->all.at, m, n);
+static void dp__embed_backward(const dp__pass *s, dp__mat dy) {
+    const dp__tokens *rows = &s->work->all;
+    const int32_t    *ids[3] = {s->batch->ids, rows->at, s->batch->types}; /* of tables 0, 1, 2 */
+    dp__drop_rows(s, rows, s->drop.hidden, DP__SITE_EMBED, dy, dy, dp__no_mat);
+    dp__norm_backward(s, DP__EMBED_GAIN, rows, dy, dy, s->work->embed, s->work->embed_stats);
+    for (size_t t = 0; t < 3; t++) {
+        dp__mat dtable = {dp__grad_of(s, t), dp__width(s)};
+        dp__vec v = dp__vec_of(DP__VEC_SCATTER, dtable, dy, dp__no_mat, rows->m, dp__width(s));
+        v.ids = ids[t];
+        dp__vec_run(s->exec, &v);
+    }
 }
-#endif
+
+/* ---- linear ---------------------------------------------------------------------------------
+ * y[m, out] = act(x[m, in] * W[out, in]^T + bias) or ... + residual. t is the tensor W. */
 
 /* c [m, n] = a [m, k] * b. */
 static dp__mm dp__mm_of(dp__mat c, dp__mat a, const dp_real *b, int b_form, size_t ldb, size_t m,
@@ -9095,17 +8817,20 @@ static dp__mm dp__mm_of(dp__mat c, dp__mat a, const dp_real *b, int b_form, size
     return op;
 }
 
-/* c [m, n] += a^T * b, a [k, m], b [k, n]. */
-static dp__mm dp__mm_outer(dp__mat c, dp__mat a, dp__mat b, size_t m, size_t n, size_t k) {
+/* c [m, n] = a^T * b, a [k, m], b [k, n]; with accumulate, += . */
+static dp__mm dp__mm_outer(dp__mat c, dp__mat a, dp__mat b, size_t m, size_t n, size_t k,
+                           int accumulate) {
     dp__mm op = dp__mm_of(c, a, b.p, DP__B_KN, b.ld, m, n, k);
     op.a_row = 1;
     op.a_k = a.ld;
-    op.accumulate = 1;
+    op.accumulate = accumulate;
     return op;
 }
 
-/* ---- linear ---------------------------------------------------------------------------------
- * y[m, out] = act(x[m, in] * W[out, in]^T + bias) or ... + residual. */
+/* The bias of a Linear follows its weight; those of query, key and value follow all three. */
+static size_t dp__bias_of(const dp__pass *s, size_t t) {
+    return t + (s->net->params->list[t].part <= DP__V_W ? 3 : 1);
+}
 
 typedef struct dp__finish { /* what is done to a product while it is at hand */
     int     act;            /* DP__ACT_NONE, or 1 + dp__act */
@@ -9113,46 +8838,25 @@ typedef struct dp__finish { /* what is done to a product while it is at hand */
     dp__mat residual;       /* [m, out] added; p may be NULL */
 } dp__finish;
 
-/* The INT8 product: input rows are quantized once, sums are exact. */
-static void dp__linear_run8(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
-                            dp__mat x, const dp__finish *finish) {
-    dp__work *w = s->work;
-    dp__mm    op;
-    memset(&op, 0, sizeof op);
-    DP_ASSERT(s->exec->row->i8.group == s->net->row->i8.group);
-    dp__quantize_rows(s->exec, w->q8, w->ldq8, dp__ceil(l->in, 4), w->q8_scale, x.p, x.ld, m,
-                      l->in);
-    op.c = y.p;
-    op.ldc = y.ld;
-    op.a8 = w->q8;
-    op.a_row = w->ldq8;
-    op.a_scale = w->q8_scale;
-    op.b = l->packed8;
-    op.b_form = DP__B_INT8;
-    op.comp = l->comp;
-    op.scale = l->scale;
-    op.m = m;
-    op.n = l->out;
-    op.k = l->in;
-    op.bias = l->bias;
-    op.act = finish->act;
-    op.pre = finish->pre.p;
-    op.ldpre = finish->pre.ld;
-    op.residual = finish->residual.p;
-    op.ldr = finish->residual.ld;
-    dp__matmul(s->exec, &op);
-}
-
-static void dp__linear_run(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y, dp__mat x,
+static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat x,
                            const dp__finish *finish) {
-    if (l->packed8 != NULL) {
-        dp__linear_run8(s, l, m, y, x, finish);
-        return;
+    const dp__weight *l = &s->net->at[t];
+    dp__work         *w = s->work;
+    int    form = l->int8 != NULL ? DP__B_INT8 : l->packed != NULL ? DP__B_PACKED : DP__B_NK;
+    dp__mm op = dp__mm_of(y, x, l->real, form, l->cols, m, l->rows, l->cols);
+    if (form == DP__B_PACKED) op.b = l->packed;
+    if (form == DP__B_INT8) { /* input rows are quantized once, sums are exact */
+        DP_ASSERT(s->exec->row->i8.group == s->net->row->i8.group);
+        dp__quantize(s->exec, w->q8, w->ldq8, dp__ceil(l->cols, 4), 128, w->q8_scale, x, m,
+                     l->cols);
+        op.a8 = w->q8;
+        op.a_row = w->ldq8;
+        op.a_scale = w->q8_scale;
+        op.b = l->int8;
+        op.comp = l->comp;
+        op.scale = l->scale;
     }
-    int    form = l->packed != NULL ? DP__B_PACKED : DP__B_NK;
-    dp__mm op = dp__mm_of(y, x, l->packed != NULL ? l->packed : l->raw, form, l->in, m, l->out,
-                          l->in);
-    op.bias = l->bias;
+    op.bias = s->net->at[dp__bias_of(s, t)].real;
     op.act = finish->act;
     op.pre = finish->pre.p;
     op.ldpre = finish->pre.ld;
@@ -9161,48 +8865,47 @@ static void dp__linear_run(const dp__pass *s, const dp__linear *l, size_t m, dp_
     dp__matmul(s->exec, &op);
 }
 
-static void dp__linear_forward(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
-                               dp__mat x) {
+static void dp__linear_forward(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat x) {
     dp__finish plain = {DP__ACT_NONE, {NULL, 0}, {NULL, 0}};
-    dp__linear_run(s, l, m, y, x, &plain);
+    dp__linear_run(s, t, m, y, x, &plain);
 }
 
-static void dp__linear_act(const dp__pass *s, const dp__linear *l, size_t m, dp__mat y,
-                           dp__mat pre, dp__mat x, dp__act act) {
+static void dp__linear_act(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat pre,
+                           dp__mat x, dp__act act) {
     dp__finish finish = {1 + (int)act, pre, {NULL, 0}};
-    dp__linear_run(s, l, m, y, x, &finish);
+    dp__linear_run(s, t, m, y, x, &finish);
 }
 
 /* sum [rows, C] = residual + dropout(x * W^T + bias): the end of both halves of a layer. */
-static void dp__linear_residual(const dp__pass *s, const dp__linear *l, const dp__tokens *rows,
-                                dp__mat sum, dp__mat x, dp__mat residual, uint32_t site) {
+static void dp__linear_residual(const dp__pass *s, size_t t, const dp__tokens *rows, dp__mat sum,
+                                dp__mat x, dp__mat residual, uint32_t site) {
     dp__finish finish = {DP__ACT_NONE, {NULL, 0}, residual};
-    if (!dp__drops_hidden(s)) {
-        dp__linear_run(s, l, rows->m, sum, x, &finish);
-        return;
-    }
-    dp__linear_forward(s, l, rows->m, sum, x);
-    dp__drop_rows(s, rows, s->drop->hidden, site, sum, sum, residual);
+    if (s->drop.hidden > 0) finish.residual.p = NULL;
+    dp__linear_run(s, t, rows->m, sum, x, &finish);
+    dp__drop_rows(s, rows, s->drop.hidden, site, sum, sum, residual);
 }
 
-#ifndef DP_NO_TRAIN
 /* Differentiates y = x * W^T + bias by W and bias, for rows of m tokens:
  *   dW[out, in] += sum over tokens of dy[., out] x[., in],   dbias[out] += sum of dy[., out]. */
-static void dp__linear_weight_grad(const dp__pass *s, const dp__linear *l, const dp__tokens *rows,
+static void dp__linear_weight_grad(const dp__pass *s, size_t t, const dp__tokens *rows,
                                    dp__mat dy, dp__mat x) {
-    dp__mat dw = {dp__grad_of(s, l->raw), l->in};
-    dp__mm  op = dp__mm_outer(dw, dy, x, l->out, l->in, rows->m);
+    const dp__weight *l = &s->net->at[t];
+    dp__mat dw = {dp__grad_of(s, t), l->cols}, dbias = {dp__grad_of(s, dp__bias_of(s, t)), 0};
+    dp__mm  op = dp__mm_outer(dw, dy, x, l->rows, l->cols, rows->m, 1);
     op.cuts = rows->cuts;
     op.cut_count = rows->cut_count;
     dp__matmul(s->exec, &op);
-    dp__column_sums(s->exec, dp__grad_of(s, l->bias), dy.p, dy.ld, rows->m, l->out, rows->cuts,
-                    rows->cut_count);
+    dp__vec v = dp__vec_of(DP__VEC_COLUMN_SUMS, dbias, dy, dp__no_mat, rows->m, l->rows);
+    v.cuts = rows->cuts;
+    v.cut_count = rows->cut_count;
+    dp__vec_run(s->exec, &v);
 }
 
 /* Differentiates y = x * W^T + bias by x: dx[m, in] = dy[m, out] * W[out, in] (+ residual). */
-static void dp__linear_input_grad(const dp__pass *s, const dp__linear *l, size_t m, dp__mat dx,
-                                  dp__mat dy, dp__mat residual) {
-    dp__mm op = dp__mm_of(dx, dy, l->raw, DP__B_KN, l->in, m, l->in, l->out);
+static void dp__linear_input_grad(const dp__pass *s, size_t t, size_t m, dp__mat dx, dp__mat dy,
+                                  dp__mat residual) {
+    const dp__weight *l = &s->net->at[t];
+    dp__mm op = dp__mm_of(dx, dy, l->real, DP__B_KN, l->cols, m, l->cols, l->rows);
     op.residual = residual.p;
     op.ldr = residual.ld;
     dp__matmul(s->exec, &op);
@@ -9210,18 +8913,13 @@ static void dp__linear_input_grad(const dp__pass *s, const dp__linear *l, size_t
 
 /* Differentiates sum = residual + dropout(x * W^T + bias): dx from dsum; the residual gets dsum
  * itself. masked [m, C] is working memory. */
-static void dp__linear_residual_backward(const dp__pass *s, const dp__linear *l,
-                                         const dp__tokens *rows, dp__mat dx, dp__mat dsum,
-                                         dp__mat masked, dp__mat x, uint32_t site) {
-    dp__mat none = {NULL, 0}, dy = dsum;
-    if (dp__drops_hidden(s)) {
-        dy = masked;
-        dp__drop_rows(s, rows, s->drop->hidden, site, dy, dsum, none);
-    }
-    dp__linear_weight_grad(s, l, rows, dy, x);
-    dp__linear_input_grad(s, l, rows->m, dx, dy, none);
+static void dp__linear_residual_backward(const dp__pass *s, size_t t, const dp__tokens *rows,
+                                         dp__mat dx, dp__mat dsum, dp__mat masked, dp__mat x,
+                                         uint32_t site) {
+    dp__mat dy = dp__drop_rows(s, rows, s->drop.hidden, site, masked, dsum, dp__no_mat);
+    dp__linear_weight_grad(s, t, rows, dy, x);
+    dp__linear_input_grad(s, t, rows->m, dx, dy, dp__no_mat);
 }
-#endif
 
 /* ---- attention ------------------------------------------------------------------------------
  * For each text and head, with q, k, v the head's D columns:
@@ -9232,11 +8930,11 @@ static void dp__linear_residual_backward(const dp__pass *s, const dp__linear *l,
 #define DP__QUERIES 32u
 
 typedef struct dp__attention {
-    const dp__pass *s;
-    const dp__kept *k;
+    const dp__pass   *s;
+    const dp__kept   *k;
     const dp__tokens *rows; /* that ask */
-    int32_t         layer;
-    dp__mat         dq, dqkv, dmixed; /* backward */
+    uint32_t          site;
+    dp__mat           dmixed; /* backward; else p is NULL */
 } dp__attention;
 
 /* Working memory of one thread, for the T keys of one text and head. */
@@ -9245,36 +8943,35 @@ typedef struct dp__head {
     dp_real  *scratch;     /* of dp__matmul_serial */
     dp_real  *k_nk, *v_kn; /* packed: T columns x D, D columns x T */
     dp_real  *k_kn, *v_nk; /* backward: D columns x T, T columns x D */
-    dp_real  *p, *pd, *dp; /* [32, ld] probabilities, the same after dropout, their gradient */
-    size_t    ld, t, d;
+    dp__mat   p, pd, dp;   /* [32, T] probabilities, the same after dropout, their gradient */
+    size_t    t, d;
     dp_real   scale;       /* 1 / sqrt(D) */
+    size_t    text, head;  /* whose keys and values these are */
 } dp__head;
 
-static size_t dp__head_numbers(size_t longest, size_t d, int train) {
-    size_t packed = dp__ceil(longest, DP__TILE) * dp__ceil(d, DP__TILE);
-    return (train ? 4 : 2) * packed + (train ? 3 : 1) * DP__QUERIES * dp__stride(longest);
+static void dp__head_carve(dp__head *h, dp__carving *c, size_t longest, size_t d, int train) {
+    size_t packed = dp__pack_size(longest, d), block = DP__QUERIES * dp__stride(longest);
+    h->k_nk = dp__carve_reals(c, packed);
+    h->v_kn = dp__carve_reals(c, packed);
+    h->p.p = dp__carve_reals(c, block);
+    if (!train) return;
+    h->pd.p = dp__carve_reals(c, block);
+    h->dp.p = dp__carve_reals(c, block);
+    h->k_kn = dp__carve_reals(c, packed);
+    h->v_nk = dp__carve_reals(c, packed);
 }
 
 static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
     const dp__work *w = a->s->work;
-    size_t          heads = (size_t)a->s->net->config->heads;
-    dp_real        *at = w->scratch + (size_t)tid * w->scratch_each;
+    dp__carving     c = {w->scratch + (size_t)tid * w->scratch_each, 0, 0};
+    memset(h, 0, sizeof *h);
     h->alone = *a->s->exec;
     h->alone.team = NULL;
     h->alone.threads = 1;
     h->scratch = a->s->exec->scratch + (size_t)tid * DP__SCRATCH;
-    h->d = dp__width(a->s) / heads;
+    h->d = dp__width(a->s) / (size_t)a->s->net->config->heads;
     h->scale = (dp_real)1 / (dp_real)sqrt((double)h->d);
-    size_t packed = dp__ceil(w->longest, DP__TILE) * dp__ceil(h->d, DP__TILE);
-    size_t block = DP__QUERIES * dp__stride(w->longest);
-    h->k_nk = at;
-    h->v_kn = at + packed;
-    h->p = at + 2 * packed;
-    if (!w->train) return;
-    h->pd = h->p + block;
-    h->dp = h->pd + block;
-    h->k_kn = h->dp + block;
-    h->v_nk = h->k_kn + packed;
+    dp__head_carve(h, &c, w->longest, h->d, w->train);
 }
 
 /* Keys and values of one text and head, packed once for all its blocks. */
@@ -9282,10 +8979,12 @@ static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size
     const size_t *begin = a->s->batch->begin;
     size_t        width = dp__width(a->s);
     dp__mat       rows = dp__from_row(a->k->qkv, begin[text]);
+    dp__mat       k = dp__from_column(rows, width + head * h->d);
+    dp__mat       v = dp__from_column(rows, 2 * width + head * h->d);
+    h->text = text;
+    h->head = head;
     h->t = begin[text + 1] - begin[text];
-    h->ld = dp__stride(h->t);
-    dp__mat k = dp__from_column(rows, width + head * h->d);
-    dp__mat v = dp__from_column(rows, 2 * width + head * h->d);
+    h->p.ld = h->pd.ld = h->dp.ld = dp__stride(h->t);
     dp__pack_nk(h->k_nk, k.p, k.ld, h->t, h->d);
     if (a->dmixed.p == NULL) {
         dp__pack_kn(h->v_kn, v.p, v.ld, h->d, h->t);
@@ -9295,6 +8994,11 @@ static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size
     }
 }
 
+/* The head's columns in the rows of x that belong to its queries from i0 on. */
+static dp__mat dp__head_queries(const dp__head *h, const dp__attention *a, dp__mat x, size_t i0) {
+    return dp__from_column(dp__from_row(x, a->rows->begin[h->text] + i0), h->head * h->d);
+}
+
 /* c [m, n] = a [m, k] * packed b. */
 static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp_real *packed,
                              size_t m, size_t n, size_t k) {
@@ -9302,158 +9006,112 @@ static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp_r
     dp__matmul_serial(h->alone.row, &op, h->scratch);
 }
 
-/* y [m, T] = dropout(x) for the queries from row i0 of a head; x itself where nothing drops. */
-static dp_real *dp__head_drop(const dp__head *h, const dp__attention *a, dp_real *y, dp_real *x,
-                              size_t text, size_t head, size_t i0, size_t m) {
+/* y [m, T] = dropout(x) for the queries from i0 on; returns y, or x where nothing drops. */
+static dp__mat dp__head_drop(const dp__head *h, const dp__attention *a, dp__mat y, dp__mat x,
+                             size_t i0, size_t m) {
     int32_t  at[DP__QUERIES];
     uint32_t doc[DP__QUERIES];
-    if (a->s->drop == NULL || !(a->s->drop->attention > 0)) return x;
+    if (!(a->s->drop.attention > 0)) return x;
     for (size_t i = 0; i < m; i++) {
-        at[i] = (int32_t)(head * h->t + i0 + i);
-        doc[i] = a->rows->doc[a->rows->begin[text]];
+        at[i] = (int32_t)(h->head * h->t + i0 + i);
+        doc[i] = a->rows->doc[a->rows->begin[h->text]];
     }
-    dp__dropout_at where = dp__site(a->s, a->s->drop->attention,
-                                    dp__layer_site(a->layer, DP__SITE_ATTENTION));
-    dp__dropout(&h->alone, &where, y, h->ld, x, h->ld, NULL, 0, doc, at, m, h->t);
+    dp__dropout(&h->alone, &a->s->drop, a->s->drop.attention, a->site, doc, at, y, x, dp__no_mat,
+                m, h->t);
     return y;
 }
 
-/* Probabilities [m, T] of the queries q. */
+/* h->p [m, T] = probabilities of the queries q. */
 static void dp__head_probabilities(const dp__head *h, dp__mat q, size_t m) {
-    dp__mat score = {h->p, h->ld};
-    dp__head_product(h, score, q, h->k_nk, m, h->t, h->d);
-    dp__softmax(&h->alone, h->p, h->ld, h->p, h->ld, h->scale, m, h->t);
+    dp__head_product(h, h->p, q, h->k_nk, m, h->t, h->d);
+    dp__vec v = dp__vec_of(DP__VEC_SOFTMAX, h->p, h->p, dp__no_mat, m, h->t);
+    v.p[0] = h->scale;
+    dp__vec_run(&h->alone, &v);
 }
 
-static void dp__attention_block(const dp__head *h, const dp__attention *a, size_t text,
-                                size_t head, size_t i0, size_t m) {
-    size_t  row = a->rows->begin[text] + i0;
-    dp__mat q = dp__from_column(dp__from_row(a->k->qkv, row), head * h->d);
-    dp__mat y = dp__from_column(dp__from_row(a->k->mixed, row), head * h->d);
-    dp__mat p = {h->p, h->ld};
-    dp__head_probabilities(h, q, m);
-    p.p = dp__head_drop(h, a, h->pd, h->p, text, head, i0, m);
-    dp__head_product(h, y, p, h->v_kn, m, h->d, h->t);
+/* The queries [i0, i0 + m) of a text and head. */
+static void dp__head_forward_block(const dp__head *h, const dp__attention *a, size_t i0,
+                                   size_t m) {
+    dp__head_probabilities(h, dp__head_queries(h, a, a->k->qkv, i0), m);
+    dp__mat p = dp__head_drop(h, a, h->pd, h->p, i0, m);
+    dp__head_product(h, dp__head_queries(h, a, a->k->mixed, i0), p, h->v_kn, m, h->d, h->t);
 }
 
 #ifndef DP_NO_TRAIN
-/* c [m, n] (+)= a^T * b, a [k, m], b [k, n]. */
-static void dp__head_outer(const dp__head *h, dp__mat c, dp__mat a, dp__mat b, size_t m,
-                           size_t n, size_t k, int accumulate) {
-    dp__mm op = dp__mm_outer(c, a, b, m, n, k);
-    op.accumulate = accumulate;
-    dp__matmul_serial(h->alone.row, &op, h->scratch);
-}
-
-/* Differentiates the blocks of one text and head. Probabilities are computed again: keeping
- * them would take H T^2 numbers a text and layer, computing them is 0.3 % of a step at T = 64.
+/* Differentiates the same. Probabilities are computed again: keeping them would take H T^2
+ * numbers a text and layer, computing them is 0.3 % of a step at T = 64.
  *   dpd = dmixed v^T, dp = mask(dpd), dscore = softmax backward (p, dp) / sqrt(D),
- *   dq = dscore k,    dk = dscore^T q,  dv = pd^T dmixed. */
-static void dp__attention_head_backward(const dp__head *h, const dp__attention *a, size_t text,
-                                        size_t head, size_t queries) {
-    size_t  width = dp__width(a->s), column = head * h->d;
-    dp__mat grads = dp__from_row(a->dqkv, a->s->batch->begin[text]);
-    dp__mat dk = dp__from_column(grads, width + column);
-    dp__mat dv = dp__from_column(grads, 2 * width + column);
-    dp__mat dscore = {h->dp, h->ld}, pd = {NULL, h->ld};
-    for (size_t i = 0; i < queries; i += DP__QUERIES) {
-        size_t  m = queries - i < DP__QUERIES ? queries - i : DP__QUERIES;
-        size_t  row = a->rows->begin[text] + i;
-        dp__mat q = dp__from_column(dp__from_row(a->k->qkv, row), column);
-        dp__mat dq = dp__from_column(dp__from_row(a->dq, row), column);
-        dp__mat dmixed = dp__from_column(dp__from_row(a->dmixed, row), column);
-        dp__head_probabilities(h, q, m);
-        pd.p = dp__head_drop(h, a, h->pd, h->p, text, head, i, m);
-        dp__head_product(h, dscore, dmixed, h->v_nk, m, h->t, h->d);
-        dp__head_drop(h, a, h->dp, h->dp, text, head, i, m);
-        dp__softmax_backward(&h->alone, h->dp, h->ld, h->dp, h->ld, h->p, h->ld, h->scale, m,
-                             h->t);
-        dp__head_product(h, dq, dscore, h->k_kn, m, h->d, h->t);
-        dp__head_outer(h, dk, dscore, q, h->t, h->d, m, i > 0);
-        dp__head_outer(h, dv, pd, dmixed, h->t, h->d, m, i > 0);
-    }
+ *   dq = dscore k,    dk += dscore^T q,  dv += pd^T dmixed; the first block begins the sums. */
+static void dp__head_block_backward(const dp__head *h, const dp__attention *a, size_t i0,
+                                    size_t m) {
+    dp__mat dqkv = a->s->work->dqkv, q = dp__head_queries(h, a, a->k->qkv, i0);
+    dp__mat dmixed = dp__head_queries(h, a, a->dmixed, i0);
+    dp__mat grads = dp__from_row(dqkv, a->s->batch->begin[h->text]);
+    dp__mat dk = dp__from_column(grads, dp__width(a->s) + h->head * h->d);
+    dp__mat dv = dp__from_column(dk, dp__width(a->s));
+    dp__head_probabilities(h, q, m);
+    dp__mat pd = dp__head_drop(h, a, h->pd, h->p, i0, m);
+    dp__head_product(h, h->dp, dmixed, h->v_nk, m, h->t, h->d);
+    dp__head_drop(h, a, h->dp, h->dp, i0, m);
+    dp__vec v = dp__vec_of(DP__VEC_SOFTMAX_GRAD, h->dp, h->dp, h->p, m, h->t);
+    v.p[0] = h->scale;
+    dp__vec_run(&h->alone, &v);
+    dp__head_product(h, dp__head_queries(h, a, dqkv, i0), h->dp, h->k_kn, m, h->d, h->t);
+    dp__mm key = dp__mm_outer(dk, h->dp, q, h->t, h->d, m, i0 > 0);
+    dp__matmul_serial(h->alone.row, &key, h->scratch);
+    dp__mm value = dp__mm_outer(dv, pd, dmixed, h->t, h->d, m, i0 > 0);
+    dp__matmul_serial(h->alone.row, &value, h->scratch);
 }
 #endif
 
-/* The work of one unit: a block of queries forward, all queries of a head backward. */
-static void dp__attention_unit(dp__head *h, const dp__attention *a, size_t text, size_t head,
-                               size_t i0, size_t m, int loaded) {
-    if (!loaded) dp__head_load(h, a, text, head);
-#ifndef DP_NO_TRAIN
-    if (a->dmixed.p != NULL) {
-        dp__attention_head_backward(h, a, text, head, m);
-        return;
-    }
-#endif
-    dp__attention_block(h, a, text, head, i0, m);
-}
-
-/* Units in order text, head, rows; the cost of one is its rows times the keys. A thread computes
- * the units that begin within its share of the total cost (exact in double below 2^53). */
+/* Blocks in order text, head, rows; the cost of one is its rows times the keys. A thread computes
+ * the blocks that begin within its share of the total cost (exact in double below 2^53); backward
+ * the blocks of one head stay together, where the first begins. */
 static void dp__attention_task(void *arg, int32_t tid, int32_t threads) {
     const dp__attention *a = (const dp__attention *)arg;
     const size_t        *begin = a->s->batch->begin, *asks = a->rows->begin;
     size_t               heads = (size_t)a->s->net->config->heads, texts = a->s->batch->texts;
-    double               total = 0, at = 0;
+    double               total = 0, at = 0, here = 0;
     dp__head             h;
-    memset(&h, 0, sizeof h);
     dp__head_open(&h, a, tid);
     for (size_t b = 0; b < texts; b++)
         total += (double)(heads * (asks[b + 1] - asks[b])) * (double)(begin[b + 1] - begin[b]);
     double first = total / (double)threads * (double)tid;
     double last = tid + 1 == threads ? 2 * total : total / (double)threads * (double)(tid + 1);
-    for (size_t b = 0; b < texts; b++) {
-        size_t m = asks[b + 1] - asks[b], t = begin[b + 1] - begin[b];
-        size_t step = a->dmixed.p != NULL ? m : DP__QUERIES;
-        for (size_t head = 0; head < heads; head++) {
-            int loaded = 0;
-            for (size_t i = 0; i < m; i += step) {
-                size_t rows = m - i < step ? m - i : step;
-                double here = at;
-                at += (double)rows * (double)t;
-                if (here < first || here >= last) continue;
-                dp__attention_unit(&h, a, b, head, i, rows, loaded);
-                loaded = 1;
-            }
+    for (size_t u = 0; u < texts * heads; u++) {
+        size_t text = u / heads, m = asks[text + 1] - asks[text];
+        int    loaded = 0;
+        for (size_t i = 0; i < m; i += DP__QUERIES) {
+            size_t rows = m - i < DP__QUERIES ? m - i : DP__QUERIES;
+            if (i == 0 || a->dmixed.p == NULL) here = at;
+            at += (double)rows * (double)(begin[text + 1] - begin[text]);
+            if (here < first || here >= last) continue;
+            if (!loaded) dp__head_load(&h, a, text, u % heads);
+            loaded = 1;
+            if (a->dmixed.p == NULL) dp__head_forward_block(&h, a, i, rows);
+#ifndef DP_NO_TRAIN
+            else dp__head_block_backward(&h, a, i, rows);
+#endif
         }
     }
 }
 
-static dp__attention dp__attention_of(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
-    dp__attention a;
-    memset(&a, 0, sizeof a);
-    a.s = s;
-    a.k = &s->work->kept[layer];
-    a.rows = rows;
-    a.layer = layer;
-    return a;
+/* The rows behind the keys and values of a layer: all, in the last layer those of [CLS]. */
+static const dp__tokens *dp__layer_rows(const dp__pass *s, int32_t layer) {
+    int last = layer + 1 == s->net->config->layers;
+    return last && !s->work->all_tokens ? &s->work->first : &s->work->all;
 }
 
-static void dp__attention_run(const dp__attention *a) {
-    dp__attention job = *a;
-    double        keys = (double)a->s->work->longest;
-    if ((double)a->rows->m * keys * (double)dp__width(a->s) < DP__MM_ALONE) {
-        dp__attention_task(&job, 0, 1);
-    } else {
-        dp__exec_run(a->s->exec, dp__attention_task, &job);
-    }
+/* Forward: mixed from qkv of the layer. With dmixed.p backward: work->dqkv from dmixed. */
+static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) {
+    dp__attention a = {s, &s->work->kept[layer], dp__layer_rows(s, layer),
+                       dp__layer_site(layer, DP__SITE_ATTENTION), dmixed};
+    double        keys = (double)s->work->longest;
+    if ((double)a.rows->m * keys * (double)dp__width(s) < DP__MM_ALONE)
+        dp__attention_task(&a, 0, 1);
+    else
+        dp__exec_run(s->exec, dp__attention_task, &a);
 }
-
-static void dp__attention_forward(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
-    dp__attention a = dp__attention_of(s, layer, rows);
-    dp__attention_run(&a);
-}
-
-#ifndef DP_NO_TRAIN
-static void dp__attention_backward(const dp__pass *s, int32_t layer, const dp__tokens *rows,
-                                   dp__mat dq, dp__mat dqkv, dp__mat dmixed) {
-    dp__attention a = dp__attention_of(s, layer, rows);
-    a.dq = dq;
-    a.dqkv = dqkv;
-    a.dmixed = dmixed;
-    dp__attention_run(&a);
-}
-#endif
 
 /* ============================================================================================
  * [F3] BERT forward                                                           budget 310 lines
@@ -9463,12 +9121,17 @@ static void dp__attention_backward(const dp__pass *s, int32_t layer, const dp__t
  * ============================================================================================ */
 
 static dp__mat dp__carve_mat(dp__carving *c, size_t rows, size_t columns) {
-    dp__mat x;
+    dp__mat x = {NULL, dp__stride(columns)};
     size_t  size;
-    x.ld = dp__stride(columns);
-    x.p = NULL;
     if (!dp__mul_size(rows, x.ld, &size)) c->too_big = 1;
-    else x.p = (dp_real *)dp__carve(c, size, sizeof *x.p);
+    else x.p = dp__carve_reals(c, size);
+    return x;
+}
+
+static dp__stats dp__carve_stats(dp__carving *c, size_t m) {
+    dp__stats x;
+    x.mean = dp__carve_reals(c, m);
+    x.rstd = dp__carve_reals(c, m);
     return x;
 }
 
@@ -9479,13 +9142,9 @@ static void dp__carve_rows(dp__carving *c, dp__tokens *r, size_t m, size_t texts
     r->cuts = (size_t *)dp__carve(c, texts / 8 + m / DP__CHAIN + 2, sizeof *r->cuts);
 }
 
-static dp_real *dp__carve_reals(dp__carving *c, size_t n) {
-    return (dp_real *)dp__carve(c, n, sizeof(dp_real));
-}
-
 /* Evaluation: four matrices for all layers. Each name is dead before its memory is written under
  * another: x (and asking) until sum1, qkv until mixed, mixed until sum1, middle until sum2. */
-static dp__kept dp__carve_shared(dp__work *w, dp__carving *c, const dp__config *config) {
+static void dp__carve_shared(dp__work *w, dp__carving *c, const dp__config *config) {
     size_t   n = w->tokens, width = (size_t)config->hidden, inner = (size_t)config->inner;
     dp__kept k;
     memset(&k, 0, sizeof k);
@@ -9497,10 +9156,9 @@ static dp__kept dp__carve_shared(dp__work *w, dp__carving *c, const dp__config *
     w->act = k.qkv;
     w->act.ld = dp__stride(inner);
     k.qkv.ld = dp__stride(3 * width);
-    k.asking = k.x;
     k.sum1 = k.middle;
     k.sum2 = k.y = k.x;
-    return k;
+    for (int32_t l = 0; l < config->layers && w->kept != NULL; l++) w->kept[l] = k;
 }
 
 /* Training: what each layer must keep, 8 C + F numbers a token. The output of the activation is
@@ -9517,10 +9175,8 @@ static dp__kept dp__carve_layer(const dp__work *w, dp__carving *c, const dp__con
     k.pre = dp__carve_mat(c, m, (size_t)config->inner);
     k.sum2 = dp__carve_mat(c, m, width);
     k.y = dp__carve_mat(c, m, width);
-    k.mean1 = dp__carve_reals(c, m);
-    k.rstd1 = dp__carve_reals(c, m);
-    k.mean2 = dp__carve_reals(c, m);
-    k.rstd2 = dp__carve_reals(c, m);
+    k.stats1 = dp__carve_stats(c, m);
+    k.stats2 = dp__carve_stats(c, m);
     return k;
 }
 
@@ -9528,8 +9184,7 @@ static void dp__carve_training(dp__work *w, dp__carving *c, const dp__config *co
     size_t  n = w->tokens, width = (size_t)config->hidden;
     dp__mat x = dp__carve_mat(c, n, width);
     w->embed = dp__carve_mat(c, n, width);
-    w->embed_mean = dp__carve_reals(c, n);
-    w->embed_rstd = dp__carve_reals(c, n);
+    w->embed_stats = dp__carve_stats(c, n);
     w->act = dp__carve_mat(c, n, (size_t)config->inner);
     w->d0 = dp__carve_mat(c, n, width);
     w->d1 = dp__carve_mat(c, n, width);
@@ -9548,35 +9203,31 @@ static void dp__carve_training(dp__work *w, dp__carving *c, const dp__config *co
 static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
                            const dp__net *net) {
     const dp__config *config = net->config;
-    size_t width = (size_t)config->hidden, inner = (size_t)config->inner;
-    size_t classes = (size_t)config->classes, heads = (size_t)config->heads;
-    size_t widest = width > inner ? width : inner, all_logits = 0;
+    size_t      width = (size_t)config->hidden, inner = (size_t)config->inner, logits = 0;
+    dp__head    head;
+    dp__carving each = {NULL, 0, 0};
     w->kept = (dp__kept *)dp__carve(c, (size_t)config->layers, sizeof *w->kept);
     dp__carve_rows(c, &w->all, w->tokens, w->texts);
     dp__carve_rows(c, &w->first, w->texts, w->texts);
-    w->types = (int32_t *)dp__carve(c, w->tokens, sizeof *w->types);
     w->asking = dp__carve_mat(c, w->texts, width);
     w->cls = dp__carve_mat(c, w->texts, width);
     w->pool_pre = dp__carve_mat(c, w->texts, width);
     w->pooled = dp__carve_mat(c, w->texts, width);
     w->head = dp__carve_mat(c, w->texts, width);
-    if (!dp__mul_size(w->texts, classes, &all_logits)) c->too_big = 1;
-    w->logits = dp__carve_reals(c, all_logits);
-    w->dlogits = dp__carve_reals(c, all_logits);
+    if (!dp__mul_size(w->texts, (size_t)config->classes, &logits)) c->too_big = 1;
+    w->logits = dp__carve_reals(c, logits);
+    w->dlogits = dp__carve_reals(c, logits);
     w->loss = dp__carve_reals(c, w->texts);
-    if (net->int8_linears > 0) {
-        w->ldq8 = (dp__ceil(widest, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
+    if (net->int8_linears > 0) { /* an odd number of cache lines, see dp__stride */
+        w->ldq8 = (dp__ceil(width > inner ? width : inner, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
         w->q8 = (uint8_t *)dp__carve(c, w->tokens, w->ldq8);
         w->q8_scale = dp__carve_reals(c, w->tokens);
     }
-    w->scratch_each = dp__ceil(dp__head_numbers(w->longest, width / heads, w->train), 32);
-    w->scratch = dp__carve_reals(c, (size_t)exec->threads * w->scratch_each);
-    if (w->train) {
-        dp__carve_training(w, c, config);
-        return;
-    }
-    dp__kept shared = dp__carve_shared(w, c, config);
-    for (int32_t l = 0; l < config->layers && w->kept != NULL; l++) w->kept[l] = shared;
+    dp__head_carve(&head, &each, w->longest, width / (size_t)config->heads, w->train);
+    w->scratch_each = each.at;
+    w->scratch = (char *)dp__carve(c, (size_t)exec->threads, each.at);
+    if (w->train) dp__carve_training(w, c, config);
+    else dp__carve_shared(w, c, config);
 }
 
 static void dp__work_init(dp__work *w, const dp_alloc *alloc, uint64_t limit) {
@@ -9594,18 +9245,17 @@ static void dp__work_close(dp__work *w) {
 }
 
 /* Room for batches of so many tokens, texts and tokens of one text; train: also for backward
- * passes. Nothing is allocated if there is room already. On failure w is empty, not closed. */
+ * passes. Nothing is allocated if there is room already; what fitted before still does. On
+ * failure w is empty, not closed. */
 static dp_status dp__work_reserve(dp__work *w, const dp__exec *exec, const dp__net *net,
                                   size_t tokens, size_t texts, size_t longest, int train,
                                   dp_error *err) {
     dp__carving c = {NULL, 0, 0};
-    if (w->memory != NULL && tokens <= w->tokens && texts <= w->texts && longest <= w->longest &&
-        train == w->train) return DP_OK;
-    if (w->memory != NULL && train == w->train) { /* what fitted before still does */
-        if (tokens < w->tokens) tokens = w->tokens;
-        if (texts < w->texts) texts = w->texts;
-        if (longest < w->longest) longest = w->longest;
-    }
+    int         again = w->memory != NULL && train == w->train;
+    if (again && tokens <= w->tokens && texts <= w->texts && longest <= w->longest) return DP_OK;
+    if (again && tokens < w->tokens) tokens = w->tokens;
+    if (again && texts < w->texts) texts = w->texts;
+    if (again && longest < w->longest) longest = w->longest;
     dp__work_close(w);
     if (tokens > SIZE_MAX / 256) return dp__no_memory(err); /* room for the rounding in strides */
     w->tokens = tokens;
@@ -9613,20 +9263,18 @@ static dp_status dp__work_reserve(dp__work *w, const dp__exec *exec, const dp__n
     w->longest = longest;
     w->train = train;
     dp__carve_work(w, &c, exec, net);
-    size_t bytes = c.at;
-    int fits = w->limit == 0 || bytes <= w->limit;
-    if (!c.too_big && fits) w->memory = dp__alloc(&w->alloc, bytes, 1);
+    int fits = w->limit == 0 || c.at <= w->limit;
+    w->bytes = c.at;
+    if (!c.too_big && fits) w->memory = dp__alloc(&w->alloc, w->bytes, 1);
     if (w->memory == NULL) {
-        w->tokens = w->texts = w->longest = 0;
+        dp__work_close(w);
         return fits || c.too_big
                    ? dp__no_memory(err)
                    : dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than allowed");
     }
-    w->bytes = bytes;
     c.p = (char *)w->memory;
     c.at = 0;
     dp__carve_work(w, &c, exec, net);
-    memset(w->types, 0, w->tokens * sizeof *w->types);
     return DP_OK;
 }
 
@@ -9656,7 +9304,7 @@ static void dp__rows_set(dp__tokens *r, const dp__batch *batch, int every_token)
     dp__rows_cut(r, batch);
 }
 
-/* Makes room for a pass (drop and grad as in dp__pass) and sets it up. */
+/* Makes room for a pass and sets it up. drop NULL: no dropout; grad as in dp__pass. */
 static dp_status dp__pass_begin(dp__pass *s, const dp__exec *exec, const dp__net *net,
                                 const dp__batch *batch, dp__work *work, const dp__dropping *drop,
                                 dp_real *grad, dp_error *err) {
@@ -9665,77 +9313,79 @@ static dp_status dp__pass_begin(dp__pass *s, const dp__exec *exec, const dp__net
         size_t t = batch->begin[b + 1] - batch->begin[b];
         if (t > longest) longest = t;
     }
-    dp_status status = dp__work_reserve(work, exec, net, batch->begin[batch->texts],
-                                        batch->texts, longest, grad != NULL, err);
-    if (status != DP_OK) return status;
+    memset(s, 0, sizeof *s);
     s->exec = exec;
     s->net = net;
     s->batch = batch;
     s->work = work;
-    s->drop = drop;
+    if (drop != NULL) s->drop = *drop;
     s->grad = grad;
+    dp_status status = dp__work_reserve(work, exec, net, batch->begin[batch->texts],
+                                        batch->texts, longest, grad != NULL, err);
+    if (status != DP_OK) return status;
     dp__rows_set(&work->all, batch, 1);
     dp__rows_set(&work->first, batch, 0);
     return DP_OK;
 }
 
-/* The rows behind the keys and values of a layer: all, in the last layer those of [CLS]. */
-static const dp__tokens *dp__layer_rows(const dp__pass *s, int32_t layer) {
-    int last = layer + 1 == s->net->config->layers;
-    return last && !s->work->all_tokens ? &s->work->first : &s->work->all;
+/* The rows [B, C] of x [N, C] that hold [CLS], copied to spare. */
+static dp__mat dp__take_first(const dp__pass *s, dp__mat spare, dp__mat x) {
+    for (size_t b = 0; b < s->batch->texts; b++)
+        memcpy(spare.p + b * spare.ld, x.p + s->batch->begin[b] * x.ld,
+               dp__width(s) * sizeof *x.p);
+    return spare;
 }
 
 /* q, k, v = x W^T + b. In the last layer only the rows of [CLS] have a query. */
 static void dp__queries_forward(const dp__pass *s, int32_t layer, const dp__tokens *rows) {
-    const dp__layer *l = &s->net->layers[layer];
-    dp__work        *w = s->work;
-    dp__kept        *k = &w->kept[layer];
-    k->asking = k->x;
+    size_t    q = dp__layer_tensor(layer, DP__Q_W);
+    dp__work *w = s->work;
+    dp__kept *k = &w->kept[layer];
+    k->asking = rows == &w->first ? dp__take_first(s, w->asking, k->x) : k->x;
     if (layer + 1 < s->net->config->layers) {
-        dp__linear_forward(s, &l->qkv, w->all.m, k->qkv, k->x);
+        dp__linear_forward(s, q, w->all.m, k->qkv, k->x);
         return;
     }
-    if (rows == &w->first) {
-        k->asking = w->asking;
-        dp__take_first(s, k->asking, k->x, dp__width(s));
-    }
-    dp__linear_forward(s, &l->q, rows->m, k->qkv, k->asking);
-    dp__linear_forward(s, &l->kv, w->all.m, dp__from_column(k->qkv, dp__width(s)), k->x);
+    dp__linear_forward(s, q, rows->m, k->qkv, k->asking);
+    dp__linear_forward(s, q + 1, w->all.m, dp__from_column(k->qkv, dp__width(s)), k->x);
 }
 
 /* One encoder layer:
  *   middle = LayerNorm(x + dropout(mix(attention(x)))),
  *   y = LayerNorm(middle + dropout(down(act(up(middle))))). */
 static void dp__layer_forward(const dp__pass *s, int32_t layer) {
-    const dp__layer *l = &s->net->layers[layer];
-    const dp__tokens  *rows = dp__layer_rows(s, layer);
-    dp__work        *w = s->work;
-    const dp__kept  *k = &w->kept[layer];
+    const dp__tokens *rows = dp__layer_rows(s, layer);
+    const dp__kept   *k = &s->work->kept[layer];
+    size_t            t = dp__layer_tensor(layer, 0);
+    dp__mat           act = s->work->act;
     dp__queries_forward(s, layer, rows);
-    dp__attention_forward(s, layer, rows);
-    dp__linear_residual(s, &l->mix, rows, k->sum1, k->mixed, k->asking,
+    dp__attention_run(s, layer, dp__no_mat);
+    dp__linear_residual(s, t + DP__MIX_W, rows, k->sum1, k->mixed, k->asking,
                         dp__layer_site(layer, DP__SITE_MIX));
-    dp__norm_forward(s, &l->norm1, rows->m, k->middle, k->mean1, k->rstd1, k->sum1);
-    dp__linear_act(s, &l->up, rows->m, w->act, k->pre, k->middle, s->net->config->act);
-    dp__linear_residual(s, &l->down, rows, k->sum2, w->act, k->middle,
+    dp__norm_forward(s, t + DP__NORM1_GAIN, rows->m, k->middle, k->stats1, k->sum1);
+    dp__linear_act(s, t + DP__UP_W, rows->m, act, k->pre, k->middle, s->net->config->act);
+    dp__linear_residual(s, t + DP__DOWN_W, rows, k->sum2, act, k->middle,
                         dp__layer_site(layer, DP__SITE_DOWN));
-    dp__norm_forward(s, &l->norm2, rows->m, k->y, k->mean2, k->rstd2, k->sum2);
+    dp__norm_forward(s, t + DP__NORM2_GAIN, rows->m, k->y, k->stats2, k->sum2);
+}
+
+/* [B, C] what the last layer gives for [CLS]. */
+static dp__mat dp__last_cls(const dp__pass *s) {
+    dp__mat y = s->work->kept[s->net->config->layers - 1].y;
+    return s->work->all_tokens ? dp__take_first(s, s->work->cls, y) : y;
 }
 
 /* pooled = tanh(pooler([CLS])), logits = classifier(dropout(pooled)). */
 static void dp__head_forward(const dp__pass *s) {
-    const dp__net *net = s->net;
-    dp__work      *w = s->work;
-    size_t         m = s->batch->texts;
-    dp__mat        last = w->kept[net->config->layers - 1].y, none = {NULL, 0};
-    dp__mat        logits = {w->logits, (size_t)net->config->classes};
-    if (w->all_tokens) dp__take_first(s, w->cls, last, dp__width(s));
-    dp__linear_act(s, &net->pooler, m, w->pooled, w->pool_pre, w->all_tokens ? w->cls : last,
+    const dp__params *p = s->net->params;
+    dp__work         *w = s->work;
+    size_t            m = s->batch->texts;
+    dp__mat           logits = {w->logits, (size_t)s->net->config->classes};
+    dp__linear_act(s, dp__tail_tensor(p, DP__POOL_W), m, w->pooled, w->pool_pre, dp__last_cls(s),
                    DP__TANH);
-    int drops = s->drop != NULL && s->drop->classifier > 0;
-    if (drops) dp__drop_rows(s, &w->first, s->drop->classifier, DP__SITE_POOLED, w->head,
-                             w->pooled, none);
-    dp__linear_forward(s, &net->classifier, m, logits, drops ? w->head : w->pooled);
+    dp__mat head = dp__drop_rows(s, &w->first, s->drop.classifier, DP__SITE_POOLED, w->head,
+                                 w->pooled, dp__no_mat);
+    dp__linear_forward(s, dp__tail_tensor(p, DP__CLASS_W), m, logits, head);
 }
 
 /* The network: work->logits [B, K] and work->pooled [B, C] from the batch. */
@@ -9751,93 +9401,95 @@ static void dp__forward(const dp__pass *s) {
 static double dp__pass_loss(const dp__pass *s, const int32_t *labels, const dp_real *targets) {
     const dp__config *c = s->net->config;
     dp__work         *w = s->work;
+    size_t            k = (size_t)c->classes, m = s->batch->texts;
     double            sum = 0, parts = (double)s->batch->step_texts;
-    if (c->problem != DP_SINGLE_LABEL) parts *= (double)c->classes;
-    dp__loss(s->exec, c->problem, w->loss, w->dlogits, w->logits, labels, targets,
-             (dp_real)(1 / parts), s->batch->texts, (size_t)c->classes);
-    for (size_t b = 0; b < s->batch->texts; b++) sum += (double)w->loss[b];
+    dp__mat           logits = {w->logits, k}, dlogits = {w->dlogits, k};
+    int op = c->problem == DP_SINGLE_LABEL ? DP__VEC_CROSS_ENTROPY
+             : c->problem == DP_MULTI_LABEL ? DP__VEC_BCE : DP__VEC_SQUARES;
+    if (c->problem != DP_SINGLE_LABEL) parts *= (double)k;
+    dp__vec v = dp__vec_of(op, dlogits, logits, dp__no_mat, m, k);
+    v.s = w->loss;
+    v.ids = labels;
+    v.z = targets;
+    v.ldz = k;
+    v.p[0] = (dp_real)(1 / parts);
+    dp__vec_run(s->exec, &v);
+    for (size_t b = 0; b < m; b++) sum += (double)w->loss[b];
     return sum / parts;
 }
 
 /* ============================================================================================
- * [F4] BERT backward                                                          budget 100 lines
+ * [F4] BERT backward                                                           budget 90 lines
  * Owns:   the mirror of [F3], call for call from the last to the first.   Needs: F1, F2, F3.
  * Never:  adds up over threads; writes outside the gradient buffer and the working memory.
- * Tests:  tests/test_network.c: network_*;
- *         tests/test_double.c
+ * Tests:  tests/test_network.c: network_*; tests/test_double.c
  * ============================================================================================ */
 
 #ifndef DP_NO_TRAIN
 /* Differentiates logits = classifier(dropout(tanh(pooler([CLS])))): dcls [B, C]. */
 static void dp__head_backward(const dp__pass *s, dp__mat dcls) {
-    const dp__net *net = s->net;
-    dp__work      *w = s->work;
-    size_t         m = s->batch->texts, n = dp__width(s);
-    dp__mat        last = w->kept[net->config->layers - 1].y, none = {NULL, 0}, d = w->d1;
-    dp__mat        dlogits = {w->dlogits, (size_t)net->config->classes};
-    int            drops = s->drop != NULL && s->drop->classifier > 0;
-    dp__linear_weight_grad(s, &net->classifier, &w->first, dlogits, drops ? w->head : w->pooled);
-    dp__linear_input_grad(s, &net->classifier, m, d, dlogits, none);
-    if (drops) dp__drop_rows(s, &w->first, s->drop->classifier, DP__SITE_POOLED, d, d, none);
-    dp__act_backward(s->exec, DP__TANH, d.p, d.ld, d.p, d.ld, w->pool_pre.p, w->pool_pre.ld, m, n);
-    dp__linear_weight_grad(s, &net->pooler, &w->first, d, w->all_tokens ? w->cls : last);
-    dp__linear_input_grad(s, &net->pooler, m, dcls, d, none);
+    dp__work         *w = s->work;
+    size_t            m = s->batch->texts, pool = dp__tail_tensor(s->net->params, DP__POOL_W);
+    size_t            classifier = dp__tail_tensor(s->net->params, DP__CLASS_W);
+    dp__mat           dlogits = {w->dlogits, (size_t)s->net->config->classes}, d = w->d1;
+    dp__linear_weight_grad(s, classifier, &w->first, dlogits,
+                           s->drop.classifier > 0 ? w->head : w->pooled);
+    dp__linear_input_grad(s, classifier, m, d, dlogits, dp__no_mat);
+    dp__drop_rows(s, &w->first, s->drop.classifier, DP__SITE_POOLED, d, d, dp__no_mat);
+    dp__vec_plain(s->exec, DP__VEC_ACT_GRAD + DP__TANH, d, d, w->pool_pre, m, dp__width(s));
+    dp__linear_weight_grad(s, pool, &w->first, d, dp__last_cls(s));
+    dp__linear_input_grad(s, pool, m, dcls, d, dp__no_mat);
 }
 
-/* to [N, C] = 0 but for the rows of [CLS], which are from [B, C]; with add, they are added. */
-static void dp__give_first(const dp__pass *s, dp__mat to, dp__mat from, int add) {
-    size_t n = dp__width(s);
-    for (size_t i = 0; i < s->work->all.m && !add; i++)
-        memset(to.p + i * to.ld, 0, n * sizeof *to.p);
+/* Adds from [B, C] to the rows of [CLS] of to [N, C]. */
+static void dp__give_first(const dp__pass *s, dp__mat to, dp__mat from) {
     for (size_t b = 0; b < s->batch->texts; b++) {
-        dp__mat row = dp__from_row(to, s->batch->begin[b]);
-        for (size_t j = 0; j < n; j++) row.p[j] += from.p[b * from.ld + j];
+        dp_real *row = to.p + s->batch->begin[b] * to.ld;
+        for (size_t j = 0; j < dp__width(s); j++) row[j] += from.p[b * from.ld + j];
     }
 }
 
 /* Differentiates q, k, v = x W^T + b: dx [N, C] from dqkv, and dsum1 [M, C] of the residual. */
 static void dp__queries_backward(const dp__pass *s, int32_t layer, const dp__tokens *rows,
                                  dp__mat dx, dp__mat dsum1, dp__mat spare) {
-    const dp__layer *l = &s->net->layers[layer];
-    dp__work        *w = s->work;
-    const dp__kept  *k = &w->kept[layer];
-    dp__mat          none = {NULL, 0}, dkv = dp__from_column(w->dqkv, dp__width(s));
+    size_t          q = dp__layer_tensor(layer, DP__Q_W), kv = q + 1;
+    dp__work       *w = s->work;
+    const dp__kept *k = &w->kept[layer];
+    dp__mat         dkv = dp__from_column(w->dqkv, dp__width(s));
     if (layer + 1 < s->net->config->layers) {
-        dp__linear_weight_grad(s, &l->qkv, rows, w->dqkv, k->x);
-        dp__linear_input_grad(s, &l->qkv, rows->m, dx, w->dqkv, dsum1);
+        dp__linear_weight_grad(s, q, rows, w->dqkv, k->x);
+        dp__linear_input_grad(s, q, rows->m, dx, w->dqkv, dsum1);
         return;
     }
-    dp__linear_weight_grad(s, &l->q, rows, w->dqkv, k->asking);
-    dp__linear_weight_grad(s, &l->kv, &w->all, dkv, k->x);
-    dp__linear_input_grad(s, &l->q, rows->m, spare, w->dqkv, dsum1);
-    dp__linear_input_grad(s, &l->kv, w->all.m, dx, dkv, rows == &w->all ? spare : none);
-    if (rows == &w->first) dp__give_first(s, dx, spare, 1);
+    dp__linear_weight_grad(s, q, rows, w->dqkv, k->asking);
+    dp__linear_weight_grad(s, kv, &w->all, dkv, k->x);
+    dp__linear_input_grad(s, q, rows->m, spare, w->dqkv, dsum1);
+    dp__linear_input_grad(s, kv, w->all.m, dx, dkv, rows == &w->all ? spare : dp__no_mat);
+    if (rows == &w->first) dp__give_first(s, dx, spare);
 }
 
 /* The mirror of dp__layer_forward; d0 holds dy [M, C] and gets dx [N, C]. */
 static void dp__layer_backward(const dp__pass *s, int32_t layer) {
-    const dp__layer *l = &s->net->layers[layer];
-    const dp__tokens  *rows = dp__layer_rows(s, layer);
-    dp__work        *w = s->work;
-    const dp__kept  *k = &w->kept[layer];
-    dp__act          act = s->net->config->act;
-    size_t           inner = (size_t)s->net->config->inner;
+    const dp__tokens *rows = dp__layer_rows(s, layer);
+    const dp__work   *w = s->work;
+    const dp__kept   *k = &w->kept[layer];
+    size_t            t = dp__layer_tensor(layer, 0), inner = (size_t)s->net->config->inner;
+    int               act = (int)s->net->config->act;
     /* y = LayerNorm(sum2), sum2 = middle + dropout(down(act)) */
-    dp__norm_backward(s, &l->norm2, rows, w->d1, w->d0, k->sum2, k->mean2, k->rstd2);
-    dp__act_forward(s->exec, (int)act, w->act.p, w->act.ld, k->pre.p, k->pre.ld, rows->m, inner);
-    dp__linear_residual_backward(s, &l->down, rows, w->dpre, w->d1, w->d2, w->act,
+    dp__norm_backward(s, t + DP__NORM2_GAIN, rows, w->d1, w->d0, k->sum2, k->stats2);
+    dp__vec_plain(s->exec, DP__VEC_ACT + act, w->act, k->pre, dp__no_mat, rows->m, inner);
+    dp__linear_residual_backward(s, t + DP__DOWN_W, rows, w->dpre, w->d1, w->d2, w->act,
                                  dp__layer_site(layer, DP__SITE_DOWN));
     /* act = act(pre), pre = up(middle) */
-    dp__act_backward(s->exec, (int)act, w->dpre.p, w->dpre.ld, w->dpre.p, w->dpre.ld, k->pre.p,
-                     k->pre.ld, rows->m, inner);
-    dp__linear_weight_grad(s, &l->up, rows, w->dpre, k->middle);
-    dp__linear_input_grad(s, &l->up, rows->m, w->d0, w->dpre, w->d1);
+    dp__vec_plain(s->exec, DP__VEC_ACT_GRAD + act, w->dpre, w->dpre, k->pre, rows->m, inner);
+    dp__linear_weight_grad(s, t + DP__UP_W, rows, w->dpre, k->middle);
+    dp__linear_input_grad(s, t + DP__UP_W, rows->m, w->d0, w->dpre, w->d1);
     /* middle = LayerNorm(sum1), sum1 = asking + dropout(mix(mixed)) */
-    dp__norm_backward(s, &l->norm1, rows, w->d1, w->d0, k->sum1, k->mean1, k->rstd1);
-    dp__linear_residual_backward(s, &l->mix, rows, w->d0, w->d1, w->d2, k->mixed,
+    dp__norm_backward(s, t + DP__NORM1_GAIN, rows, w->d1, w->d0, k->sum1, k->stats1);
+    dp__linear_residual_backward(s, t + DP__MIX_W, rows, w->d0, w->d1, w->d2, k->mixed,
                                  dp__layer_site(layer, DP__SITE_MIX));
     /* mixed = attention(qkv), qkv = x W^T + b */
-    dp__attention_backward(s, layer, rows, w->dqkv, w->dqkv, w->d0);
+    dp__attention_run(s, layer, w->d0);
     dp__queries_backward(s, layer, rows, w->d0, w->d1, w->d2);
 }
 
@@ -9846,10 +9498,13 @@ static void dp__layer_backward(const dp__pass *s, int32_t layer) {
 static void dp__backward(const dp__pass *s) {
     dp__work *w = s->work;
     dp__head_backward(s, w->all_tokens ? w->d2 : w->d0);
-    if (w->all_tokens) dp__give_first(s, w->d0, w->d2, 0);
+    if (w->all_tokens) {
+        memset(w->d0.p, 0, w->all.m * w->d0.ld * sizeof *w->d0.p);
+        dp__give_first(s, w->d0, w->d2);
+    }
     for (int32_t layer = s->net->config->layers - 1; layer >= 0; layer--)
         dp__layer_backward(s, layer);
-    dp__embed_backward_all(s, w->d0);
+    dp__embed_backward(s, w->d0);
 }
 #endif
 
@@ -11087,7 +10742,7 @@ static void dp__trainer_close(dp__trainer *t) {
     t->piece.ids = NULL; /* a trainer whose opening failed is closed twice */
     dp__work_close(&t->work);
     dp__work_close(&t->eval);
-    if (t->net.layers != NULL) dp__net_close(&t->net);
+    dp__net_close(&t->net);
     dp__exec_close(&t->exec);
     dp__arena_free(&t->arena);
 }
@@ -11200,30 +10855,28 @@ typedef struct dp__quantizer {
 
 static int dp__quantizer_is_int8(void *ctx, size_t t) {
     const dp__quantizer *z = (const dp__quantizer *)ctx;
-    dp__slot             home = z->net->slots[t];
-    if (home.table != NULL) return z->tables;
-    return home.linear != NULL && home.linear != &z->net->classifier;
+    const dp__tensor    *x = &z->net->params->list[t];
+    return dp__is_linear(x) ? x->part != DP__CLASS_W : x->dims == 2 && z->tables;
 }
 
-static dp_status dp__quantizer_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
-                                    dp_error *err) {
-    const dp__source *values = &((dp__quantizer *)ctx)->values;
-    return values->real(values->ctx, t, row, rows, to, err);
-}
-
-/* Codes and scales of some rows, and their part of signal and noise. */
-static dp_status dp__quantizer_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
-                                    dp_real *scale, dp_error *err) {
-    dp__quantizer *z = (dp__quantizer *)ctx;
-    size_t         cols = z->net->params->list[t].cols;
+/* Real numbers, or codes and scales of some rows and their part of signal and noise. */
+static dp_status dp__quantizer_values(void *ctx, size_t t, size_t row, size_t rows, void *to,
+                                      dp_real *scale, dp_error *err) {
+    dp__quantizer    *z = (dp__quantizer *)ctx;
+    const dp__source *values = &z->values;
+    size_t            cols = z->net->params->list[t].cols;
+    dp__mat           stage = {z->stage, cols};
+    int8_t           *code = (int8_t *)to;
+    if (scale == NULL) return values->read(values->ctx, t, row, rows, to, NULL, err);
     for (size_t at = 0; at < rows; at += DP__PANEL) {
         size_t    n = rows - at < DP__PANEL ? rows - at : DP__PANEL;
-        dp_status status = dp__quantizer_real(z, t, row + at, n, z->stage, err);
+        dp_status status = values->read(values->ctx, t, row + at, n, z->stage, NULL, err);
         if (status != DP_OK) return status;
-        dp__quantize_channels(&z->exec, to + at * cols, cols, scale + at, z->stage, cols, n, cols);
+        dp__quantize(&z->exec, (uint8_t *)to + at * cols, cols, cols, 0, scale + at, stage, n,
+                     cols);
         for (size_t i = 0; i < n * cols; i++) {
             double w = (double)z->stage[i];
-            double miss = w - (double)scale[at + i / cols] * (double)to[at * cols + i];
+            double miss = w - (double)scale[at + i / cols] * (double)code[at * cols + i];
             z->signal[t] += w * w;
             z->noise[t] += miss * miss;
         }
@@ -11247,8 +10900,8 @@ static void dp__quantizer_report(dp__quantizer *z, dp_quant_report *report) {
         report->bytes_before += 4 * values;
         report->bytes_after += int8 ? values + 4 * p->list[t].rows : 4 * values;
         if (!int8) continue;
-        if (z->net->slots[t].table != NULL) report->tables++;
-        else report->linears++;
+        if (dp__is_linear(&p->list[t])) report->linears++;
+        else report->tables++;
         signal += z->signal[t];
         noise += z->noise[t];
         double own = dp__decibel(z->signal[t], z->noise[t]);
@@ -11276,8 +10929,7 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
 }
 
 static dp__source dp__source_quantizer(dp__quantizer *z) {
-    dp__source s = {z, z->exec.row, dp__quantizer_is_int8, dp__quantizer_real,
-                    dp__quantizer_int8};
+    dp__source s = {z, z->exec.row, dp__quantizer_is_int8, dp__quantizer_values};
     return s;
 }
 #endif
@@ -11796,8 +11448,7 @@ static dp_status dp__save_tensor(const dp_model *model, const dp__source *source
     int               int8 = source->is_int8(source->ctx, t), scale = (int)(e->file % 2);
     for (size_t row = 0; row < x->rows && status == DP_OK; row += DP__SAVE_ROWS) {
         size_t rows = x->rows - row < DP__SAVE_ROWS ? x->rows - row : DP__SAVE_ROWS;
-        status = int8 ? source->int8(source->ctx, t, row, rows, (int8_t *)stage, scales, err)
-                      : source->real(source->ctx, t, row, rows, stage, err);
+        status = source->read(source->ctx, t, row, rows, stage, int8 ? scales : NULL, err);
         if (status != DP_OK) return status;
         status = scale ? dp__st_append(w, scales, rows, err)
                        : dp__st_append(w, stage, rows * x->cols, err);

@@ -181,15 +181,4 @@ static void memory_free(memory_dir *m) {
     free(m);
 }
 
-static const dp__entry *dp__store_find(const dp__store *store, const char *name) {
-    for (size_t low = 0, high = store->count; low < high;) {
-        size_t middle = low + (high - low) / 2;
-        int    order = strcmp(name, store->entries[middle].name);
-        if (order == 0) return store->entries + middle;
-        if (order < 0) high = middle;
-        else low = middle + 1;
-    }
-    return NULL;
-}
-
 #endif

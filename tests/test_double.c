@@ -146,32 +146,31 @@ static double loss_layer1(const dp__pass *s) {
 }
 
 static double loss_attention0(const dp__pass *s) {
-    dp__attention_forward(s, 0, dp__layer_rows(s, 0));
+    dp__attention_run(s, 0, dp__no_mat);
     return weighted(s->work->kept[0].mixed, s->work->all.m, dp__width(s));
 }
 
 static double loss_attention1(const dp__pass *s) {
-    dp__attention_forward(s, 1, dp__layer_rows(s, 1));
+    dp__attention_run(s, 1, dp__no_mat);
     return weighted(s->work->kept[1].mixed, s->work->first.m, dp__width(s));
 }
 
 static double loss_norm(const dp__pass *s) {
     const dp__kept *k = &s->work->kept[0];
-    dp__norm_forward(s, &s->net->layers[0].norm1, s->work->all.m, k->middle, k->mean1, k->rstd1,
-                     k->sum1);
+    dp__norm_forward(s, DP__NORM1_GAIN, s->work->all.m, k->middle, k->stats1, k->sum1);
     return weighted(k->middle, s->work->all.m, dp__width(s));
 }
 
 static double loss_linear(const dp__pass *s) {
     const dp__kept *k = &s->work->kept[0];
-    dp__linear_forward(s, &s->net->layers[0].up, s->work->all.m, k->pre, k->middle);
+    dp__linear_forward(s, DP__UP_W, s->work->all.m, k->pre, k->middle);
     return weighted(k->pre, s->work->all.m, (size_t)s->net->config->inner);
 }
 
 static double loss_act(const dp__pass *s) {
     const dp__kept *k = &s->work->kept[0];
-    dp__act_forward(s->exec, (int)s->net->config->act, s->work->act.p, s->work->act.ld, k->pre.p,
-                    k->pre.ld, s->work->all.m, (size_t)s->net->config->inner);
+    dp__vec_plain(s->exec, DP__VEC_ACT + (int)s->net->config->act, s->work->act, k->pre,
+                  dp__no_mat, s->work->all.m, (size_t)s->net->config->inner);
     return weighted(s->work->act, s->work->all.m, (size_t)s->net->config->inner);
 }
 
@@ -189,7 +188,7 @@ static void check_attention(const dp__pass *s, int32_t layer) {
     put_random(qkv, n, 36, 31);
     loss(s);
     put_weights(w->d0, asks, 12);
-    dp__attention_backward(s, layer, dp__layer_rows(s, layer), w->dqkv, w->dqkv, w->d0);
+    dp__attention_run(s, layer, w->d0);
     dp__mat copy = {(dp_real *)malloc(n * 36 * sizeof(dp_real)), 36};
     for (size_t i = 0; i < n; i++)
         memcpy(copy.p + 36 * i, w->dqkv.p + i * w->dqkv.ld, 36 * sizeof(dp_real));
@@ -202,23 +201,21 @@ static void check_attention(const dp__pass *s, int32_t layer) {
 static void check_layers(const dp__pass *s) {
     dp__work        *w = s->work;
     const dp__kept  *k = w->kept;
-    const dp__layer *l = s->net->layers;
     size_t           n = w->all.m, inner = 17;
-    dp__mat          none = {NULL, 0};
     put_random(k[0].sum1, n, 12, 32);
     loss_norm(s);
     put_weights(w->d0, n, 12);
-    dp__norm_backward(s, &l[0].norm1, &w->all, w->d1, w->d0, k[0].sum1, k[0].mean1, k[0].rstd1);
+    dp__norm_backward(s, DP__NORM1_GAIN, &w->all, w->d1, w->d0, k[0].sum1, k[0].stats1);
     check_input("LayerNorm", s, loss_norm, k[0].sum1, w->d1, n, 12);
     put_random(k[0].middle, n, 12, 33);
     loss_linear(s);
     put_weights(w->dpre, n, inner);
-    dp__linear_input_grad(s, &l[0].up, n, w->d0, w->dpre, none);
+    dp__linear_input_grad(s, DP__UP_W, n, w->d0, w->dpre, dp__no_mat);
     check_input("linear", s, loss_linear, k[0].middle, w->d0, n, 12);
     put_random(k[0].pre, n, inner, 34);
     put_weights(w->dpre, n, inner);
-    dp__act_backward(s->exec, (int)s->net->config->act, w->dpre.p, w->dpre.ld, w->dpre.p,
-                     w->dpre.ld, k[0].pre.p, k[0].pre.ld, n, inner);
+    dp__vec_plain(s->exec, DP__VEC_ACT_GRAD + (int)s->net->config->act, w->dpre, w->dpre,
+                  k[0].pre, n, inner);
     check_input("activation", s, loss_act, k[0].pre, w->dpre, n, inner);
     for (int32_t layer = 0; layer < 2; layer++) {
         put_random(k[layer].x, n, 12, 35);

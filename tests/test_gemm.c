@@ -362,7 +362,8 @@ static void test_gemm_activation(void) {
             mm.bias = bias;
             mm.c = plain, mm.ldc = N;
             dp__matmul(&x, &mm);
-            dp__act_forward(&x, act, wanted, N, plain, N, M, N);
+            dp__mat to = {wanted, N}, from = {plain, N};
+            dp__vec_plain(&x, DP__VEC_ACT + act, to, from, dp__no_mat, M, N);
             mm.c = c;
             mm.act = 1 + act;
             dp__matmul(&x, &mm);

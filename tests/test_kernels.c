@@ -442,7 +442,7 @@ static void test_vec_flip_is_seen(void) {
     }
 }
 
-/* ---- formulas: the callers of [F2] against double ------------------------------------------- */
+/* ---- formulas against double, through the team ---------------------------------------------- */
 
 #define KERNELS_ROWS 5
 #define KERNELS_N 37
@@ -465,6 +465,23 @@ static void kernels_open(dp__exec *x) {
     env.alloc.free = dp__default_free;
     env.threads = 3;
     CHECK(dp__exec_open(x, &env, NULL) == DP_OK);
+}
+
+static dp__mat kernels_mat(float *p, size_t ld) {
+    dp__mat x = {p, ld};
+    return x;
+}
+
+/* An operation whose rows stand n apart. */
+static dp__vec kernels_op(int op, float *y, float *x, float *z, size_t rows, size_t n) {
+    return dp__vec_of(op, kernels_mat(y, n), kernels_mat(x, n), kernels_mat(z, n), rows, n);
+}
+
+static void kernels_column_sums(const dp__exec *e, float *sum, float *x, size_t rows, size_t n,
+                                const size_t *cuts, size_t cut_count) {
+    dp__vec v = kernels_op(DP__VEC_COLUMN_SUMS, sum, x, NULL, rows, n);
+    v.cuts = cuts, v.cut_count = cut_count;
+    dp__vec_run(e, &v);
 }
 
 static void kernels_random(float *p, size_t n, float size, uint64_t *s) {
@@ -520,10 +537,11 @@ static void test_act_formulas(void) {
             slope[i] = (kernels_act(act, a + h) - kernels_act(act, a - h)) / (2 * h);
             slope[i] *= (double)dy[i];
         }
-        dp__act_forward(&e, act, y, KERNELS_N, x, KERNELS_N, KERNELS_ROWS, KERNELS_N);
+        dp__vec v = kernels_op(DP__VEC_ACT + act, y, x, NULL, KERNELS_ROWS, KERNELS_N);
+        dp__vec_run(&e, &v);
         kernels_near("act", y, want, KERNELS_ALL, 4e-7);
-        dp__act_backward(&e, act, y, KERNELS_N, dy, KERNELS_N, x, KERNELS_N, KERNELS_ROWS,
-                         KERNELS_N);
+        v = kernels_op(DP__VEC_ACT_GRAD + act, y, dy, x, KERNELS_ROWS, KERNELS_N);
+        dp__vec_run(&e, &v);
         kernels_near("act gradient", y, slope, KERNELS_ALL, 2e-6);
     }
     dp__exec_close(&e);
@@ -583,12 +601,18 @@ static void test_vec_layernorm(void) {
             dwant[r * N + j] = root * ((double)dy[r * N + j] * (double)gamma[j] - g -
                                        ((double)x[r * N + j] - m) * root * gh);
     }
-    dp__layernorm(&e, y, N, mean, rstd, x, N, gamma, beta, 1e-5f, R, N);
+    dp__vec v = kernels_op(DP__VEC_LAYERNORM, y, x, NULL, R, N);
+    v.w = gamma, v.b = beta, v.s = mean, v.t = rstd, v.p[0] = 1e-5f;
+    dp__vec_run(&e, &v);
     kernels_near("layernorm", y, want, R * N, 1e-6);
-    dp__layernorm_backward(&e, dx, N, dy, N, x, N, mean, rstd, gamma, R, N);
+    v = kernels_op(DP__VEC_LAYERNORM_GRAD, dx, dy, x, R, N);
+    v.w = gamma, v.s = mean, v.t = rstd;
+    dp__vec_run(&e, &v);
     kernels_near("layernorm dx", dx, dwant, R * N, 2e-6);
     memset(dgamma, 0, sizeof dgamma), memset(dbeta, 0, sizeof dbeta);
-    dp__layernorm_params(&e, dgamma, dbeta, dy, N, x, N, mean, rstd, R, N, cuts, 2);
+    v = kernels_op(DP__VEC_LAYERNORM_PARAMS, NULL, dy, x, R, N);
+    v.w = mean, v.b = rstd, v.s = dgamma, v.t = dbeta, v.cuts = cuts, v.cut_count = 2;
+    dp__vec_run(&e, &v);
     kernels_near("layernorm dgamma", dgamma, gwant, N, 2e-6);
     kernels_near("layernorm dbeta", dbeta, bwant, N, 2e-6);
     dp__exec_close(&e);
@@ -612,9 +636,14 @@ static void test_vec_softmax(void) {
         for (size_t j = 0; j < N; j++)
             dwant[r * L + j] = 0.125 * want[r * L + j] * ((double)dy[r * L + j] - dot);
     }
-    dp__softmax(&e, y, L, x, L, 0.125f, R, N);
+    dp__mat xm = kernels_mat(x, L), ym = kernels_mat(y, L), none = kernels_mat(NULL, 0);
+    dp__vec v = dp__vec_of(DP__VEC_SOFTMAX, ym, xm, none, R, N);
+    v.p[0] = 0.125f;
+    dp__vec_run(&e, &v);
     for (size_t r = 0; r < R; r++) kernels_near("softmax", y + r * L, want + r * L, N, 1e-6);
-    dp__softmax_backward(&e, dx, L, dy, L, y, L, 0.125f, R, N);
+    v = dp__vec_of(DP__VEC_SOFTMAX_GRAD, kernels_mat(dx, L), kernels_mat(dy, L), ym, R, N);
+    v.p[0] = 0.125f;
+    dp__vec_run(&e, &v);
     for (size_t r = 0; r < R; r++)
         kernels_near("softmax gradient", dx + r * L, dwant + r * L, N, 1e-6);
     dp__exec_close(&e);
@@ -645,7 +674,10 @@ static void test_vec_losses(void) {
         }
     }
     for (int p = 0; p < 3; p++) {
-        dp__loss(&e, (dp_problem)p, loss, dx, x, labels, z, 0.5f, R, N);
+        static const int ops[3] = {DP__VEC_CROSS_ENTROPY, DP__VEC_BCE, DP__VEC_SQUARES};
+        dp__vec v = kernels_op(ops[p], dx, x, z, R, N);
+        v.s = loss, v.ids = labels, v.p[0] = 0.5f;
+        dp__vec_run(&e, &v);
         kernels_near("loss", loss, want[p], R, 2e-6);
         kernels_near("dlogits", dx, dwant[p], R * N, 1e-6);
     }
@@ -667,7 +699,9 @@ static void test_vec_simple(void) {
         want[i] = (double)table[(size_t)ids[i / N] * N + i % N] +
                   (double)x[(size_t)types[i / N] * N + i % N] +
                   (double)z[(size_t)at[i / N] * N + i % N];
-    dp__embed(&e, y, N, table, x, z, ids, types, at, R, N);
+    dp__vec v = kernels_op(DP__VEC_GATHER, y, table, z, R, N);
+    v.w = x, v.ids = ids, v.types = types, v.at = at;
+    dp__vec_run(&e, &v);
     kernels_near("embedding", y, want, R * N, 2e-7);
     memset(table, 0, sizeof table), memset(w, 0, sizeof w);
     for (size_t i = 0; i < R * N; i++) {
@@ -675,9 +709,11 @@ static void test_vec_simple(void) {
         sums[i % N] += (double)x[i];
         norm += (double)x[i] * (double)x[i];
     }
-    dp__embed_backward(&e, table, x, N, ids, R, N);
+    v = kernels_op(DP__VEC_SCATTER, table, x, NULL, R, N);
+    v.ids = ids;
+    dp__vec_run(&e, &v);
     kernels_near("embedding gradient", table, grad, 3 * N, 4e-7);
-    dp__column_sums(&e, w, x, N, R, N, NULL, 0);
+    kernels_column_sums(&e, w, x, R, N, NULL, 0);
     kernels_near("column sums", w, sums, N, 4e-7);
     CHECK(fabs(dp__squared_norm(&e, x, R * N, blocks) - norm) < 1e-6 * norm);
     CHECK(dp__all_finite(&e, x, R * N));
@@ -704,12 +740,12 @@ static void test_vec_cuts(void) {
         piece += x[r];
     }
     want += piece;
-    dp__column_sums(&e, &got, x, 1, R, 1, cuts, 3);
+    kernels_column_sums(&e, &got, x, R, 1, cuts, 3);
     CHECK(got == want);
     float whole = 0.5f, parts = 0.5f; /* cut in two where a cut lies: the same bits */
-    dp__column_sums(&e, &whole, x, 1, 1000, 1, cuts, 3);
-    dp__column_sums(&e, &parts, x, 1, 7, 1, NULL, 0);
-    dp__column_sums(&e, &parts, x + 7, 1, 993, 1, NULL, 0);
+    kernels_column_sums(&e, &whole, x, 1000, 1, cuts, 3);
+    kernels_column_sums(&e, &parts, x, 7, 1, NULL, 0);
+    kernels_column_sums(&e, &parts, x + 7, 993, 1, NULL, 0);
     CHECK(whole == parts);
     dp__exec_close(&e);
 }
@@ -758,14 +794,16 @@ static void test_dropout_masks(void) {
     static float   x[R * N], y[R * N], other[R * N];
     uint32_t       doc[R];
     int32_t        at[R];
-    dp__dropout_at where = {0x123456789ABCDEFu, 9, 14, 0.1f};
+    dp__dropping   where = {0x123456789ABCDEFu, 9, 0, 0, 0};
+    dp__mat        xm = kernels_mat(x, N), ym = kernels_mat(y, N), om = kernels_mat(other, N);
+    dp__mat        none = kernels_mat(NULL, 0);
     dp__exec       e;
     size_t         zeros = 0;
     uint32_t       threshold = 6554;
     kernels_open(&e);
     for (size_t i = 0; i < R * N; i++) x[i] = 1 + (float)(i % 7);
     for (size_t r = 0; r < R; r++) doc[r] = (uint32_t)(r / 10), at[r] = (int32_t)(r % 10);
-    dp__dropout(&e, &where, y, N, x, N, NULL, 0, doc, at, R, N);
+    dp__dropout(&e, &where, 0.1f, 14, doc, at, ym, xm, none, R, N);
     for (size_t i = 0; i < R * N; i++) {
         uint32_t key[2] = {0x89ABCDEFu, 0x1234567u};
         uint32_t j = (uint32_t)(i % N % 32);
@@ -777,21 +815,19 @@ static void test_dropout_masks(void) {
         zeros += (size_t)dropped;
     }
     CHECK(fabs((double)zeros / (R * N) - 0.1) < 0.02);
-    dp__dropout(&e, &where, other, N, x, N, x, N, doc + 5, at + 5, R - 5, N);
+    dp__dropout(&e, &where, 0.1f, 14, doc + 5, at + 5, om, xm, xm, R - 5, N);
     for (size_t i = 0; i < (R - 5) * N; i++)
         CHECK((other[i] == x[i]) == (y[i + 5 * N] == 0)); /* the residual is added */
     for (int change = 0; change < 3; change++) {
-        dp__dropout_at moved = where;
+        dp__dropping moved = where;
         if (change == 0) moved.seed ^= 1;
         if (change == 1) moved.step ^= 1;
-        if (change == 2) moved.site ^= 1;
-        dp__dropout(&e, &moved, other, N, x, N, NULL, 0, doc, at, R, N);
+        dp__dropout(&e, &moved, 0.1f, change == 2 ? 15 : 14, doc, at, om, xm, none, R, N);
         size_t same = 0;
         for (size_t i = 0; i < R * N; i++) same += (other[i] == 0) && (y[i] == 0);
         CHECK(same < zeros / 3);
     }
-    where.p = 0;
-    dp__dropout(&e, &where, y, N, x, N, NULL, 0, doc, at, R, N);
+    dp__dropout(&e, &where, 0, 14, doc, at, ym, xm, none, R, N);
     CHECK(memcmp(x, y, sizeof x) == 0);
     dp__exec_close(&e);
 }
@@ -801,11 +837,11 @@ static void test_dropout_masks(void) {
 #define KERNELS_U (1.0 / 16777216) /* half of a unit in the last place of 1 */
 
 /* The code of each element and the scale of one row. */
-static float kernels_quantize(const dp__exec *e, int8_t *q, const float *x, size_t n) {
+static float kernels_quantize(const dp__exec *e, int8_t *q, float *x, size_t n) {
     float   scale;
     uint8_t codes[512];
-    dp__quantize_channels(e, q, n, &scale, x, n, 1, n);
-    dp__quantize_rows(e, codes, 512, n + 3, &scale, x, n, 1, n);
+    dp__quantize(e, (uint8_t *)q, n, n, 0, &scale, kernels_mat(x, n), 1, n);
+    dp__quantize(e, codes, 512, n + 3, 128, &scale, kernels_mat(x, n), 1, n);
     for (size_t i = 0; i < n && scale <= FLT_MAX; i++) CHECK_INT(codes[i], q[i] + 128);
     for (size_t i = n; i < n + 3; i++) CHECK_INT(codes[i], 128);
     return scale;
@@ -917,7 +953,7 @@ static void test_adam_double(void) {
         for (t = 1; t <= 60; t++) {
             kernels_random(g, N, 1, &s);
             op = dp__optim_vec(&a, &o, 1e-3, t, 0.5, &eps);
-            dp__vec_run_flat(&e, &op);
+            dp__vec_run(&e, &op);
             for (size_t i = 0; i < N; i++) {
                 double d = 0.5 * (double)g[i] + (decoupled ? 0 : 0.01 * dw[i]);
                 if (decoupled) dw[i] *= 1 - 1e-3 * 0.01;
@@ -933,7 +969,7 @@ static void test_adam_double(void) {
         memset(g, 0, sizeof g);
         o.weight_decay = 0;
         op = dp__optim_vec(&a, &o, 1e-3, t, 0.5, &eps);
-        for (int i = 0; i < 1000; i++) dp__vec_run_flat(&e, &op);
+        for (int i = 0; i < 1000; i++) dp__vec_run(&e, &op);
         for (size_t i = 0; i < N; i++) CHECK(m[i] == 0 && v[i] > 0);
     }
     dp__exec_close(&e);

@@ -107,7 +107,7 @@ static void net_fill(netrun *r, size_t texts) {
 
 static void net_done(netrun *r) {
     dp__work_close(&r->work);
-    if (r->net.layers != NULL) dp__net_close(&r->net);
+    dp__net_close(&r->net);
     dp__exec_close(&r->exec);
     dp__arena_free(&r->arena);
     free(r->flat);
@@ -323,9 +323,33 @@ static void test_network_vectors(void) {
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
+/* What a store with one entry of that name is bound to: the number of the one tensor, or count
+ * for an ignored name, count + 1 for an unknown one, 9999 for a refusal. */
 static size_t params_index(const netrun *r, const char *name) {
-    size_t t = 9999;
-    return dp__params_find(&r->params, name, strlen(name), &t) == DP__NAME_TENSOR ? t : 9999;
+    const char *file = "file";
+    dp__store   store;
+    dp__entry   e;
+    dp__binding b;
+    char        used = 0;
+    size_t      tensor = 9999, found = 0;
+    memset(&store, 0, sizeof store);
+    memset(&e, 0, sizeof e);
+    memset(&b, 0, sizeof b);
+    e.name = name;
+    e.name_bytes = strlen(name);
+    store.entries = &e;
+    store.count = 1;
+    store.names = &file;
+    for (size_t t = 0; t < r->params.count; t++) {
+        const dp__entry *at = NULL;
+        CHECK(dp__bind_find(&store, &r->params.list[t], "", &at, &used, NULL) == DP_OK);
+        if (at != NULL) tensor = t;
+        found += at != NULL;
+    }
+    CHECK(found <= 1 && used == (found == 1));
+    if (dp__bind_rest(&r->params, &store, &used, &b, NULL) != DP_OK) return 9999;
+    CHECK_INT(found + b.ignored + b.unknown, 1);
+    return found ? tensor : r->params.count + b.unknown;
 }
 
 static void test_network_names(void) {
@@ -342,23 +366,25 @@ static void test_network_names(void) {
     CHECK_INT(params_index(&r, "encoder.layer.11.output.LayerNorm.beta"), norm + 1);
     CHECK_INT(params_index(&r, "bert.embeddings.LayerNorm.gamma"), DP__EMBED_GAIN);
     CHECK_INT(params_index(&r, "classifier.bias"), r.params.count - 1);
-    static const char *const unknown[] = {
+    static const char *const refused[] = {
         "bert.encoder.layer.12.output.LayerNorm.bias", "bert.encoder.layer.99999999999999999999.x",
         "bert.encoder.layer.01.output.LayerNorm.bias", "bert.encoder.layer..output.dense.bias",
-        "bert.encoder.layer.-1.output.dense.bias", "bert.encoder.layer.3", "bert.classifier.bias",
-        "bert.encoder.layer.1.LayerNorm.gamma.output.dense.bias", "bert.embeddings.gamma",
-        "bert.embeddings.LayerNorm.gamna", "bert.embeddings.LayerNorn.beta",
-        "bert.bert.embeddings.LayerNorm.bias", "embeddings.LayerNorm.weightx", "", "bert."};
-    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
-        size_t t;
-        CHECK(dp__params_find(&r.params, unknown[i], strlen(unknown[i]), &t) == DP__NAME_UNKNOWN);
-    }
+        "bert.encoder.layer.-1.output.dense.bias", "bert.encoder.layer.3",
+        "encoder.layer.12.output.LayerNorm.bias"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        CHECK_INT(params_index(&r, refused[i]), 9999);
+    static const char *const unknown[] = {
+        "bert.classifier.bias", "bert.encoder.layer.1.LayerNorm.gamma.output.dense.bias",
+        "bert.encoder.layer.1.output.dense.beta", "bert.encoder.layer.11.output.dense.biases",
+        "bert.embeddings.gamma", "bert.embeddings.LayerNorm.gamna",
+        "bert.embeddings.LayerNorn.beta", "bert.bert.embeddings.LayerNorm.bias",
+        "embeddings.LayerNorm.weightx", "", "bert."};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        CHECK_INT(params_index(&r, unknown[i]), r.params.count + 1);
     static const char *const ignored[] = {"cls.predictions.bias", "bert.embeddings.position_ids",
                                           "embeddings.position_ids"};
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
-        size_t t;
-        CHECK(dp__params_find(&r.params, ignored[i], strlen(ignored[i]), &t) == DP__NAME_IGNORED);
-    }
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        CHECK_INT(params_index(&r, ignored[i]), r.params.count);
     const dp__tensor *q = &r.params.list[dp__layer_tensor(3, DP__Q_W)];
     CHECK_INT(q[1].offset - q[0].offset, 400); /* one [3C, C] weight, one [3C] bias */
     CHECK_INT(q[2].offset - q[1].offset, 400);
@@ -714,28 +740,21 @@ static int quant_is_int8(void *ctx, size_t t) {
     return x->dims == 2 && strstr(x->name, "classifier") == NULL;
 }
 
-static dp_status quant_real(void *ctx, size_t t, size_t row, size_t rows, dp_real *to,
-                            dp_error *err) {
+static dp_status quant_values(void *ctx, size_t t, size_t row, size_t rows, void *to,
+                              dp_real *scale, dp_error *err) {
     const quant_source *s = (const quant_source *)ctx;
     const dp__tensor   *x = &s->params->list[t];
+    const dp_real      *from = s->flat + x->offset + row * x->cols;
     (void)err;
-    memcpy(to, s->flat + x->offset + row * x->cols, rows * x->cols * sizeof *to);
-    return DP_OK;
-}
-
-static dp_status quant_int8(void *ctx, size_t t, size_t row, size_t rows, int8_t *to,
-                            dp_real *scale, dp_error *err) {
-    const quant_source *s = (const quant_source *)ctx;
-    const dp__tensor   *x = &s->params->list[t];
-    (void)err;
-    for (size_t i = 0; i < rows; i++) {
-        const dp_real *w = s->flat + x->offset + (row + i) * x->cols;
+    if (scale == NULL) memcpy(to, from, rows * x->cols * sizeof *from);
+    for (size_t i = 0; i < rows && scale != NULL; i++) {
+        const dp_real *w = from + i * x->cols;
         dp_real        most = 0;
         for (size_t p = 0; p < x->cols; p++)
             if (most < (dp_real)fabs((double)w[p])) most = (dp_real)fabs((double)w[p]);
         scale[i] = most > 0 ? most / 127 : 1;
         for (size_t p = 0; p < x->cols; p++)
-            to[i * x->cols + p] = (int8_t)floor((double)(w[p] / scale[i]) + 0.5);
+            ((int8_t *)to)[i * x->cols + p] = (int8_t)floor((double)(w[p] / scale[i]) + 0.5);
     }
     return DP_OK;
 }
@@ -788,7 +807,7 @@ static void test_network_int8(void) {
             dp__net net;
             q.params = &r.params;
             q.flat = r.flat;
-            dp__source source = {&q, r.exec.row, quant_is_int8, quant_real, quant_int8};
+            dp__source source = {&q, r.exec.row, quant_is_int8, quant_values};
             CHECK_INT(dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err),
                       DP_OK);
             CHECK_INT(net.int8_linears, 13);
@@ -810,8 +829,8 @@ static void test_network_int8(void) {
                 const dp__tensor *x = &r.params.list[t];
                 CHECK_INT(back.is_int8(back.ctx, t), quant_is_int8(&q, t));
                 for (size_t i = 0; i < x->rows && quant_is_int8(&q, t); i++) {
-                    quant_int8(&q, t, i, 1, a, &sa, NULL);
-                    back.int8(back.ctx, t, i, 1, b, &sb, NULL);
+                    quant_values(&q, t, i, 1, a, &sa, NULL);
+                    back.read(back.ctx, t, i, 1, b, &sb, NULL);
                     CHECK(memcmp(a, b, x->cols) == 0 && net_same_bits(&sa, &sb, 1));
                 }
             }
@@ -1075,11 +1094,11 @@ static void test_network_bind(void) {
     bind_make(&c);
     c.count -= 2; /* no classifier */
     bind_expect(&c, 0, DP_E_FORMAT, "classifier.weight");
-    bind_expect(&c, dp__tail_tensor(&c.r.params, 0), DP_OK, "");
+    bind_expect(&c, dp__tail_tensor(&c.r.params, DP__POOL_W), DP_OK, "");
     c.count -= 2; /* no pooler either */
-    bind_expect(&c, dp__tail_tensor(&c.r.params, 0), DP_OK, "");
+    bind_expect(&c, dp__tail_tensor(&c.r.params, DP__POOL_W), DP_OK, "");
     c.count -= 1;
-    bind_expect(&c, dp__tail_tensor(&c.r.params, 0), DP_E_FORMAT, "output.LayerNorm.bias");
+    bind_expect(&c, dp__tail_tensor(&c.r.params, DP__POOL_W), DP_E_FORMAT, "output.LayerNorm.bias");
     net_done(&c.r);
 }
 
