@@ -11,6 +11,7 @@ PREFIX = /usr/local
 CLANG = clang
 CHECKED = -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all
 TEST_SOURCES = diseasepred.h tests/*.h tests/*.c
+SOFT_FLAGS = -O1 $$(grep -qsw avx2 /proc/cpuinfo && echo -mavx2 -mfma)
 SIMDE_PROBE = printf '\043include <simde/x86/avx512.h>\n' | $(CC) -E -xc - >/dev/null 2>&1
 TORCH = torch==2.8.0 transformers==4.55.4 tokenizers==0.21.4 safetensors numpy
 
@@ -58,10 +59,10 @@ build/test_readers: $(TEST_SOURCES) examples/common.h
 build/test_simde: $(TEST_SOURCES)
 	@mkdir -p build
 	@rm -f $@
-	if $(SIMDE_PROBE); then $(CC) $(TEST_FLAGS) tests/test_simde.c -o $@ $(LIBS); \
+	if $(SIMDE_PROBE); then $(CC) $(TEST_FLAGS) $(SOFT_FLAGS) tests/test_simde.c -o $@ $(LIBS); \
 	else sh tools/setup.sh skip $@ "libsimde-dev is not installed (make setup-dev)"; fi
 
-SUITES = build/test build/test_double build/test_readers
+SUITES = build/test build/test_double build/test_simde build/test_readers
 
 test: all $(SUITES) build/make_data build/naive_bayes ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick

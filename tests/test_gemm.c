@@ -636,7 +636,7 @@ static void test_gemm_notices(void) {
 
 /* ---- dp__fmaf ------------------------------------------------------------------------------- */
 
-#ifdef DP__AVX2
+#if defined(DP__AVX2) && !defined(DP__SOFTWARE)
 DP__TARGET("avx2,fma") static float fma_hardware(float a, float b, float c) {
     return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 }

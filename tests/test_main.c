@@ -52,8 +52,12 @@ static int usage(const char *program) {
     return 2;
 }
 
+#ifndef TEST_EMULATED
+#define TEST_EMULATED ""
+#endif
+
 int main(int argc, char **argv) {
-    const char *filter = "", *skip = "";
+    const char *filter = TEST_EMULATED, *skip = "";
     int         list = 0, passed = 0, failed = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--list") == 0) list = 1;
@@ -73,8 +77,9 @@ int main(int argc, char **argv) {
         }
     }
     if (list) return 0;
-    printf("seed %llu%s%s%s%s\n", (unsigned long long)test_seed, test_isa ? ", isa " : "",
-           test_isa ? test_isa : "", test_long() ? ", long" : "", test_light() ? ", light" : "");
+    printf("seed %llu%s%s%s%s%s\n", (unsigned long long)test_seed, test_isa ? ", isa " : "",
+           test_isa ? test_isa : "", test_long() ? ", long" : "", test_light() ? ", light" : "",
+           *TEST_EMULATED != 0 ? ", kernels above scalar emulated" : "");
     printf("%d passed, %d failed, %d skipped\n", passed, failed, test_skips);
     return failed != 0 || passed == 0;
 }

@@ -1,0 +1,82 @@
+/* simd_shim.h -- the vector instructions as C, for tests/test_simde.c: SIMDe where it has them
+ * (0.7.4), plain loops where it lacks them or where it would round twice. */
+#ifndef DP_SIMD_SHIM_H
+#define DP_SIMD_SHIM_H
+
+#pragma GCC diagnostic ignored "-Wpsabi" /* 64-byte arguments of SIMDe */
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <math.h>
+#include <simde/x86/avx2.h>
+#include <simde/x86/avx512.h>
+#include <string.h>
+
+/* fmaf of the C library is exact; SIMDe without -mfma multiplies and adds. */
+static inline simde__m512 shim_fmadd512(simde__m512 a, simde__m512 b, simde__m512 c) {
+    float x[16], y[16], z[16];
+    memcpy(x, &a, sizeof x);
+    memcpy(y, &b, sizeof y);
+    memcpy(z, &c, sizeof z);
+    for (int i = 0; i < 16; i++) z[i] = fmaf(x[i], y[i], z[i]);
+    memcpy(&c, z, sizeof z);
+    return c;
+}
+
+static inline simde__m256 shim_fmadd256(simde__m256 a, simde__m256 b, simde__m256 c) {
+    float x[8], y[8], z[8];
+    memcpy(x, &a, sizeof x);
+    memcpy(y, &b, sizeof y);
+    memcpy(z, &c, sizeof z);
+    for (int i = 0; i < 8; i++) z[i] = fmaf(x[i], y[i], z[i]);
+    memcpy(&c, z, sizeof z);
+    return c;
+}
+
+/* Masked loads and stores touch only the lanes of the mask, as the instructions do. */
+static inline simde__m512 shim_maskz_loadu_ps(unsigned mask, const void *p) {
+    float       lane[16] = {0};
+    simde__m512 v;
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) memcpy(&lane[i], (const char *)p + 4 * i, 4);
+    memcpy(&v, lane, sizeof lane);
+    return v;
+}
+
+static inline simde__m512i shim_maskz_loadu_epi32(unsigned mask, const void *p) {
+    simde__m512  f = shim_maskz_loadu_ps(mask, p);
+    simde__m512i v;
+    memcpy(&v, &f, sizeof v);
+    return v;
+}
+
+static inline void shim_mask_storeu_ps(void *p, unsigned mask, simde__m512 v) {
+    float lane[16];
+    memcpy(lane, &v, sizeof lane);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) memcpy((char *)p + 4 * i, &lane[i], 4);
+}
+
+static inline simde__m512 shim_cvtepi32_ps(simde__m512i a) {
+    int32_t     x[16];
+    float       y[16];
+    simde__m512 v;
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < 16; i++) y[i] = (float)x[i];
+    memcpy(&v, y, sizeof y);
+    return v;
+}
+
+#define __mmask16 simde__mmask16 /* no alias in 0.7.4 */
+#undef _mm256_fmadd_ps
+#undef _mm512_fmadd_ps
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_maskz_loadu_epi32
+#undef _mm512_mask_storeu_ps
+#undef _mm512_cvtepi32_ps
+#define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
+#define _mm512_fmadd_ps(a, b, c) shim_fmadd512(a, b, c)
+#define _mm512_maskz_loadu_ps(mask, p) shim_maskz_loadu_ps(mask, p)
+#define _mm512_maskz_loadu_epi32(mask, p) shim_maskz_loadu_epi32(mask, p)
+#define _mm512_mask_storeu_ps(p, mask, v) shim_mask_storeu_ps(p, mask, v)
+#define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
+
+#endif
