@@ -155,21 +155,24 @@
  *   DP_ALLOW_FAST_MATH, off            permit -ffast-math; results are then not reproducible
  *   DP_MAX_HEADER_BYTES, 100000000     safetensors header
  *   DP_MAX_TENSORS, 65536              tensors of a file
- *   DP_MAX_NAME_BYTES, 1024            name of a tensor
- *   DP_MAX_DIMS, 8                     dimensions of a tensor
- *   DP_MAX_SHARDS, 1024                files of a sharded checkpoint
  *   DP_MAX_JSON_DEPTH, 64              nesting
  *   DP_MAX_JSON_MEMBERS, 4194304       members of a JSON document
  *   DP_MAX_JSON_STRING, 16777216       bytes of a JSON string
  *   DP_MAX_JSON_NUMBER, 64             characters of a JSON number
+ *   DP_MAX_TEXT_BYTES, 67108864        one document
+ *   DP_MAX_THREADS, 1024               worker threads of one session or trainer
+ *
+ *   fixed limits
+ *   ---------------------------------
+ *   DP_MAX_NAME_BYTES, 1024            name of a tensor
+ *   DP_MAX_DIMS, 8                     dimensions of a tensor
+ *   DP_MAX_SHARDS, 1024                files of a sharded checkpoint
  *   DP_MAX_CONFIG_BYTES, 1048576       config.json and tokenizer_config.json
  *   DP_MAX_VOCAB, 4194304              vocabulary entries
  *   DP_MAX_VOCAB_ENTRY, 1024           bytes of an entry
- *   DP_MAX_TEXT_BYTES, 67108864        one document
  *   DP_MAX_LAYERS, 512                 also DP_MAX_HIDDEN 16384, DP_MAX_HEADS 512,
  *                                      DP_MAX_INNER 65536, DP_MAX_POSITIONS 1048576,
  *                                      DP_MAX_CLASSES 65536, DP_MAX_TYPES 16
- *   DP_MAX_THREADS, 1024               worker threads of one session or trainer
  */
 
 #ifndef DISEASEPRED_H
@@ -2307,12 +2310,12 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 2100 lines
+ * [C] Bytes from outside                                                     budget 1760 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C1] Cursor                                                                  budget 90 lines
- * Owns:   bounded reading of binary files; UTF-8; byte order.   Needs: B2 sizes, B4 errors.
+ * [C1] Cursor                                                                  budget 80 lines
+ * Owns:   bounded reading of binary files; UTF-8; byte order.   Needs: nothing.
  * Never:  looks at p[n] or behind it; compares sums, only remainders (trust rule G2).
  * Tests:  tests/test_parse.c: cursor_*, utf8_*
  * ============================================================================================ */
@@ -2320,22 +2323,13 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 typedef struct dp__cursor {
     const uint8_t *p;
     size_t         n, at; /* at <= n */
-    const char    *file;
-    dp_error      *err;
 } dp__cursor;
-
-static dp_status dp__cursor_fail(const dp__cursor *c, dp_status code, const char *rule,
-                                 const char *sentence) {
-    dp__where where = {c->file, c->at, NULL, 0};
-    return dp__fail_at(c->err, code, rule, &where, sentence);
-}
 
 /* The next bytes, or NULL when there are fewer. */
 static const uint8_t *dp__cursor_take(dp__cursor *c, size_t bytes) {
     if (bytes > c->n - c->at) return NULL;
-    const uint8_t *p = c->p + c->at;
     c->at += bytes;
-    return p;
+    return c->p + (c->at - bytes);
 }
 
 static uint64_t dp__load_le(const uint8_t *p, size_t bytes) {
@@ -2351,9 +2345,8 @@ static void dp__store_le(uint8_t *p, size_t bytes, uint64_t v) {
 /* A little-endian number of 1 to 8 bytes. 1, or 0 at the end of the bytes. */
 static int dp__cursor_u(dp__cursor *c, size_t bytes, uint64_t *to) {
     const uint8_t *p = dp__cursor_take(c, bytes);
-    if (p == NULL) return 0;
-    *to = dp__load_le(p, bytes);
-    return 1;
+    if (p != NULL) *to = dp__load_le(p, bytes);
+    return p != NULL;
 }
 
 /* Little-endian items of a file into this machine's order, or back; nothing on most machines. */
@@ -2397,13 +2390,13 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 }
 
 /* ============================================================================================
- * [C2] JSON                                                                   budget 520 lines
+ * [C2] JSON                                                                   budget 480 lines
  * Owns:   the pull parser, duplicate keys, text of strings, the writer.
  * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
  * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
  * Rules:  J1 grammar and UTF-8, J2 duplicate keys, J3 lone surrogate or NUL in a name, J4 depth,
  *         members and length of strings, J5 something behind the value, J6 numbers.
- * Memory: dp__json_unique takes 32 bytes a member while it runs.
+ * Memory: dp__doc_check takes 24 bytes a member while it runs.
  * Tests:  tests/test_parse.c: json_*     Fuzz: tests/fuzz/fuzz_json.c
  * ============================================================================================ */
 
@@ -2420,8 +2413,8 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 #error "diseasepred.h: DP_MAX_JSON_DEPTH is at most 64 (dp_json.in_object has a bit a level)"
 #endif
 
-/* What may stand at the next byte. */
-enum { DP__J_VALUE, DP__J_FIRST_VALUE, DP__J_FIRST_KEY, DP__J_KEY, DP__J_AFTER, DP__J_DONE };
+/* What may stand at the next byte; from DP__J_FIRST_VALUE on also the end of what is open. */
+enum { DP__J_VALUE, DP__J_KEY, DP__J_FIRST_VALUE, DP__J_FIRST_KEY, DP__J_AFTER, DP__J_DONE };
 
 static void dp__json_begin(dp_json *json, const char *text, size_t bytes) {
     memset(json, 0, sizeof *json);
@@ -2429,24 +2422,45 @@ static void dp__json_begin(dp_json *json, const char *text, size_t bytes) {
     json->bytes = bytes;
 }
 
-/* A document under way: the parser, and what its errors name. */
+/* A document under way: the parser, and what its errors name. The first error stays in status
+ * and stops the parser, so that a walk over members needs to look at it only in the end. */
 typedef struct dp__doc {
     dp_json     json;
+    dp_status   status;
     dp__arena  *arena; /* names are copied there */
     const char *file;
     dp_error   *err;
 } dp__doc;
 
-static dp_status dp__doc_stop(const dp__doc *d, const char *rule, size_t place,
-                              const char *sentence) {
+/* Breaks off at a byte; token: a text to show there, or NULL. */
+static dp_status dp__doc_fail(dp__doc *d, dp_status code, const char *rule, uint64_t place,
+                              const dp_json *token, const char *sentence) {
     dp__where where = {d->file, place, NULL, 0};
-    return dp__fail_at(d->err, DP_E_FORMAT, rule, &where, sentence);
+    if (d->status != DP_OK) return d->status;
+    if (token != NULL && token->kind >= DP_JSON_KEY) {
+        where.name = token->text + token->token;
+        where.name_bytes = token->length;
+    }
+    d->status = dp__fail_at(d->err, code, rule, &where, sentence);
+    return d->status;
 }
 
-static dp_status dp__doc_limit(const dp__doc *d, const char *rule, size_t place,
+/* Breaks off at the present token. */
+static dp_status dp__doc_bad(dp__doc *d, const char *rule, const char *sentence) {
+    return dp__doc_fail(d, DP_E_FORMAT, rule, d->json.token, &d->json, sentence);
+}
+
+/* Breaks off at the next byte. */
+static dp_status dp__json_stop(dp__doc *d, dp_status code, const char *rule,
                                const char *sentence) {
-    dp__where where = {d->file, place, NULL, 0};
-    return dp__fail_at(d->err, DP_E_LIMIT, rule, &where, sentence);
+    return dp__doc_fail(d, code, rule, d->json.at, NULL, sentence);
+}
+
+/* Memory of the document's arena, or NULL; there is also none after an error. */
+static void *dp__doc_get(dp__doc *d, size_t count, size_t size) {
+    void *p = d->status == DP_OK ? dp__arena_get(d->arena, count, size) : NULL;
+    if (p == NULL && d->status == DP_OK) d->status = dp__no_memory(d->err);
+    return p;
 }
 
 static int32_t dp__hex_digit(char c) {
@@ -2497,155 +2511,134 @@ static int32_t dp__json_rune(const char *p, size_t n, size_t *at) {
     return 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
 }
 
-/* Reads the string whose opening quote stands at text[at]; a key is a name (J3). */
-static dp_status dp__json_scan_string(dp__doc *d, int key) {
-    dp_json *json = &d->json;
-    size_t start = json->at + 1, at = start;
-    for (;;) {
-        size_t here = at;
-        if (at - start > DP_MAX_JSON_STRING)
-            return dp__doc_limit(d, "J4", start, "a string is too long");
-        if (at < json->bytes && json->text[at] == '"') break;
-        int32_t c = dp__json_rune(json->text, json->bytes, &at);
-        if (c < 0)
-            return dp__doc_stop(d, "J1", here, "a string breaks off, or holds a raw control "
-                                               "character, a bad escape or invalid UTF-8");
-        if (key && (c == 0 || (c >= 0xD800 && c <= 0xDFFF)))
-            return dp__doc_stop(d, "J3", here, "a name holds NUL or a lone surrogate");
-    }
-    json->kind = key ? DP_JSON_KEY : DP_JSON_STRING;
-    json->token = start;
-    json->length = at - start;
-    json->at = at + 1;
+static int dp__json_lone(int32_t c) {
+    return c >= 0xD800 && c <= 0xDFFF;
+}
+
+/* ---- the pull parser ---------------------------------------------------------------------- */
+
+/* The next bytes are the present token. */
+static dp_status dp__json_take(dp_json *json, dp_json_kind kind, size_t bytes) {
+    json->kind = kind;
+    json->token = json->at;
+    json->length = bytes;
+    json->at += bytes;
+    json->state = json->depth > 0 ? DP__J_AFTER : DP__J_DONE;
     return DP_OK;
 }
 
-static dp_status dp__json_scan_number(dp__doc *d) {
+/* The string whose opening quote stands at the next byte; a key is a name (J3). */
+static dp_status dp__json_string(dp__doc *d, dp_json_kind kind) {
+    dp_json *json = &d->json;
+    size_t start = json->at + 1, at = start;
+    while (at >= json->bytes || json->text[at] != '"') {
+        json->at = at; /* where an error would stand */
+        int32_t c = dp__json_rune(json->text, json->bytes, &at);
+        if (c < 0)
+            return dp__json_stop(d, DP_E_FORMAT, "J1", "a string breaks off, or holds a raw "
+                                 "control character, a bad escape or invalid UTF-8");
+        if (kind == DP_JSON_KEY && (c == 0 || dp__json_lone(c)))
+            return dp__json_stop(d, DP_E_FORMAT, "J3", "a name holds NUL or a lone surrogate");
+        if (at - start > DP_MAX_JSON_STRING)
+            return dp__doc_fail(d, DP_E_LIMIT, "J4", start, NULL, "a string is too long");
+    }
+    json->at = start;
+    dp__json_take(json, kind, at - start);
+    json->at++;
+    return DP_OK;
+}
+
+static dp_status dp__json_number(dp__doc *d) {
     dp_json    *json = &d->json;
     dp__decimal number;
     const char *p = json->text + json->at;
     size_t left = json->bytes - json->at, n = 0;
     while (n < left && n <= DP_MAX_JSON_NUMBER && p[n] != 0 && strchr("+-.0123456789eE", p[n])) n++;
-    if (n > DP_MAX_JSON_NUMBER) return dp__doc_limit(d, "J6", json->at, "a number is too long");
-    if (!dp__decimal_read(&number, p, n))
-        return dp__doc_stop(d, "J6", json->at + number.bytes,
-                             "a number breaks off or lacks digits");
-    json->kind = DP_JSON_NUMBER;
-    json->token = json->at;
-    json->length = number.bytes;
+    if (n > DP_MAX_JSON_NUMBER) return dp__json_stop(d, DP_E_LIMIT, "J6", "a number is too long");
+    if (dp__decimal_read(&number, p, n)) return dp__json_take(json, DP_JSON_NUMBER, number.bytes);
     json->at += number.bytes;
-    return DP_OK;
+    return dp__json_stop(d, DP_E_FORMAT, "J6", "a number breaks off or lacks digits");
 }
 
-static dp_status dp__json_scan_word(dp__doc *d, const char *word, dp_json_kind kind) {
+static dp_status dp__json_word(dp__doc *d, const char *word, dp_json_kind kind) {
     dp_json *json = &d->json;
     size_t   n = 0;
     while (word[n] != 0 && json->at + n < json->bytes && json->text[json->at + n] == word[n]) n++;
-    if (word[n] != 0) return dp__doc_stop(d, "J1", json->at + n, "no JSON value");
-    json->kind = kind;
-    json->token = json->at;
-    json->length = n;
+    if (word[n] == 0) return dp__json_take(json, kind, n);
     json->at += n;
-    return DP_OK;
+    return dp__json_stop(d, DP_E_FORMAT, "J1", "no JSON value");
 }
 
 static dp_status dp__json_open(dp__doc *d, int object) {
     dp_json *json = &d->json;
     if (json->depth >= DP_MAX_JSON_DEPTH)
-        return dp__doc_limit(d, "J4", json->at, "values are nested too deep");
-    uint64_t bit = (uint64_t)1 << json->depth;
+        return dp__json_stop(d, DP_E_LIMIT, "J4", "values are nested too deep");
+    uint64_t bit = (uint64_t)1 << json->depth++;
     json->in_object = object ? json->in_object | bit : json->in_object & ~bit;
-    json->depth++;
-    json->kind = object ? DP_JSON_OBJECT : DP_JSON_ARRAY;
+    dp__json_take(json, object ? DP_JSON_OBJECT : DP_JSON_ARRAY, 1);
     json->state = object ? DP__J_FIRST_KEY : DP__J_FIRST_VALUE;
-    json->token = json->at++;
-    json->length = 1;
     return DP_OK;
-}
-
-static int dp__json_inside_object(const dp_json *json) {
-    return json->depth > 0 && (json->in_object >> (json->depth - 1) & 1);
-}
-
-static dp_status dp__json_close(dp_json *json) {
-    json->kind = dp__json_inside_object(json) ? DP_JSON_OBJECT_END : DP_JSON_ARRAY_END;
-    json->depth--;
-    json->state = json->depth > 0 ? DP__J_AFTER : DP__J_DONE;
-    json->token = json->at++;
-    json->length = 1;
-    return DP_OK;
-}
-
-static void dp__json_blank(dp_json *json) {
-    while (json->at < json->bytes) {
-        char c = json->text[json->at];
-        if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return;
-        json->at++;
-    }
 }
 
 static dp_status dp__json_value(dp__doc *d) {
-    dp_json  *json = &d->json;
-    char      c = json->text[json->at];
-    dp_status status;
+    dp_json *json = &d->json;
+    char     c = json->text[json->at];
     if (json->depth > 0 && json->members >= DP_MAX_JSON_MEMBERS)
-        return dp__doc_limit(d, "J4", json->at, "too many members");
-    if (c == '{' || c == '[') {
-        status = dp__json_open(d, c == '{');
-        if (status == DP_OK && json->depth > 1) json->members++;
-        return status;
-    }
-    if (c == '"') status = dp__json_scan_string(d, 0);
-    else if (c == '-' || (c >= '0' && c <= '9')) status = dp__json_scan_number(d);
-    else if (c == 't') status = dp__json_scan_word(d, "true", DP_JSON_TRUE);
-    else if (c == 'f') status = dp__json_scan_word(d, "false", DP_JSON_FALSE);
-    else status = dp__json_scan_word(d, "null", DP_JSON_NULL);
-    if (status != DP_OK) return status;
+        return dp__json_stop(d, DP_E_LIMIT, "J4", "too many members");
     if (json->depth > 0) json->members++;
-    json->state = json->depth > 0 ? DP__J_AFTER : DP__J_DONE;
-    return DP_OK;
+    if (c == '{' || c == '[') return dp__json_open(d, c == '{');
+    if (c == '"') return dp__json_string(d, DP_JSON_STRING);
+    if (c == '-' || (c >= '0' && c <= '9')) return dp__json_number(d);
+    if (c == 't') return dp__json_word(d, "true", DP_JSON_TRUE);
+    if (c == 'f') return dp__json_word(d, "false", DP_JSON_FALSE);
+    return dp__json_word(d, "null", DP_JSON_NULL);
+}
+
+static void dp__json_blank(dp_json *json) {
+    for (; json->at < json->bytes; json->at++) {
+        char c = json->text[json->at];
+        if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return;
+    }
 }
 
 /* A key and its colon. */
 static dp_status dp__json_key(dp__doc *d) {
     dp_json *json = &d->json;
     if (json->text[json->at] != '"')
-        return dp__doc_stop(d, "J1", json->at, "a name in quotes is missing");
-    dp_status status = dp__json_scan_string(d, 1);
-    if (status != DP_OK) return status;
+        return dp__json_stop(d, DP_E_FORMAT, "J1", "a name in quotes is missing");
+    if (dp__json_string(d, DP_JSON_KEY) != DP_OK) return d->status;
     dp__json_blank(json);
     if (json->at >= json->bytes || json->text[json->at] != ':')
-        return dp__doc_stop(d, "J1", json->at, "a colon is missing");
+        return dp__json_stop(d, DP_E_FORMAT, "J1", "a colon is missing");
     json->at++;
     json->state = DP__J_VALUE;
     return DP_OK;
 }
 
-/* The next token. After an error the document is over: the parser must not be asked again. */
+/* The next token. */
 static dp_status dp__json_next(dp__doc *d) {
     dp_json *json = &d->json;
+    int      object = json->depth > 0 && (json->in_object >> (json->depth - 1) & 1);
+    if (d->status != DP_OK) return d->status;
     dp__json_blank(json);
     if (json->state == DP__J_DONE) {
-        if (json->at < json->bytes) return dp__doc_stop(d, "J5", json->at, "something follows");
+        if (json->at < json->bytes) return dp__json_stop(d, DP_E_FORMAT, "J5", "something follows");
         json->kind = DP_JSON_END;
         return DP_OK;
     }
-    if (json->at >= json->bytes) return dp__doc_stop(d, "J1", json->at, "the text ends too early");
-    char c = json->text[json->at];
-    int object = dp__json_inside_object(json);
-    if (json->state == DP__J_AFTER) {
-        if (c == (object ? '}' : ']')) return dp__json_close(json);
-        if (c != ',') return dp__doc_stop(d, "J1", json->at, "a comma is missing");
+    if (json->state == DP__J_AFTER && json->at < json->bytes && json->text[json->at] == ',') {
         json->at++;
         json->state = object ? DP__J_KEY : DP__J_VALUE;
         dp__json_blank(json);
-        if (json->at >= json->bytes)
-            return dp__doc_stop(d, "J1", json->at, "the text ends too early");
-    } else if (json->state == DP__J_FIRST_KEY && c == '}') {
-        return dp__json_close(json);
-    } else if (json->state == DP__J_FIRST_VALUE && c == ']') {
-        return dp__json_close(json);
     }
+    if (json->at >= json->bytes)
+        return dp__json_stop(d, DP_E_FORMAT, "J1", "the text ends too early");
+    if (json->state >= DP__J_FIRST_VALUE && json->text[json->at] == (object ? '}' : ']')) {
+        json->depth--;
+        return dp__json_take(json, object ? DP_JSON_OBJECT_END : DP_JSON_ARRAY_END, 1);
+    }
+    if (json->state == DP__J_AFTER)
+        return dp__json_stop(d, DP_E_FORMAT, "J1", "a comma is missing");
     if (json->state == DP__J_KEY || json->state == DP__J_FIRST_KEY) return dp__json_key(d);
     return dp__json_value(d);
 }
@@ -2653,14 +2646,14 @@ static dp_status dp__json_next(dp__doc *d) {
 /* Over the value that begins with, or belongs to, the present token. */
 static dp_status dp__json_skip(dp__doc *d) {
     const dp_json *json = &d->json;
-    dp_status      status = DP_OK;
-    if (json->kind == DP_JSON_KEY) status = dp__json_next(d);
-    if (status != DP_OK || (json->kind != DP_JSON_OBJECT && json->kind != DP_JSON_ARRAY))
-        return status;
-    for (int32_t outside = json->depth - 1; status == DP_OK && json->depth > outside;)
-        status = dp__json_next(d);
-    return status;
+    if (json->kind == DP_JSON_KEY) dp__json_next(d);
+    int opens = json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY;
+    for (int32_t outside = json->depth - opens; d->status == DP_OK && json->depth > outside;)
+        dp__json_next(d);
+    return d->status;
 }
+
+/* ---- text and numbers of a token ---------------------------------------------------------- */
 
 /* Text of the present string or key as UTF-8: returns the bytes, and writes them when they and a
  * 0 behind them fit. Never more than json->length. Lone surrogates become U+FFFD. */
@@ -2671,7 +2664,7 @@ static size_t dp__json_text(const dp_json *json, char *to, size_t cap) {
     for (size_t at = 0; at < json->length;) {
         int32_t c = dp__json_rune(p, json->length, &at);
         if (c < 0) break; /* cannot happen: the scan has seen it */
-        size_t bytes = dp__utf8_put(utf8, c >= 0xD800 && c <= 0xDFFF ? 0xFFFDu : (uint32_t)c);
+        size_t bytes = dp__utf8_put(utf8, dp__json_lone(c) ? 0xFFFDu : (uint32_t)c);
         if (n < cap && bytes <= cap - n) memcpy(to + n, utf8, bytes);
         n += bytes;
     }
@@ -2679,13 +2672,19 @@ static size_t dp__json_text(const dp_json *json, char *to, size_t cap) {
     return n;
 }
 
-/* Is the present string or key this ASCII text? */
-static int dp__json_is(const dp_json *json, const char *text) {
-    size_t at = 0;
-    while (at < json->length && *text != 0) {
-        if (dp__json_rune(json->text + json->token, json->length, &at) != *text++) return 0;
+/* Order of two strings of checked documents, escapes undone. */
+static int dp__json_order(const char *p, size_t n, const char *q, size_t m) {
+    size_t i = 0, j = 0;
+    while (i < n && j < m) {
+        int32_t x = dp__json_rune(p, n, &i), y = dp__json_rune(q, m, &j);
+        if (x != y) return x < y ? -1 : 1;
     }
-    return at == json->length && *text == 0;
+    return (i < n) - (j < m);
+}
+
+/* Is the text of the present token this one? */
+static int dp__json_is(const dp_json *json, const char *text) {
+    return dp__json_order(json->text + json->token, json->length, text, strlen(text)) == 0;
 }
 
 /* 1, or 0: not an integer in [min, max], or written with a fraction or an exponent, or -0. */
@@ -2707,152 +2706,116 @@ static int dp__json_double(const dp_json *json, double *to) {
            dp__read_double(json->text + json->token, json->length, to);
 }
 
+/* ---- whole documents ---------------------------------------------------------------------- */
+
 /* A name in the document, for the search for duplicates. */
 typedef struct dp__json_name {
     const char *p; /* escapes as written */
-    size_t      length, object, place; /* number of its object */
+    size_t      length, object; /* number of its object */
 } dp__json_name;
 
 static int dp__json_name_compare(const void *pa, const void *pb) {
     const dp__json_name *a = (const dp__json_name *)pa, *b = (const dp__json_name *)pb;
-    size_t i = 0, j = 0;
     if (a->object != b->object) return a->object < b->object ? -1 : 1;
-    while (i < a->length && j < b->length) {
-        int32_t x = dp__json_rune(a->p, a->length, &i), y = dp__json_rune(b->p, b->length, &j);
-        if (x != y) return x < y ? -1 : 1;
-    }
-    return (i < a->length) - (j < b->length);
+    return dp__json_order(a->p, a->length, b->p, b->length);
 }
 
-/* Notes every name with the number of its object. names NULL: only counts. */
-static dp_status dp__json_names(dp__doc *d, size_t at, dp__json_name *names, size_t *count) {
-    size_t object[DP_MAX_JSON_DEPTH + 1], objects = 0;
-    const dp_json *json = &d->json;
-    dp__json_begin(&d->json, json->text, json->bytes);
-    d->json.at = at;
-    *count = 0;
-    do {
-        dp_status status = dp__json_next(d);
-        if (status != DP_OK) return status;
+/* J1 to J6 for all that follows the parser's place, which stays. What is read from it later has
+ * no errors of grammar. */
+static dp_status dp__doc_check(dp__doc *d) {
+    size_t   object[DP_MAX_JSON_DEPTH + 1], objects = 0, count = 0;
+    dp_json  start = d->json;
+    dp_json *json = &d->json;
+    do dp__json_next(d);
+    while (d->status == DP_OK && json->kind != DP_JSON_END);
+    size_t cap = json->members;
+    *json = start;
+    if (d->status != DP_OK || cap == 0) return d->status;
+    dp__json_name *names = (dp__json_name *)dp__alloc(&d->arena->alloc, cap, sizeof *names);
+    if (names == NULL) d->status = dp__no_memory(d->err);
+    while (dp__json_next(d) == DP_OK && json->kind != DP_JSON_END) {
         if (json->kind == DP_JSON_OBJECT) object[json->depth] = objects++;
         if (json->kind != DP_JSON_KEY) continue;
-        if (names != NULL) {
-            dp__json_name name = {json->text + json->token, json->length, object[json->depth],
-                                  json->token};
-            names[*count] = name;
-        }
-        ++*count;
-    } while (json->kind != DP_JSON_END);
-    return DP_OK;
-}
-
-/* Checks a whole document that begins at text[at]: J1 to J6. What is read from it later has no
- * errors of grammar. Places are counted from text. */
-static dp_status dp__json_unique(const char *text, size_t at, size_t bytes, const dp_alloc *alloc,
-                                 const char *file, dp_error *err) {
-    size_t  count, cap;
-    dp__doc d = {{text, bytes, 0, 0, 0, DP_JSON_END, 0, 0, 0, 0}, NULL, file, err};
-    dp_status status = dp__json_names(&d, at, NULL, &count);
-    if (status != DP_OK || count == 0) return status;
-    cap = count;
-    dp__json_name *names = (dp__json_name *)dp__alloc(alloc, cap, sizeof *names);
-    if (names == NULL) return dp__no_memory(err);
-    dp__json_names(&d, at, names, &count);
-    dp__sort(names, count, sizeof *names, dp__json_name_compare);
-    for (size_t i = 1; i < count && status == DP_OK; i++) {
-        const dp__json_name *a = names + i - 1, *b = names + i;
+        dp__json_name name = {json->text + json->token, json->length, object[json->depth]};
+        names[count++] = name;
+    }
+    if (count > 1) dp__sort(names, count, sizeof *names, dp__json_name_compare);
+    for (size_t i = 1; i < count && d->status == DP_OK; i++) {
+        const dp__json_name *a = names + i - 1, *b = names + i, *later = a->p > b->p ? a : b;
         if (dp__json_name_compare(a, b) != 0) continue;
-        dp__where where = {file, a->place > b->place ? a->place : b->place, b->p, b->length};
-        status = dp__fail_at(err, DP_E_FORMAT, "J2", &where, "a name stands twice in one object");
+        json->kind = DP_JSON_KEY;
+        json->token = (size_t)(later->p - json->text);
+        json->length = later->length;
+        dp__doc_bad(d, "J2", "a name stands twice in one object");
     }
-    dp__free(alloc, names, cap, sizeof *names);
-    return status;
+    dp__free(&d->arena->alloc, names, cap, sizeof *names);
+    *json = start;
+    return d->status;
 }
 
-/* ---- reading members and names ------------------------------------------------------------- */
-
-/* Breaks off at the present token; what has a text is shown. */
-static dp_status dp__doc_fail(const dp__doc *r, dp_status code, const char *rule,
-                              const char *sentence) {
-    const dp_json *json = &r->json;
-    dp__where where = {r->file, json->token, json->text + json->token, json->length};
-    if (json->kind < DP_JSON_KEY) where.name = NULL;
-    return dp__fail_at(r->err, code, rule, &where, sentence);
+static dp__doc dp__doc_new(dp__arena *arena, const char *file, dp_error *err) {
+    dp__doc d;
+    memset(&d, 0, sizeof d);
+    d.arena = arena;
+    d.file = file;
+    d.err = err;
+    return d;
 }
 
-static dp_status dp__doc_bad(const dp__doc *r, const char *rule, const char *sentence) {
-    return dp__doc_fail(r, DP_E_FORMAT, rule, sentence);
+/* Checks the document that is the rest of text from at on and enters its object, whose inside
+ * has depth 1; rule speaks when it is none. */
+static dp_status dp__doc_begin(dp__doc *d, const char *text, size_t at, size_t bytes,
+                               const char *rule) {
+    dp__json_begin(&d->json, text, bytes);
+    d->json.at = at;
+    dp__doc_check(d);
+    dp__json_next(d);
+    if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, rule, "the document is not an object");
+    return d->status;
 }
 
-/* The same at the value of a member, which is named. */
-static dp_status dp__doc_fail_key(const dp__doc *r, const dp_json *key, dp_status code,
-                                  const char *rule, const char *sentence) {
-    dp__where where = {r->file, r->json.token, key->text + key->token, key->length};
-    return dp__fail_at(r->err, code, rule, &where, sentence);
-}
-
-/* To the next member of the present object: *key is its name, json stands at its value, in front
- * of what a nested one holds. 0 at the end of the object, and at an error, which is *status. */
-static int dp__doc_member(dp__doc *r, dp_json *key, dp_status *status) {
-    if (*status == DP_OK) *status = dp__json_next(r);
-    if (*status != DP_OK || r->json.kind != DP_JSON_KEY) return 0;
-    *key = r->json;
-    *status = dp__json_next(r);
-    return *status == DP_OK;
-}
-
-/* Begins with the object that stands at text[at] and is the whole rest: rule speaks when it is
- * none. checked: this text has been through dp__json_unique. */
-static dp_status dp__doc_begin(dp__doc *r, const char *text, size_t at, size_t bytes,
-                               int checked, const char *rule) {
-    dp_status status = DP_OK;
-    if (!checked) status = dp__json_unique(text, at, bytes, &r->arena->alloc, r->file, r->err);
-    if (status != DP_OK) return status;
-    dp__json_begin(&r->json, text, bytes);
-    r->json.at = at;
-    status = dp__json_next(r);
-    if (status == DP_OK && r->json.kind != DP_JSON_OBJECT)
-        return dp__doc_bad(r, rule, "the document is not an object");
-    return status;
-}
-
-/* A string token as a name: in the arena, a 0 behind it; no NUL or lone surrogate (J3). */
-static dp_status dp__doc_name(dp__doc *r, const dp_json *token, size_t max,
-                              const char **to) {
-    const char *p = token->text + token->token;
-    dp__doc  here = *r;
-    here.json = *token;
-    if (token->kind != DP_JSON_STRING && token->kind != DP_JSON_KEY)
-        return dp__doc_bad(&here, "J1", "a string is expected");
-    for (size_t at = 0; at < token->length;) {
-        here.json.token = token->token + at;
-        int32_t c = dp__json_rune(p, token->length, &at);
-        if (c > 0 && (c < 0xD800 || c > 0xDFFF)) continue;
-        here.json.kind = DP_JSON_END;
-        return dp__doc_bad(&here, "J3", "a name holds NUL or a lone surrogate");
+/* To the next member of the object, or element of the array, whose inside has this depth, over
+ * what is left of the one before: json stands at its value, *name is its name (of an element: its
+ * first token). 0 at the end and after an error. */
+static int dp__doc_next(dp__doc *d, int32_t depth, dp_json *name) {
+    const dp_json *json = &d->json;
+    while (dp__json_next(d) == DP_OK && json->depth >= depth) {
+        int opens = json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY;
+        int closes = json->kind == DP_JSON_OBJECT_END || json->kind == DP_JSON_ARRAY_END;
+        if (closes || json->depth - opens != depth) continue;
+        *name = *json;
+        return json->kind != DP_JSON_KEY || dp__json_next(d) == DP_OK;
     }
-    here.json = *token;
-    size_t bytes = dp__json_text(token, NULL, 0);
-    if (bytes > max) return dp__doc_fail(&here, DP_E_LIMIT, "J4", "a name is too long");
-    char *copy = (char *)dp__arena_get(r->arena, bytes + 1, 1);
-    if (copy == NULL) return dp__no_memory(r->err);
-    dp__json_text(token, copy, bytes + 1);
-    *to = copy;
-    return DP_OK;
+    return 0;
 }
 
-/* Members of the present object or array. */
-static size_t dp__doc_count(const dp__doc *r) {
-    dp__doc copy = *r;
+/* Members or elements of the object or array that the present token begins. */
+static size_t dp__doc_count(const dp__doc *d) {
+    dp__doc copy = *d;
+    dp_json name;
     size_t  n = 0;
-    int32_t depth = r->json.depth;
-    while (dp__json_next(&copy) == DP_OK && copy.json.depth >= depth) {
-        dp_json_kind kind = copy.json.kind;
-        int begins = kind == DP_JSON_OBJECT || kind == DP_JSON_ARRAY;
-        int ends = kind == DP_JSON_OBJECT_END || kind == DP_JSON_ARRAY_END;
-        n += kind != DP_JSON_KEY && !ends && copy.json.depth == depth + begins;
-    }
+    while (dp__doc_next(&copy, d->json.depth, &name)) n++;
     return n;
+}
+
+/* A string token as a name: in the arena, a 0 behind it; no NUL or lone surrogate (J3). NULL
+ * after an error. */
+static const char *dp__doc_name(dp__doc *d, const dp_json *token, size_t max) {
+    const char *p = token->text + token->token;
+    if (token->kind != DP_JSON_STRING && token->kind != DP_JSON_KEY)
+        dp__doc_fail(d, DP_E_FORMAT, "J1", token->token, token, "a string is expected");
+    for (size_t at = 0; d->status == DP_OK && at < token->length;) {
+        size_t  here = token->token + at;
+        int32_t c = dp__json_rune(p, token->length, &at);
+        if (c == 0 || dp__json_lone(c))
+            dp__doc_fail(d, DP_E_FORMAT, "J3", here, NULL, "a name holds NUL or a lone surrogate");
+    }
+    size_t bytes = dp__json_text(token, NULL, 0);
+    if (bytes > max)
+        dp__doc_fail(d, DP_E_LIMIT, "J4", token->token, token, "a name is too long");
+    char *copy = (char *)dp__doc_get(d, bytes + 1, 1);
+    if (copy != NULL) dp__json_text(token, copy, bytes + 1);
+    return copy;
 }
 
 /* ---- writer ------------------------------------------------------------------------------- */
@@ -2872,7 +2835,7 @@ static void dp__put_text(dp__put *put, const char *text) {
 }
 
 static void dp__put_u64(dp__put *put, uint64_t v) {
-    char      digits[24];
+    char     digits[24];
     dp__text t = {digits, sizeof digits, 0};
     dp__text_u64(&t, v);
     dp__put_bytes(put, digits, t.n);
@@ -2880,13 +2843,10 @@ static void dp__put_u64(dp__put *put, uint64_t v) {
 
 /* A finite number; JSON has no others: null. */
 static void dp__put_real(dp__put *put, float v) {
-    char      digits[40];
+    char     digits[40];
     dp__text t = {digits, sizeof digits, 0};
-    if (!(v <= FLT_MAX && v >= -FLT_MAX)) {
-        dp__put_text(put, "null");
-        return;
-    }
-    dp__text_f32(&t, v);
+    if (v <= FLT_MAX && v >= -FLT_MAX) dp__text_f32(&t, v);
+    else dp__text_add(&t, "null");
     dp__put_bytes(put, digits, t.n);
 }
 
@@ -2894,23 +2854,22 @@ static void dp__put_real(dp__put *put, float v) {
 static void dp__put_string(dp__put *put, const char *p, size_t n) {
     static const char hex[] = "0123456789abcdef";
     dp__put_text(put, "\"");
-    for (size_t i = 0; i < n;) {
-        size_t        bytes = dp__utf8_bytes(p + i, n - i);
+    for (size_t i = 0, bytes; i < n; i += bytes + (bytes == 0)) {
         unsigned char c = (unsigned char)p[i];
-        char escape[7] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15], 0};
+        char escape[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15], 0};
+        bytes = dp__utf8_bytes(p + i, n - i);
         if (bytes == 0) dp__put_text(put, "\xEF\xBF\xBD");
         else if (c == '"' || c == '\\') dp__put_bytes(put, c == '"' ? "\\\"" : "\\\\", 2);
         else if (c < 32 || c == 127) dp__put_text(put, escape);
         else if (bytes == 3 && memcmp(p + i, "\xE2\x80\xA8", 3) == 0) dp__put_text(put, "\\u2028");
         else if (bytes == 3 && memcmp(p + i, "\xE2\x80\xA9", 3) == 0) dp__put_text(put, "\\u2029");
         else dp__put_bytes(put, p + i, bytes);
-        i += bytes == 0 ? 1 : bytes;
     }
     dp__put_text(put, "\"");
 }
 
 /* ============================================================================================
- * [C3] safetensors                                                            budget 740 lines
+ * [C3] safetensors                                                            budget 610 lines
  * Owns:   the header grammar and every offset check; one file or shards; the writer.
  * Needs:  B2 sizes, B3 memory, B5 files, B6 sort, C1 cursor, C2 JSON.
  * Never:  trusts a shape, an offset or a name; keeps data of tensors in memory.
@@ -2929,40 +2888,31 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
 #ifndef DP_MAX_TENSORS
 #define DP_MAX_TENSORS 65536
 #endif
-#ifndef DP_MAX_NAME_BYTES
 #define DP_MAX_NAME_BYTES 1024
-#endif
-#ifndef DP_MAX_DIMS
 #define DP_MAX_DIMS 8
-#endif
-#ifndef DP_MAX_SHARDS
 #define DP_MAX_SHARDS 1024
-#endif
-#define DP__MAX_DIM 2147483647u        /* of one dimension */
+#define DP__MAX_DIM 2147483647         /* of one dimension */
 #define DP__MAX_METADATA_BYTES 1048576 /* of "__metadata__" as written */
 
-typedef enum dp__dtype {
-    DP__F32, DP__F16, DP__BF16, DP__F64, DP__I8, DP__U8, DP__I32, DP__I64,
-    DP__OTHER /* known, but no number that this program computes with (S10) */
-} dp__dtype;
-
-/* In the order in which the reference writer puts tensors, last first. */
+/* Name, bits, and what this program computes with it: 0 nothing (S10), 1 integers, 2 reals. In
+ * the order in which the reference writer puts tensors, last first. */
+#define DP__DTYPES(X)                                                                            \
+    X(BOOL, 8, 0) X(F4, 4, 0) X(F6_E2M3, 6, 0) X(F6_E3M2, 6, 0) X(U8, 8, 1) X(I8, 8, 1)          \
+    X(F8_E5M2, 8, 0) X(F8_E4M3, 8, 0) X(F8_E8M0, 8, 0) X(F8_E4M3FNUZ, 8, 0)                      \
+    X(F8_E5M2FNUZ, 8, 0) X(I16, 16, 0) X(U16, 16, 0) X(F16, 16, 2) X(BF16, 16, 2) X(I32, 32, 1)  \
+    X(U32, 32, 0) X(F32, 32, 2) X(C64, 64, 0) X(F64, 64, 2) X(I64, 64, 1) X(U64, 64, 0)
+#define DP__DTYPE_NAME(name, bits, use) DP__##name,
+#define DP__DTYPE_ROW(name, bits, use) {#name, bits, use},
+typedef enum dp__dtype { DP__DTYPES(DP__DTYPE_NAME) DP__DTYPE_COUNT } dp__dtype;
 typedef struct dp__dtype_row {
     const char *name;
     uint32_t    bits;
-    dp__dtype   dtype;
+    int         use;
 } dp__dtype_row;
-static const dp__dtype_row dp__dtypes[] = {
-    {"BOOL", 8, DP__OTHER},    {"F4", 4, DP__OTHER},           {"F6_E2M3", 6, DP__OTHER},
-    {"F6_E3M2", 6, DP__OTHER}, {"U8", 8, DP__U8},              {"I8", 8, DP__I8},
-    {"F8_E5M2", 8, DP__OTHER}, {"F8_E4M3", 8, DP__OTHER},      {"F8_E8M0", 8, DP__OTHER},
-    {"F8_E4M3FNUZ", 8, DP__OTHER}, {"F8_E5M2FNUZ", 8, DP__OTHER}, {"I16", 16, DP__OTHER},
-    {"U16", 16, DP__OTHER},    {"F16", 16, DP__F16},           {"BF16", 16, DP__BF16},
-    {"I32", 32, DP__I32},      {"U32", 32, DP__OTHER},         {"F32", 32, DP__F32},
-    {"C64", 64, DP__OTHER},    {"F64", 64, DP__F64},           {"I64", 64, DP__I64},
-    {"U64", 64, DP__OTHER},
-};
-#define DP__DTYPE_COUNT (sizeof dp__dtypes / sizeof dp__dtypes[0])
+static const dp__dtype_row dp__dtypes[] = {DP__DTYPES(DP__DTYPE_ROW)};
+#undef DP__DTYPE_NAME
+#undef DP__DTYPE_ROW
+#undef DP__DTYPES
 
 typedef struct dp__entry {
     const char *name; /* 0 behind it */
@@ -2983,157 +2933,128 @@ typedef struct dp__store {
     uint32_t     file_count;
 } dp__store;
 
-/* Bytes of an element; 0 for DP__OTHER. */
+/* Bytes of an element; 0: not one that this program computes with. */
 static size_t dp__dtype_bytes(dp__dtype dtype) {
-    for (size_t i = 0; i < DP__DTYPE_COUNT; i++) {
-        if (dp__dtypes[i].dtype == dtype && dtype != DP__OTHER) return dp__dtypes[i].bits / 8;
-    }
-    return 0;
-}
-
-static size_t dp__dtype_rank(dp__dtype dtype) {
-    size_t i = DP__DTYPE_COUNT - 1;
-    while (i > 0 && dp__dtypes[i].dtype != dtype) i--;
-    return i;
+    return dp__dtypes[dtype].use ? dp__dtypes[dtype].bits / 8 : 0;
 }
 
 /* Product of a shape; 0 when it is above 2^64. Trap: a product that wraps to 0 looks like an empty
- * tensor; a tensor is empty because a dimension is 0, so these are looked for first. */
+ * tensor; a tensor is empty because a dimension is 0. */
 static int dp__shape_count(const uint64_t *shape, int32_t dims, uint64_t *count) {
+    int fits = 1, empty = 0;
     *count = 1;
     for (int32_t i = 0; i < dims; i++) {
-        if (shape[i] == 0) {
-            *count = 0;
-            return 1;
-        }
+        if (shape[i] == 0) empty = 1;
+        else if (!dp__mul_u64(*count, shape[i], count)) fits = 0;
     }
-    for (int32_t i = 0; i < dims; i++) {
-        if (!dp__mul_u64(*count, shape[i], count)) return 0;
-    }
-    return 1;
+    if (empty) *count = 0;
+    return fits || empty;
 }
 
-/* "shape": an array of up to DP_MAX_DIMS sizes (S6, S7). */
-static dp_status dp__st_shape(dp__doc *r, dp__entry *e) {
+/* ---- the header --------------------------------------------------------------------------- */
+
+/* An array of up to cap integers from 0 to max; returns their number. code and rule speak when
+ * there are more, or a larger one. */
+static int32_t dp__st_numbers(dp__doc *d, uint64_t *to, int32_t cap, int64_t max, dp_status code,
+                              const char *rule) {
+    int32_t n = 0, depth = d->json.depth;
     int64_t v;
-    if (r->json.kind != DP_JSON_ARRAY) return dp__doc_bad(r, "S6", "shape is not an array");
-    for (e->dims = 0;; e->dims++) {
-        dp_status status = dp__json_next(r);
-        if (status != DP_OK || r->json.kind == DP_JSON_ARRAY_END) return status;
-        if (!dp__json_int(&r->json, 0, INT64_MAX, &v))
-            return dp__doc_bad(r, "S6", "a dimension is not an integer from 0 up");
-        if (e->dims >= DP_MAX_DIMS || v > (int64_t)DP__MAX_DIM)
-            return dp__doc_fail(r, DP_E_LIMIT, "S7", "too many dimensions, or too large a one");
-        e->shape[e->dims] = (uint64_t)v;
+    dp_json first;
+    if (d->json.kind != DP_JSON_ARRAY) dp__doc_bad(d, "S6", "an array is expected");
+    for (; dp__doc_next(d, depth, &first); n++) {
+        if (!dp__json_int(&d->json, 0, INT64_MAX, &v))
+            dp__doc_bad(d, "S6", "an integer from 0 up is expected");
+        else if (n == cap || v > max)
+            dp__doc_fail(d, code, rule, first.token, &first, "too many numbers, or one too large");
+        else
+            to[n] = (uint64_t)v;
     }
+    return n;
 }
 
-/* "data_offsets": exactly two integers (S6). bytes becomes the end for the moment. */
-static dp_status dp__st_offsets(dp__doc *r, dp__entry *e) {
-    int64_t   v[2] = {0, 0};
-    dp_status status;
-    if (r->json.kind != DP_JSON_ARRAY) return dp__doc_bad(r, "S6", "data_offsets is not an array");
-    for (int i = 0; i < 2; i++) {
-        if ((status = dp__json_next(r)) != DP_OK) return status;
-        if (!dp__json_int(&r->json, 0, INT64_MAX, &v[i]))
-            return dp__doc_bad(r, "S6", "an offset is not an integer from 0 up");
-    }
-    if ((status = dp__json_next(r)) != DP_OK) return status;
-    if (r->json.kind != DP_JSON_ARRAY_END)
-        return dp__doc_bad(r, "S6", "data_offsets has more than two numbers");
-    e->begin = (uint64_t)v[0];
-    e->bytes = (uint64_t)v[1];
-    return DP_OK;
-}
-
-static dp_status dp__st_dtype(dp__doc *r, dp__entry *e, uint64_t *bits) {
-    if (r->json.kind != DP_JSON_STRING) return dp__doc_bad(r, "S6", "dtype is not a string");
-    for (size_t i = 0; i < DP__DTYPE_COUNT; i++) {
-        if (!dp__json_is(&r->json, dp__dtypes[i].name)) continue;
-        e->dtype = dp__dtypes[i].dtype;
-        *bits = dp__dtypes[i].bits;
-        return DP_OK;
-    }
-    return dp__doc_fail(r, DP_E_UNSUPPORTED, "S10", "unknown dtype");
+static void dp__st_dtype(dp__doc *d, dp__entry *e) {
+    int i = 0;
+    if (d->json.kind != DP_JSON_STRING) dp__doc_bad(d, "S6", "dtype is not a string");
+    while (i < DP__DTYPE_COUNT && !dp__json_is(&d->json, dp__dtypes[i].name)) i++;
+    if (i < DP__DTYPE_COUNT) e->dtype = (dp__dtype)i;
+    else dp__doc_fail(d, DP_E_UNSUPPORTED, "S10", d->json.token, &d->json, "unknown dtype");
 }
 
 /* The object behind the name of a tensor (S6, S7, S8). */
-static dp_status dp__st_entry(dp__doc *r, const dp_json *name, dp__entry *e) {
-    uint64_t  bits = 0, count, total;
-    int       seen = 0;
-    dp_json   key, entry = r->json;
-    dp_status status = DP_OK;
-    if (entry.kind != DP_JSON_OBJECT)
-        return dp__doc_bad(r, "S6", "the entry of a tensor is not an object");
-    while (dp__doc_member(r, &key, &status)) {
+static void dp__st_entry(dp__doc *d, const dp_json *name, dp__entry *e) {
+    uint64_t at[2] = {0, 0}, count, bits;
+    size_t   place = d->json.token;
+    int32_t  depth = d->json.depth, seen = 0;
+    dp_json  key;
+    if (d->json.kind != DP_JSON_OBJECT)
+        dp__doc_bad(d, "S6", "the entry of a tensor is not an object");
+    while (dp__doc_next(d, depth, &key)) {
         int which = dp__json_is(&key, "dtype") ? 1 : dp__json_is(&key, "shape") ? 2
                   : dp__json_is(&key, "data_offsets") ? 4 : 0;
-        if (which == 0) {
-            r->json = key;
-            return dp__doc_bad(r, "S6", "a tensor has an unknown member");
-        }
         seen |= which;
-        status = which == 1 ? dp__st_dtype(r, e, &bits) : which == 2 ? dp__st_shape(r, e)
-                            : dp__st_offsets(r, e);
+        if (which == 1) dp__st_dtype(d, e);
+        else if (which == 2)
+            e->dims = dp__st_numbers(d, e->shape, DP_MAX_DIMS, DP__MAX_DIM, DP_E_LIMIT, "S7");
+        else if (which == 0)
+            dp__doc_fail(d, DP_E_FORMAT, "S6", key.token, &key, "a tensor has an unknown member");
+        else if (dp__st_numbers(d, at, 2, INT64_MAX, DP_E_FORMAT, "S6") != 2)
+            dp__doc_bad(d, "S6", "data_offsets has less than two numbers");
     }
-    if (status != DP_OK) return status;
-    const char *text = NULL, *rule = "S6";
-    if (seen != 7) {
-        text = "dtype, shape or data_offsets is missing";
-    } else if (!dp__shape_count(e->shape, e->dims, &count) || !dp__mul_u64(count, bits, &total)) {
-        rule = "S7";
-        text = "the product of a shape overflows";
-    } else if (total % 8 != 0 || e->bytes < e->begin || e->bytes - e->begin != total / 8) {
-        rule = "S8";
-        text = "data_offsets do not fit dtype and shape";
-    }
-    if (text == NULL) {
-        e->bytes -= e->begin;
-        return DP_OK;
-    }
-    r->json.token = entry.token;
-    return dp__doc_fail_key(r, name, DP_E_FORMAT, rule, text);
+    if (seen != 7)
+        dp__doc_fail(d, DP_E_FORMAT, "S6", place, name, "dtype, shape or data_offsets is missing");
+    else if (!dp__shape_count(e->shape, e->dims, &count) ||
+             !dp__mul_u64(count, dp__dtypes[e->dtype].bits, &bits))
+        dp__doc_fail(d, DP_E_FORMAT, "S7", place, name, "the product of a shape overflows");
+    else if (bits % 8 != 0 || at[1] < at[0] || at[1] - at[0] != bits / 8)
+        dp__doc_fail(d, DP_E_FORMAT, "S8", place, name, "data_offsets do not fit dtype and shape");
+    e->begin = at[0];
+    e->bytes = at[1] - at[0];
 }
 
 /* "__metadata__": strings only (S5). */
-static dp_status dp__st_metadata(dp__doc *r) {
-    dp_status status = DP_OK;
-    size_t    first = r->json.token;
-    dp_json   key;
-    if (r->json.kind != DP_JSON_OBJECT)
-        return dp__doc_bad(r, "S5", "__metadata__ is not an object");
-    while (dp__doc_member(r, &key, &status)) {
-        if (r->json.kind != DP_JSON_STRING)
-            return dp__doc_bad(r, "S5", "a value of __metadata__ is not a string");
+static void dp__st_metadata(dp__doc *d) {
+    size_t  first = d->json.token;
+    int32_t depth = d->json.depth;
+    dp_json key;
+    if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "S5", "__metadata__ is not an object");
+    while (dp__doc_next(d, depth, &key)) {
+        if (d->json.kind != DP_JSON_STRING)
+            dp__doc_bad(d, "S5", "a value of __metadata__ is not a string");
     }
-    if (status == DP_OK && r->json.at - first > DP__MAX_METADATA_BYTES)
-        return dp__doc_fail(r, DP_E_LIMIT, "S5", "__metadata__ is too large");
-    return status;
+    if (d->json.at - first > DP__MAX_METADATA_BYTES)
+        dp__doc_fail(d, DP_E_LIMIT, "S5", d->json.token, NULL, "__metadata__ is too large");
 }
 
-/* All entries of a header. entries NULL: checks and counts. */
-static dp_status dp__st_entries(dp__doc *r, uint32_t file, dp__entry *entries, size_t *count) {
-    dp_status status = DP_OK;
-    dp_json   key;
-    dp__entry e;
-    *count = 0;
-    while (dp__doc_member(r, &key, &status)) {
-        if (dp__json_is(&key, "__metadata__")) {
-            status = dp__st_metadata(r);
+/* The tensors of the header text[8..end), behind those that the store has. want: how many the
+ * index promises (F11); 0: there is no index, the store gets its memory here. */
+static dp_status dp__st_entries(dp__store *store, dp__doc *d, const char *text, size_t end,
+                                size_t want) {
+    size_t  count = 0;
+    dp_json name, root;
+    dp__doc_begin(d, text, 8, end, "S3");
+    root = d->json;
+    while (dp__doc_next(d, 1, &name)) count += !dp__json_is(&name, "__metadata__");
+    if (count > DP_MAX_TENSORS)
+        dp__doc_fail(d, DP_E_LIMIT, "S6", d->json.token, NULL, "too many tensors");
+    if (want != 0 && count != want)
+        dp__doc_fail(d, DP_E_FORMAT, "F11", DP_NO_PLACE, NULL,
+                     "the index names more or fewer tensors of this file");
+    if (want == 0) store->entries = (dp__entry *)dp__doc_get(d, count, sizeof *store->entries);
+    d->json = root;
+    while (dp__doc_next(d, 1, &name)) {
+        if (dp__json_is(&name, "__metadata__")) {
+            dp__st_metadata(d);
             continue;
         }
-        memset(&e, 0, sizeof e);
-        e.file = file;
-        e.name_bytes = dp__json_text(&key, NULL, 0);
-        if (e.name_bytes > DP_MAX_NAME_BYTES)
-            return dp__doc_fail(r, DP_E_LIMIT, "S6", "the name of a tensor is too long");
-        if (*count >= DP_MAX_TENSORS) return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
-        if (entries != NULL) status = dp__doc_name(r, &key, DP_MAX_NAME_BYTES, &e.name);
-        if (status == DP_OK) status = dp__st_entry(r, &key, &e);
-        if (entries != NULL) entries[*count] = e;
-        ++*count;
+        dp__entry *e = store->entries + store->count++;
+        e->file = store->file_count - 1;
+        e->name_bytes = dp__json_text(&name, NULL, 0);
+        if (e->name_bytes > DP_MAX_NAME_BYTES)
+            dp__doc_fail(d, DP_E_LIMIT, "S6", name.token, &name, "the name is too long");
+        e->name = dp__doc_name(d, &name, DP_MAX_NAME_BYTES);
+        dp__st_entry(d, &name, e);
     }
-    return status;
+    return d->status;
 }
 
 static int dp__entry_by_place(const void *pa, const void *pb) {
@@ -3146,112 +3067,86 @@ static int dp__entry_by_name(const void *pa, const void *pb) {
     return strcmp(((const dp__entry *)pa)->name, ((const dp__entry *)pb)->name);
 }
 
-/* S9: the data of the tensors fill [0, data_bytes) without a hole, an overlap or a rest. On success
- * places are counted from the beginning of the file. */
-static dp_status dp__st_places(const dp__doc *r, dp__entry *entries, size_t count,
-                               uint64_t data_start, uint64_t data_bytes) {
-    uint64_t end = 0;
+static dp_status dp__entry_fail(const dp__store *store, const dp__entry *e, dp_status code,
+                                const char *rule, uint64_t place, const char *sentence,
+                                dp_error *err) {
+    dp__where where = {store->names[e->file], place, e->name, e->name_bytes};
+    return dp__fail_at(err, code, rule, &where, sentence);
+}
+
+/* S9: the data of the tensors fill the file from start to size without a hole, an overlap or a
+ * rest. On success places are counted from the beginning of the file. */
+static dp_status dp__st_places(const dp__store *store, dp__doc *d, dp__entry *entries,
+                               size_t count, uint64_t start, uint64_t size) {
+    uint64_t end = start;
     dp__sort(entries, count, sizeof *entries, dp__entry_by_place);
-    for (size_t i = 0; i < count; i++) {
-        dp__entry *e = entries + i;
-        dp__where  where = {r->file, data_start + end, e->name, e->name_bytes};
-        if (e->begin != end)
-            return dp__fail_at(r->err, DP_E_FORMAT, "S9", &where,
-                               e->begin > end ? "a hole in front of a tensor"
-                                              : "a tensor overlaps another");
-        if (e->bytes > data_bytes - end)
-            return dp__fail_at(r->err, DP_E_FORMAT, "S9", &where, "the file ends in a tensor");
+    for (size_t i = 0; i < count && d->status == DP_OK; i++) {
+        dp__entry  *e = entries + i;
+        const char *wrong = e->begin > end - start ? "a hole in front of a tensor"
+                          : e->begin < end - start ? "a tensor overlaps another"
+                          : e->bytes > size - end ? "the file ends in a tensor" : NULL;
+        if (wrong != NULL)
+            d->status = dp__entry_fail(store, e, DP_E_FORMAT, "S9", end, wrong, d->err);
+        e->begin = end;
         end += e->bytes;
-        e->begin += data_start;
     }
-    dp__where where = {r->file, data_start + end, NULL, 0};
-    if (end != data_bytes)
-        return dp__fail_at(r->err, DP_E_FORMAT, "S9", &where, "bytes follow the last tensor");
+    if (end != size) dp__doc_fail(d, DP_E_FORMAT, "S9", end, NULL, "bytes follow the last tensor");
     dp__sort(entries, count, sizeof *entries, dp__entry_by_name);
-    return DP_OK;
+    return d->status;
 }
 
-/* Entries of the header text[8..end). *entries NULL: in new memory of the arena, else there is
- * room for exactly want of them (F11). */
-static dp_status dp__st_parse(dp__doc *r, uint32_t file, const char *text, size_t end,
-                              dp__entry **entries, size_t want, size_t *count) {
-    dp_status status = dp__doc_begin(r, text, 8, end, 0, "S3");
-    if (status == DP_OK) status = dp__st_entries(r, file, NULL, count);
-    if (status != DP_OK) return status;
-    if (*entries != NULL && *count != want) {
-        dp__where where = {r->file, DP_NO_PLACE, NULL, 0};
-        return dp__fail_at(r->err, DP_E_FORMAT, "F11", &where,
-                           "the index names more or fewer tensors of this file");
-    }
-    if (*entries == NULL)
-        *entries = (dp__entry *)dp__arena_get(r->arena, *count, sizeof **entries);
-    if (*entries == NULL) return dp__no_memory(r->err);
-    status = dp__doc_begin(r, text, 8, end, 1, "S3");
-    return status == DP_OK ? dp__st_entries(r, file, *entries, count) : status;
+/* What a call to the files has returned becomes the status of the document. */
+static dp_status dp__doc_io(dp__doc *d, dp_status status) {
+    if (status != DP_OK) d->status = dp__io_fail(d->err, status, d->file);
+    return d->status;
 }
 
-/* S1, S2: the length of the header of a file of size bytes. */
-static dp_status dp__st_length(const dp__store *store, uint32_t file, uint64_t size, size_t *n,
-                               dp_error *err) {
+/* Reads and checks the header of a file of size bytes: S1 to S9. */
+static dp_status dp__st_header(dp__store *store, dp__doc *d, uint64_t size, size_t want) {
     uint8_t    raw[8];
-    uint64_t   length = 0;
-    dp__cursor c = {raw, 8, 0, store->names[file], err};
-    if (size < 8) {
-        c.at = (size_t)size;
-        return dp__cursor_fail(&c, DP_E_FORMAT, "S1", "the file is shorter than 8 bytes");
-    }
-    dp_status status = store->io.pread(store->io.ctx, store->files[file], 0, raw, 8);
-    if (status != DP_OK) return dp__io_fail(err, status, c.file);
-    dp__cursor_u(&c, 8, &length);
-    c.at = 0;
-    if (length > DP_MAX_HEADER_BYTES)
-        return dp__cursor_fail(&c, DP_E_LIMIT, "S2", "the header is too long");
-    if (length > size - 8)
-        return dp__cursor_fail(&c, DP_E_FORMAT, "S2", "the header is longer than the file");
-    *n = (size_t)length;
-    return DP_OK;
+    uint64_t   n = 0;
+    void      *file = store->files[store->file_count - 1];
+    dp__cursor c = {raw, sizeof raw, 0};
+    if (size < 8)
+        return dp__doc_fail(d, DP_E_FORMAT, "S1", size, NULL, "the file is shorter than 8 bytes");
+    if (dp__doc_io(d, store->io.pread(store->io.ctx, file, 0, raw, 8)) != DP_OK) return d->status;
+    dp__cursor_u(&c, 8, &n);
+    if (n > DP_MAX_HEADER_BYTES)
+        return dp__doc_fail(d, DP_E_LIMIT, "S2", 0, NULL, "the header is too long");
+    if (n > size - 8)
+        return dp__doc_fail(d, DP_E_FORMAT, "S2", 0, NULL, "the header is longer than the file");
+    size_t bytes = (size_t)n + 8, end = bytes, first = store->count; /* n is below its limit */
+    char  *text = (char *)dp__doc_get(d, bytes, 1);
+    if (text != NULL) dp__doc_io(d, store->io.pread(store->io.ctx, file, 0, text, bytes));
+    if (d->status != DP_OK) return d->status;
+    while (end > 8 && text[end - 1] == ' ') end--;
+    if (n == 0 || text[8] != '{')
+        return dp__doc_fail(d, DP_E_FORMAT, "S3", 8, NULL, "the header lacks its opening brace");
+    if (text[end - 1] != '}')
+        return dp__doc_fail(d, DP_E_FORMAT, "S4", end - 1, NULL, "the header lacks its last brace");
+    if (dp__st_entries(store, d, text, end, want) != DP_OK) return d->status;
+    return dp__st_places(store, d, store->entries + first, store->count - first, bytes, size);
 }
 
-/* Reads and checks the header of an open file of size bytes: S1 to S9. */
-static dp_status dp__st_header(dp__doc *r, const dp__store *store, uint32_t file, uint64_t size,
-                               dp__entry **entries, size_t want, size_t *count) {
-    size_t    n = 0;
-    dp_status status = dp__st_length(store, file, size, &n, r->err);
-    if (status != DP_OK) return status;
-    size_t     bytes = n + 8, end = bytes; /* n <= DP_MAX_HEADER_BYTES */
-    char      *text = (char *)dp__alloc(&r->arena->alloc, bytes, 1);
-    dp__cursor c = {(const uint8_t *)text, bytes, 8, r->file, r->err};
-    if (text == NULL) return dp__no_memory(r->err);
-    status = store->io.pread(store->io.ctx, store->files[file], 0, text, bytes);
-    if (status != DP_OK) dp__io_fail(r->err, status, r->file);
-    while (status == DP_OK && end > 8 && text[end - 1] == ' ') end--;
-    if (status == DP_OK && (n == 0 || text[8] != '{'))
-        status = dp__cursor_fail(&c, DP_E_FORMAT, "S3", "the header does not begin with a brace");
-    c.at = end - 1;
-    if (status == DP_OK && text[end - 1] != '}')
-        status = dp__cursor_fail(&c, DP_E_FORMAT, "S4", "the header does not end with a brace");
-    if (status == DP_OK) status = dp__st_parse(r, file, text, end, entries, want, count);
-    dp__free(&r->arena->alloc, text, bytes, 1);
-    if (status != DP_OK) return status;
-    return dp__st_places(r, *entries, *count, bytes, size - bytes);
+/* ---- one file or shards ------------------------------------------------------------------- */
+
+/* Opens one more file of the store and reads its header; want as in dp__st_entries. */
+static dp_status dp__store_add(dp__store *store, dp__doc *d, void *dir, const char *name,
+                               size_t want) {
+    uint64_t size = 0;
+    if (d->status != DP_OK) return d->status;
+    d->file = name;
+    void **file = &store->files[store->file_count];
+    dp__doc_io(d, store->io.open(store->io.ctx, dir, name, file, &size));
+    if (d->status != DP_OK) return d->status;
+    store->names[store->file_count++] = name;
+    return dp__st_header(store, d, size, want);
 }
 
 static void dp__store_close(dp__store *store) {
     for (uint32_t i = 0; i < store->file_count; i++)
         store->io.close(store->io.ctx, store->files[i]);
     memset(store, 0, sizeof *store);
-}
-
-/* Opens one more file of the store, r->file, and reads its header. */
-static dp_status dp__store_add(dp__store *store, dp__doc *r, void *dir, dp__entry **entries,
-                               size_t want, size_t *count) {
-    uint64_t  size = 0;
-    uint32_t  file = store->file_count;
-    dp_status status = store->io.open(store->io.ctx, dir, r->file, &store->files[file], &size);
-    if (status != DP_OK) return dp__io_fail(r->err, status, r->file);
-    store->names[file] = r->file;
-    store->file_count++;
-    return dp__st_header(r, store, file, size, entries, want, count);
 }
 
 /* One line of "weight_map". */
@@ -3265,136 +3160,109 @@ static int dp__mapped_compare(const void *pa, const void *pb) {
     return files != 0 ? files : strcmp(a->name, b->name);
 }
 
-/* "weight_map": names of tensors to names of files (F1, F11). map NULL: checks and counts. */
-static dp_status dp__index_map(dp__doc *r, dp__mapped *map, size_t *count) {
-    dp_status  status = DP_OK;
-    dp_json    key;
-    if (r->json.kind != DP_JSON_OBJECT) return dp__doc_bad(r, "F11", "weight_map is not an object");
-    for (*count = 0; dp__doc_member(r, &key, &status); ++*count) {
-        if (*count == DP_MAX_TENSORS) return dp__doc_fail(r, DP_E_LIMIT, "S6", "too many tensors");
-        if (r->json.kind != DP_JSON_STRING)
-            return dp__doc_bad(r, "F11", "the name of a file is not a string");
-        if (map == NULL) continue;
-        dp__mapped *m = map + *count;
-        status = dp__doc_name(r, &key, DP_MAX_NAME_BYTES, &m->name);
-        if (status == DP_OK) status = dp__doc_name(r, &r->json, DP__NAME_BYTES, &m->file);
-        if (status == DP_OK && !dp__file_name_ok(m->file))
-            return dp__doc_bad(r, "F1", "the name of a file is not a plain one");
+/* "weight_map": names of tensors to names of files (F1, F11), sorted by file, then by tensor. */
+static dp__mapped *dp__index_map(dp__doc *d, size_t *count) {
+    int32_t depth = d->json.depth;
+    dp_json key;
+    if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "F11", "weight_map is not an object");
+    *count = dp__doc_count(d);
+    if (*count > DP_MAX_TENSORS)
+        dp__doc_fail(d, DP_E_LIMIT, "S6", d->json.token, NULL, "too many tensors");
+    dp__mapped *map = (dp__mapped *)dp__doc_get(d, *count, sizeof *map), *m = map;
+    for (; dp__doc_next(d, depth, &key); m++) {
+        if (d->json.kind != DP_JSON_STRING)
+            dp__doc_bad(d, "F11", "the name of a file is not a string");
+        m->name = dp__doc_name(d, &key, DP_MAX_NAME_BYTES);
+        m->file = dp__doc_name(d, &d->json, DP__NAME_BYTES);
+        if (m->file != NULL && !dp__file_name_ok(m->file))
+            dp__doc_bad(d, "F1", "the name of a file is not a plain one");
     }
-    return status;
+    if (d->status == DP_OK) dp__sort(map, *count, sizeof *map, dp__mapped_compare);
+    return map;
 }
 
 /* The root of an index: "weight_map", and "metadata", which is not used. */
-static dp_status dp__index_root(dp__doc *r, const char *text, size_t bytes, dp__mapped *map,
-                                size_t *count) {
-    int       seen = 0;
-    dp_json   key;
-    dp_status status = dp__doc_begin(r, text, 0, bytes, map != NULL, "F11");
-    while (dp__doc_member(r, &key, &status)) {
-        seen |= dp__json_is(&key, "weight_map");
-        if (dp__json_is(&key, "weight_map")) status = dp__index_map(r, map, count);
-        else if (dp__json_is(&key, "metadata")) status = dp__json_skip(r);
-        else r->json = key, status = dp__doc_bad(r, "F11", "the index has an unknown member");
+static dp__mapped *dp__index_root(dp__doc *d, size_t *count) {
+    dp__mapped *map = NULL;
+    dp_json     key;
+    while (dp__doc_next(d, 1, &key)) {
+        if (dp__json_is(&key, "weight_map")) map = dp__index_map(d, count);
+        else if (!dp__json_is(&key, "metadata"))
+            dp__doc_fail(d, DP_E_FORMAT, "F11", key.token, &key, "the index has an unknown member");
     }
-    if (status == DP_OK && !seen) return dp__doc_bad(r, "F11", "the index has no weight_map");
-    return status;
+    if (map == NULL) dp__doc_bad(d, "F11", "the index has no weight_map");
+    return map;
 }
 
-/* Opens the shards of a map that is sorted by file, then by name: each has exactly the tensors
- * that the map gives it (F11). */
-static dp_status dp__index_shards(dp__store *store, dp__doc *r, void *dir,
-                                  const dp__mapped *map, size_t count) {
-    for (size_t i = 0, end; i < count; i = end) {
+static void dp__store_room(dp__store *store, dp__doc *d, size_t files) {
+    store->files = (void **)dp__doc_get(d, files, sizeof *store->files);
+    store->names = (const char **)dp__doc_get(d, files, sizeof *store->names);
+}
+
+/* The shards of an index: each has exactly the tensors that the map gives it (F11). */
+static dp_status dp__store_shards(dp__store *store, dp__doc *d, void *dir, const char *text,
+                                  size_t bytes) {
+    size_t count = 0, files = 1;
+    dp__doc_begin(d, text, 0, bytes, "F11");
+    const dp__mapped *map = dp__index_root(d, &count);
+    store->entries = (dp__entry *)dp__doc_get(d, count, sizeof *store->entries);
+    for (size_t i = 1; d->status == DP_OK && i < count; i++)
+        files += strcmp(map[i].file, map[i - 1].file) != 0;
+    if (files > DP_MAX_SHARDS)
+        dp__doc_fail(d, DP_E_LIMIT, "F11", DP_NO_PLACE, NULL, "too many shards");
+    dp__store_room(store, d, files);
+    for (size_t i = 0, end; d->status == DP_OK && i < count; i = end) {
         for (end = i + 1; end < count && strcmp(map[end].file, map[i].file) == 0;) end++;
-        size_t     found;
-        dp__entry *entries = store->entries + i;
-        r->file = map[i].file;
-        dp_status status = dp__store_add(store, r, dir, &entries, end - i, &found);
-        if (status != DP_OK) return status;
-        for (size_t k = i; k < end; k++) {
-            dp__where where = {r->file, DP_NO_PLACE, map[k].name, strlen(map[k].name)};
-            if (strcmp(store->entries[k].name, map[k].name) != 0)
-                return dp__fail_at(r->err, DP_E_FORMAT, "F11", &where,
-                                   "the index and this file name different tensors");
+        dp__store_add(store, d, dir, map[i].file, end - i);
+        for (size_t k = i; d->status == DP_OK && k < end; k++) {
+            const dp__entry *e = store->entries + k;
+            if (strcmp(e->name, map[k].name) != 0)
+                d->status = dp__entry_fail(store, e, DP_E_FORMAT, "F11", DP_NO_PLACE,
+                                           "the index does not give this tensor to this file",
+                                           d->err);
         }
     }
-    store->count = count;
-    dp__sort(store->entries, count, sizeof *store->entries, dp__entry_by_name);
-    return DP_OK;
-}
-
-static dp_status dp__store_files(dp__store *store, dp__doc *r, size_t count) {
-    store->files = (void **)dp__arena_get(r->arena, count, sizeof *store->files);
-    store->names = (const char **)dp__arena_get(r->arena, count, sizeof *store->names);
-    return store->files == NULL || store->names == NULL ? dp__no_memory(r->err) : DP_OK;
-}
-
-static dp_status dp__store_open_index(dp__store *store, dp__doc *r, void *dir,
-                                      const char *text, size_t bytes) {
-    size_t    count = 0, files = 1;
-    dp_status status = dp__index_root(r, text, bytes, NULL, &count);
-    if (status != DP_OK) return status;
-    dp__mapped *map = (dp__mapped *)dp__arena_get(r->arena, count, sizeof *map);
-    store->entries = (dp__entry *)dp__arena_get(r->arena, count, sizeof *store->entries);
-    if (map == NULL || store->entries == NULL) return dp__no_memory(r->err);
-    status = dp__index_root(r, text, bytes, map, &count);
-    if (status != DP_OK) return status;
-    dp__sort(map, count, sizeof *map, dp__mapped_compare);
-    for (size_t i = 1; i < count; i++) files += strcmp(map[i].file, map[i - 1].file) != 0;
-    if (files > DP_MAX_SHARDS) return dp__doc_fail(r, DP_E_LIMIT, "F11", "too many shards");
-    status = dp__store_files(store, r, files);
-    return status == DP_OK ? dp__index_shards(store, r, dir, map, count) : status;
-}
-
-/* Neither model.safetensors nor an index: says so, or what stands there instead. */
-static dp_status dp__store_missing(const dp_env *env, void *dir, dp_error *err) {
-    static const char *const bins[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
-    for (int i = 0; i < 2; i++) {
-        dp__where where = {bins[i], DP_NO_PLACE, NULL, 0};
-        void     *file;
-        uint64_t  bytes;
-        dp_status status = env->io.open(env->io.ctx, dir, bins[i], &file, &bytes);
-        if (status == DP_E_NOT_FOUND) continue;
-        if (status != DP_OK) return dp__io_fail(err, status, bins[i]);
-        env->io.close(env->io.ctx, file);
-        return dp__fail_at(err, DP_E_UNSUPPORTED, "", &where,
-                           "PyTorch checkpoints are not read; convert it to safetensors");
-    }
-    return dp__io_fail(err, DP_E_NOT_FOUND, "model.safetensors");
+    if (d->status == DP_OK)
+        dp__sort(store->entries, count, sizeof *store->entries, dp__entry_by_name);
+    return d->status;
 }
 
 /* The weights of a model directory: model.safetensors, else model.safetensors.index.json and its
  * shards. Entries and names live in the arena. On failure the store is zeroed, nothing is open. */
 static dp_status dp__store_open(dp__store *store, const dp_env *env, void *dir, dp__arena *arena,
                                 dp_error *err) {
-    dp__doc r;
-    char      *text;
-    size_t     bytes;
-    memset(&r, 0, sizeof r);
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin", "pytorch_model.bin.index.json"};
+    dp__doc   d = dp__doc_new(arena, names[0], err);
+    char     *text = NULL;
+    void     *file;
+    uint64_t  size;
+    size_t    bytes = 0;
+    int       i = 0;
+    dp_status status = DP_E_NOT_FOUND;
     memset(store, 0, sizeof *store);
+    while (status == DP_E_NOT_FOUND && i < 4)
+        status = env->io.open(env->io.ctx, dir, names[i++], &file, &size);
+    if (status != DP_OK)
+        return dp__io_fail(err, status, names[status == DP_E_NOT_FOUND ? 0 : i - 1]);
+    env->io.close(env->io.ctx, file);
     store->io = env->io;
-    r.arena = arena;
-    r.err = err;
-    r.file = "model.safetensors";
-    dp_status status = dp__store_files(store, &r, 1);
-    if (status == DP_OK)
-        status = dp__store_add(store, &r, dir, &store->entries, 0, &store->count);
-    if (status == DP_E_NOT_FOUND) {
-        r.file = "model.safetensors.index.json";
-        status = dp__file_read(env, dir, r.file, DP_MAX_HEADER_BYTES, arena, &text, &bytes, err);
-        if (status == DP_E_NOT_FOUND) status = dp__store_missing(env, dir, err);
-        else if (status == DP_OK) status = dp__store_open_index(store, &r, dir, text, bytes);
+    d.file = names[i - 1];
+    if (i == 1) {
+        dp__store_room(store, &d, 1);
+        dp__store_add(store, &d, dir, d.file, 0);
+    } else if (i == 2) {
+        d.status = dp__file_read(env, dir, d.file, DP_MAX_HEADER_BYTES, arena, &text, &bytes, err);
+        dp__store_shards(store, &d, dir, text, bytes);
+    } else {
+        dp__doc_fail(&d, DP_E_UNSUPPORTED, "", DP_NO_PLACE, NULL,
+                     "PyTorch checkpoints are not read; convert it to safetensors");
     }
-    if (status != DP_OK) dp__store_close(store);
-    return status;
+    if (d.status != DP_OK) dp__store_close(store);
+    return d.status;
 }
 
-static dp_status dp__entry_fail(const dp__store *store, const dp__entry *e, dp_status code,
-                                const char *rule, uint64_t place, const char *sentence,
-                                dp_error *err) {
-    dp__where where = {store->names[e->file], place, e->name, e->name_bytes};
-    return dp__fail_at(err, code, rule, &where, sentence);
-}
+/* ---- reading elements --------------------------------------------------------------------- */
 
 /* Elements [first, first + count) as they are stored, in this machine's byte order. */
 static dp_status dp__store_read(const dp__store *store, const dp__entry *e, uint64_t first,
@@ -3416,12 +3284,9 @@ static dp_status dp__store_read(const dp__store *store, const dp__entry *e, uint
 /* IEEE 754 binary16 as a float; every half is one. */
 static float dp__widen_f16(uint32_t half) {
     uint32_t sign = (half & 0x8000u) << 16, e = half >> 10 & 31, m = half & 0x3FF;
-    float    v;
+    float    v = (float)m * 5.9604644775390625e-8f; /* zero or subnormal: m * 2^-24 */
     uint32_t bits = sign | (e == 31 ? 0x7F800000u : (e + 112) << 23) | m << 13;
-    if (e == 0) { /* zero or subnormal: m * 2^-24 */
-        v = (float)m * 5.9604644775390625e-8f;
-        return sign ? -v : v;
-    }
+    if (e == 0) return sign ? -v : v;
     memcpy(&v, &bits, sizeof v);
     return v;
 }
@@ -3429,7 +3294,6 @@ static float dp__widen_f16(uint32_t half) {
 /* One element in memory of a floating dtype as a dp_real. */
 DP__INLINE dp_real dp__widen(dp__dtype dtype, const char *p) {
     uint16_t half;
-    uint32_t bits;
     float    f;
     double   d;
     if (dtype == DP__F64) {
@@ -3441,18 +3305,9 @@ DP__INLINE dp_real dp__widen(dp__dtype dtype, const char *p) {
         return (dp_real)f;
     }
     memcpy(&half, p, 2);
-    if (dtype == DP__F16) return (dp_real)dp__widen_f16(half);
-    bits = (uint32_t)half << 16;
+    uint32_t bits = (uint32_t)half << 16;
     memcpy(&f, &bits, 4);
-    return (dp_real)f;
-}
-
-/* First index that is NaN or infinite, or count. x - x is 0 for finite x only. */
-static size_t dp__find_bad(const dp_real *x, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        if (!(x[i] - x[i] == 0)) return i;
-    }
-    return count;
+    return (dp_real)(dtype == DP__F16 ? dp__widen_f16(half) : f);
 }
 
 #define DP__READ_ELEMENTS 65536 /* at a time: 256 KiB stay in the cache for the checks */
@@ -3464,7 +3319,7 @@ static dp_status dp__store_read_real(const dp__store *store, const dp__entry *e,
     size_t  size = dp__dtype_bytes(e->dtype), most = DP__READ_ELEMENTS;
     int     wide = size > sizeof(dp_real);
     dp_real wide_part[128];
-    if (e->dtype != DP__F32 && e->dtype != DP__F16 && e->dtype != DP__BF16 && e->dtype != DP__F64)
+    if (dp__dtypes[e->dtype].use != 2)
         return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin,
                               "a floating-point tensor is expected", err);
     if (wide) most = sizeof wide_part / size;
@@ -3473,14 +3328,13 @@ static dp_status dp__store_read_real(const dp__store *store, const dp__entry *e,
         char *raw = wide ? (char *)wide_part : (char *)(to + at + part) - part * size;
         dp_status status = dp__store_read(store, e, first + at, part, raw, err);
         if (status != DP_OK) return status;
-        if (size != sizeof(dp_real)) {
-            for (size_t i = 0; i < part; i++) to[at + i] = dp__widen(e->dtype, raw + i * size);
+        for (size_t i = 0; size != sizeof(dp_real) && i < part; i++)
+            to[at + i] = dp__widen(e->dtype, raw + i * size);
+        for (size_t i = at; i < at + part; i++) {
+            if (to[i] - to[i] == 0) continue; /* true for finite numbers only */
+            return dp__entry_fail(store, e, DP_E_FORMAT, "S12", e->begin + (first + i) * size,
+                                  "a weight is not finite", err);
         }
-        size_t bad = dp__find_bad(to + at, part);
-        if (bad < part)
-            return dp__entry_fail(store, e, DP_E_FORMAT, "S12",
-                                  e->begin + (first + at + bad) * size, "a weight is not finite",
-                                  err);
     }
     return DP_OK;
 }
@@ -3490,25 +3344,24 @@ static dp_status dp__store_read_real(const dp__store *store, const dp__entry *e,
 /* Writes one file: begin, the data of all tensors in the order begin has given to entries, end.
  * The same input gives the same bytes. After a failure the temporary file is gone. */
 typedef struct dp__st_writer {
-    dp_io            io;
-    void            *file; /* NULL: nothing to write to any more */
-    const char      *name;
-    const dp__entry *entries;
-    size_t           count, at; /* tensor under way */
-    uint64_t         left;      /* its bytes that are still to come */
+    dp_io       io;
+    void       *file; /* NULL: nothing to write to any more */
+    const char *name;
+    uint64_t    at, end; /* bytes of data written, and of all tensors */
 } dp__st_writer;
 
 /* Order of the reference writer: dtype, widest first, then name. */
 static int dp__entry_by_dtype(const void *pa, const void *pb) {
     const dp__entry *a = (const dp__entry *)pa, *b = (const dp__entry *)pb;
-    size_t x = dp__dtype_rank(a->dtype), y = dp__dtype_rank(b->dtype);
-    if (x != y) return x > y ? -1 : 1;
+    if (a->dtype != b->dtype) return a->dtype > b->dtype ? -1 : 1;
     return strcmp(a->name, b->name);
 }
 
-/* Sorts the tensors and gives them their places, counted from the end of the header. */
-static dp_status dp__st_layout(dp__entry *entries, size_t count, dp_error *err) {
-    uint64_t end = 0, elements;
+/* Sorts the tensors and gives them their places, counted from the end of the header; *end is the
+ * last. */
+static dp_status dp__st_layout(dp__entry *entries, size_t count, uint64_t *end, dp_error *err) {
+    uint64_t elements;
+    *end = 0;
     if (count > DP_MAX_TENSORS) return dp__fail(err, DP_E_LIMIT, "too many tensors");
     dp__sort(entries, count, sizeof *entries, dp__entry_by_dtype);
     for (size_t i = 0; i < count; i++) {
@@ -3518,10 +3371,10 @@ static dp_status dp__st_layout(dp__entry *entries, size_t count, dp_error *err) 
         if (size == 0 || same || e->name_bytes != strlen(e->name) || e->dims > DP_MAX_DIMS ||
             e->name_bytes > DP_MAX_NAME_BYTES)
             return dp__fail(err, DP_E_ARG, "a tensor cannot be written: name, dtype or shape");
+        e->begin = *end;
         if (!dp__shape_count(e->shape, e->dims, &elements) ||
-            !dp__mul_u64(elements, size, &e->bytes) || !dp__add_u64(end, e->bytes, &end))
+            !dp__mul_u64(elements, size, &e->bytes) || !dp__add_u64(*end, e->bytes, end))
             return dp__fail(err, DP_E_LIMIT, "the tensors are too large");
-        e->begin = end - e->bytes;
     }
     return DP_OK;
 }
@@ -3533,23 +3386,20 @@ static dp_status dp__st_text(const dp__entry *entries, size_t count, const char 
     dp__put put = {out, 1};
     dp__put_bytes(&put, "\0\0\0\0\0\0\0\0", 8);
     dp__put_text(&put, "{\"__metadata__\":{\"format\":\"pt\"");
-    for (; metadata != NULL && metadata[0] != NULL; metadata += 2) {
-        dp__put_text(&put, ",");
-        dp__put_string(&put, metadata[0], strlen(metadata[0]));
-        dp__put_text(&put, ":");
-        dp__put_string(&put, metadata[1], strlen(metadata[1]));
+    for (int i = 0; metadata != NULL && metadata[i] != NULL; i++) {
+        dp__put_text(&put, i % 2 == 0 ? "," : ":");
+        dp__put_string(&put, metadata[i], strlen(metadata[i]));
     }
     dp__put_text(&put, "}");
-    for (size_t i = 0; i < count; i++) {
-        const dp__entry *e = entries + i;
+    for (const dp__entry *e = entries; e < entries + count; e++) {
         dp__put_text(&put, ",");
         dp__put_string(&put, e->name, e->name_bytes);
         dp__put_text(&put, ":{\"dtype\":\"");
-        dp__put_text(&put, dp__dtypes[dp__dtype_rank(e->dtype)].name);
+        dp__put_text(&put, dp__dtypes[e->dtype].name);
         dp__put_text(&put, "\",\"shape\":[");
-        for (int32_t d = 0; d < e->dims; d++) {
-            if (d > 0) dp__put_text(&put, ",");
-            dp__put_u64(&put, e->shape[d]);
+        for (int32_t i = 0; i < e->dims; i++) {
+            if (i > 0) dp__put_text(&put, ",");
+            dp__put_u64(&put, e->shape[i]);
         }
         dp__put_text(&put, "],\"data_offsets\":[");
         dp__put_u64(&put, e->begin);
@@ -3571,30 +3421,18 @@ static void dp__st_abort(dp__st_writer *w) {
     w->file = NULL;
 }
 
-/* Steps over tensors that are complete (an empty one is complete at once). */
-static void dp__st_advance(dp__st_writer *w) {
-    while (w->left == 0 && w->at < w->count) {
-        if (++w->at < w->count) w->left = w->entries[w->at].bytes;
-    }
-}
-
 /* Sorts entries (name, name_bytes, dtype, dims and shape are the caller's) and fills in begin and
- * bytes; the caller then appends their data in this order. entries must stay until the end. */
+ * bytes; the caller then appends their data in this order. */
 static dp_status dp__st_begin(dp__st_writer *w, const dp_env *env, void *dir, const char *name,
                               dp__entry *entries, size_t count, const char *const *metadata,
                               dp_error *err) {
     dp__buffer header;
     memset(w, 0, sizeof *w);
-    dp_status status = dp__st_layout(entries, count, err);
-    if (status != DP_OK) return status;
-    dp__buffer_init(&header, &env->alloc);
-    status = dp__st_text(entries, count, metadata, &header, err);
     w->io = env->io;
     w->name = name;
-    w->entries = entries;
-    w->count = count;
-    w->left = count > 0 ? entries[0].bytes : 0;
-    dp__st_advance(w);
+    dp__buffer_init(&header, &env->alloc);
+    dp_status status = dp__st_layout(entries, count, &w->end, err);
+    if (status == DP_OK) status = dp__st_text(entries, count, metadata, &header, err);
     if (status == DP_OK) {
         status = w->io.create(w->io.ctx, dir, name, &w->file);
         if (status != DP_OK) w->file = NULL;
@@ -3606,40 +3444,27 @@ static dp_status dp__st_begin(dp__st_writer *w, const dp_env *env, void *dir, co
     return status;
 }
 
-/* The next elements of the tensor under way. */
-static dp_status dp__st_append(dp__st_writer *w, const void *data, size_t elements,
+/* The next elements of tensor e; data are swapped for the time of writing where bytes have the
+ * other order. */
+static dp_status dp__st_append(dp__st_writer *w, const dp__entry *e, void *data, size_t elements,
                                dp_error *err) {
-    const char *p = (const char *)data;
-    char        part[512];
-    const uint16_t one = 1;
-    if (elements == 0) return DP_OK;
-    size_t   size = w->at < w->count ? dp__dtype_bytes(w->entries[w->at].dtype) : 0;
-    uint64_t bytes = (uint64_t)elements * size, done;
-    if (w->file == NULL || size == 0 || elements > w->left / size) {
+    size_t size = dp__dtype_bytes(e->dtype);
+    if (w->file == NULL || size == 0 || w->at < e->begin || w->at - e->begin > e->bytes ||
+        elements > (e->bytes - (w->at - e->begin)) / size) {
         dp__st_abort(w);
-        return dp__fail(err, DP_E_ARG, "more data than the tensors have");
+        return dp__fail(err, DP_E_ARG, "more data than the tensor has, or not its turn");
     }
-    int little = *(const uint8_t *)&one == 1;
-    for (done = 0; done < bytes;) {
-        size_t n = little || bytes - done < sizeof part ? (size_t)(bytes - done) : sizeof part;
-        if (!little) {
-            memcpy(part, p + done, n);
-            dp__swap_le(part, n / size, size);
-        }
-        dp_status status = w->io.append(w->io.ctx, w->file, little ? p + done : part, n);
-        if (status != DP_OK) {
-            dp__st_abort(w);
-            return dp__io_fail(err, status, w->name);
-        }
-        done += n;
-    }
-    w->left -= bytes;
-    dp__st_advance(w);
-    return DP_OK;
+    dp__swap_le(data, elements, size);
+    dp_status status = w->io.append(w->io.ctx, w->file, data, elements * size);
+    dp__swap_le(data, elements, size);
+    w->at += elements * size;
+    if (status == DP_OK) return DP_OK;
+    dp__st_abort(w);
+    return dp__io_fail(err, status, w->name);
 }
 
 static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
-    if (w->file == NULL || w->at < w->count) {
+    if (w->file == NULL || w->at != w->end) {
         dp__st_abort(w);
         return dp__fail(err, DP_E_ARG, "fewer data than the tensors have");
     }
@@ -3650,11 +3475,11 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
 
 /* ============================================================================================
  * [C4] PyTorch checkpoint                                                      budget 10 lines
- * Owns:   nothing yet. A directory that has only .bin files is refused by name in [C5].
+ * Owns:   nothing yet. A directory that has only .bin files is refused by name in [C3].
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 730 lines
+ * [C5] Model configuration                                                    budget 580 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3669,36 +3494,16 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * Fuzz:   tests/fuzz/fuzz_config.c, tests/fuzz/fuzz_tokenizer_config.c
  * ============================================================================================ */
 
-#ifndef DP_MAX_CONFIG_BYTES
 #define DP_MAX_CONFIG_BYTES 1048576
-#endif
-#ifndef DP_MAX_LAYERS
 #define DP_MAX_LAYERS 512
-#endif
-#ifndef DP_MAX_HIDDEN
 #define DP_MAX_HIDDEN 16384
-#endif
-#ifndef DP_MAX_HEADS
 #define DP_MAX_HEADS 512
-#endif
-#ifndef DP_MAX_INNER
 #define DP_MAX_INNER 65536
-#endif
-#ifndef DP_MAX_POSITIONS
 #define DP_MAX_POSITIONS 1048576
-#endif
-#ifndef DP_MAX_CLASSES
 #define DP_MAX_CLASSES 65536
-#endif
-#ifndef DP_MAX_TYPES
 #define DP_MAX_TYPES 16
-#endif
-#ifndef DP_MAX_VOCAB
 #define DP_MAX_VOCAB 4194304
-#endif
-#ifndef DP_MAX_VOCAB_ENTRY
 #define DP_MAX_VOCAB_ENTRY 1024
-#endif
 #define DP__MAX_LABEL 1024 /* bytes of the name of a label */
 
 typedef enum dp__act { DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH } dp__act;
@@ -3722,131 +3527,217 @@ typedef struct dp__tokenizer_config {
     const char *unk, *cls, *sep, *pad, *mask;
 } dp__tokenizer_config;
 
-/* Begins with a checked object: M1, and J1 to J6. */
-static dp_status dp__conf_begin(dp__doc *r, const char *text, size_t bytes, dp__arena *arena,
-                                const char *file, dp_error *err) {
-    dp__where where = {file, DP_MAX_CONFIG_BYTES, NULL, 0};
-    memset(r, 0, sizeof *r);
-    r->arena = arena;
-    r->file = file;
-    r->err = err;
-    if (bytes > DP_MAX_CONFIG_BYTES)
-        return dp__fail_at(err, DP_E_LIMIT, "M1", &where, "the file is too large");
-    return dp__doc_begin(r, text, 0, bytes, 0, "M1");
-}
+/* ---- tables of members -------------------------------------------------------------------- */
 
-/* ---- tables of plain members -------------------------------------------------------------- */
-
-typedef struct dp__int_row {
-    const char *name;
-    size_t      offset; /* in dp__config */
-    int32_t     usual, min, max;
-} dp__int_row;
-static const dp__int_row dp__config_ints[] = {
-    {"num_hidden_layers", offsetof(dp__config, layers), 12, 1, DP_MAX_LAYERS},
-    {"hidden_size", offsetof(dp__config, hidden), 768, 1, DP_MAX_HIDDEN},
-    {"num_attention_heads", offsetof(dp__config, heads), 12, 1, DP_MAX_HEADS},
-    {"intermediate_size", offsetof(dp__config, inner), 3072, 1, DP_MAX_INNER},
-    {"vocab_size", offsetof(dp__config, vocab), 30522, 1, DP_MAX_VOCAB},
-    {"max_position_embeddings", offsetof(dp__config, positions), 512, 1, DP_MAX_POSITIONS},
-    {"type_vocab_size", offsetof(dp__config, types), 2, 1, DP_MAX_TYPES},
-    {"num_labels", offsetof(dp__config, classes), 0, 1, DP_MAX_CLASSES},
-    {"pad_token_id", offsetof(dp__config, pad_id), 0, 0, DP_MAX_VOCAB - 1},
-};
-
-typedef struct dp__real_row {
-    const char *name;
-    size_t      offset;
-    float       usual, low, high;
-    int         open; /* 1: low itself is out; 2: high is; the float that is kept decides */
-} dp__real_row;
-static const dp__real_row dp__config_reals[] = {
-    {"layer_norm_eps", offsetof(dp__config, eps), 1e-12f, 0, 0.1f, 1},
-    {"initializer_range", offsetof(dp__config, init_range), 0.02f, 0, 1, 0},
-    {"hidden_dropout_prob", offsetof(dp__config, hidden_dropout), 0.1f, 0, 1, 2},
-    {"attention_probs_dropout_prob", offsetof(dp__config, attention_dropout), 0.1f, 0, 1, 2},
-    {"classifier_dropout", offsetof(dp__config, classifier_dropout), -1, 0, 1, 2},
-};
-
+/* A value as it is written in JSON. */
 typedef struct dp__word_row {
-    const char *name;
+    const char *text;
     int32_t     value;
 } dp__word_row;
-/* The first name of a value is the one that is written. */
-static const dp__word_row dp__acts[] = {
-    {"gelu", DP__GELU}, {"gelu_python", DP__GELU}, {"gelu_new", DP__GELU_TANH},
-    {"gelu_pytorch_tanh", DP__GELU_TANH}, {"gelu_fast", DP__GELU_TANH}, {"relu", DP__RELU},
-    {"silu", DP__SILU}, {"swish", DP__SILU}, {"tanh", DP__TANH}, {NULL, 0},
-};
-static const dp__word_row dp__problems[] = {
-    {"single_label_classification", DP_SINGLE_LABEL},
-    {"multi_label_classification", DP_MULTI_LABEL}, {"regression", DP_REGRESSION}, {NULL, 0},
-};
-static const dp__word_row dp__model_types[] = {{"bert", 0}, {NULL, 0}};
-static const dp__word_row dp__position_types[] = {{"absolute", 0}, {NULL, 0}};
 
-/* Members whose value is a word out of a table. */
-typedef struct dp__word_key {
-    const char         *name;
+typedef enum dp__kind {
+    DP__INT,    /* int32_t from low to high; above: over the limit */
+    DP__REAL,   /* float from low to high */
+    DP__WORD,   /* enumeration, a value of words */
+    DP__SWITCH, /* int32_t, the same; other values are errors of format */
+    DP__MUST,   /* a value of words; not kept, they all mean the same */
+    DP__EMPTY,  /* an object or array (the kind is usual) that holds nothing; not kept */
+    DP__TOKEN   /* const char *: the text of a special token; usual is the first of words */
+} dp__kind;
+
+/* A member of a file. Only the first of several words of the same value is written. */
+typedef struct dp__member {
+    const char         *name, *rule;
+    dp__kind            kind;
+    size_t              offset; /* in the structure */
+    double              usual, low, high;
     const dp__word_row *words;
-    const char         *rule;
-} dp__word_key;
-#define DP__WORD_KEYS 4
-static const dp__word_key dp__word_keys[DP__WORD_KEYS] = {
-    {"model_type", dp__model_types, "M2"},
-    {"position_embedding_type", dp__position_types, "M6"},
-    {"hidden_act", dp__acts, "M5"},
-    {"problem_type", dp__problems, "M8"},
+} dp__member;
+
+static const dp__word_row dp__acts[] = {
+    {"\"gelu\"", DP__GELU}, {"\"gelu_python\"", DP__GELU}, {"\"gelu_new\"", DP__GELU_TANH},
+    {"\"gelu_pytorch_tanh\"", DP__GELU_TANH}, {"\"gelu_fast\"", DP__GELU_TANH},
+    {"\"relu\"", DP__RELU}, {"\"silu\"", DP__SILU}, {"\"swish\"", DP__SILU},
+    {"\"tanh\"", DP__TANH}, {NULL, 0},
+};
+#define DP__NO_PROBLEM 3 /* not given: the number of labels decides */
+static const dp__word_row dp__problems[] = {
+    {"\"single_label_classification\"", DP_SINGLE_LABEL},
+    {"\"multi_label_classification\"", DP_MULTI_LABEL}, {"\"regression\"", DP_REGRESSION},
+    {NULL, 0},
+};
+static const dp__word_row dp__bert[] = {{"\"bert\"", 0}, {NULL, 0}};
+static const dp__word_row dp__absolute[] = {{"\"absolute\"", 0}, {NULL, 0}};
+static const dp__word_row dp__tokenizers[] = {
+    {"\"BertTokenizer\"", 0}, {"\"BertTokenizerFast\"", 0}, {"\"DistilBertTokenizer\"", 0},
+    {"\"DistilBertTokenizerFast\"", 0}, {NULL, 0},
+};
+static const dp__word_row dp__switch[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
+static const dp__word_row dp__false[] = {{"false", 0}, {NULL, 0}};
+static const dp__word_row dp__true[] = {{"true", 0}, {NULL, 0}};
+static const dp__word_row dp__specials[] = {
+    {"[UNK]", 0}, {"[SEP]", 0}, {"[PAD]", 0}, {"[CLS]", 0}, {"[MASK]", 0},
 };
 
-/* The value of the present string in a table; 0: it is not there. */
-static int dp__word_find(const dp_json *json, const dp__word_row *rows, int32_t *value) {
-    for (; json->kind == DP_JSON_STRING && rows->name != NULL; rows++) {
-        if (!dp__json_is(json, rows->name)) continue;
-        *value = rows->value;
-        return 1;
-    }
-    return 0;
+/* Above 0 and below 1 as floats: the ends lie between two of them. */
+#define DP__ABOVE_0 1e-46
+#define DP__BELOW_1 0.99999997
+#define DP__AT(field) offsetof(dp__config, field)
+#define DP__CONFIG_WRITTEN 17 /* of these; id2label tells num_labels */
+static const dp__member dp__config_members[] = {
+    {"model_type", "M2", DP__MUST, 0, 0, 0, 0, dp__bert},
+    {"num_hidden_layers", "M3", DP__INT, DP__AT(layers), 12, 1, DP_MAX_LAYERS, NULL},
+    {"hidden_size", "M3", DP__INT, DP__AT(hidden), 768, 1, DP_MAX_HIDDEN, NULL},
+    {"num_attention_heads", "M3", DP__INT, DP__AT(heads), 12, 1, DP_MAX_HEADS, NULL},
+    {"intermediate_size", "M3", DP__INT, DP__AT(inner), 3072, 1, DP_MAX_INNER, NULL},
+    {"vocab_size", "M3", DP__INT, DP__AT(vocab), 30522, 1, DP_MAX_VOCAB, NULL},
+    {"max_position_embeddings", "M3", DP__INT, DP__AT(positions), 512, 1, DP_MAX_POSITIONS, NULL},
+    {"type_vocab_size", "M3", DP__INT, DP__AT(types), 2, 1, DP_MAX_TYPES, NULL},
+    {"pad_token_id", "M3", DP__INT, DP__AT(pad_id), 0, 0, DP_MAX_VOCAB - 1, NULL},
+    {"layer_norm_eps", "M7", DP__REAL, DP__AT(eps), 1e-12, DP__ABOVE_0, (double)0.1f, NULL},
+    {"initializer_range", "M7", DP__REAL, DP__AT(init_range), 0.02, 0, 1, NULL},
+    {"hidden_dropout_prob", "M7", DP__REAL, DP__AT(hidden_dropout), 0.1, 0, DP__BELOW_1, NULL},
+    {"attention_probs_dropout_prob", "M7", DP__REAL, DP__AT(attention_dropout), 0.1, 0,
+     DP__BELOW_1, NULL},
+    {"classifier_dropout", "M7", DP__REAL, DP__AT(classifier_dropout), -1, 0, DP__BELOW_1, NULL},
+    {"hidden_act", "M5", DP__WORD, DP__AT(act), DP__GELU, 0, 0, dp__acts},
+    {"position_embedding_type", "M6", DP__MUST, 0, 0, 0, 0, dp__absolute},
+    {"problem_type", "M8", DP__WORD, DP__AT(problem), DP__NO_PROBLEM, 0, 0, dp__problems},
+    {"num_labels", "M3", DP__INT, DP__AT(classes), 0, 1, DP_MAX_CLASSES, NULL},
+    {"is_decoder", "M10", DP__MUST, 0, 0, 0, 0, dp__false},
+    {"add_cross_attention", "M10", DP__MUST, 0, 0, 0, 0, dp__false},
+    {"pruned_heads", "M10", DP__EMPTY, 0, DP_JSON_OBJECT, 0, 0, NULL},
+    {NULL, NULL, DP__EMPTY, 0, 0, 0, 0, NULL},
+};
+#undef DP__AT
+#define DP__AT(field) offsetof(dp__tokenizer_config, field)
+#define DP__TOKENIZER_WRITTEN 9 /* of these; the last five are also special_tokens_map.json */
+static const dp__member dp__tokenizer_members[] = {
+    {"tokenizer_class", "T3", DP__MUST, 0, 0, 0, 0, dp__tokenizers},
+    {"do_lower_case", "T1", DP__SWITCH, DP__AT(lower_case), 1, 0, 0, dp__switch},
+    {"strip_accents", "T1", DP__SWITCH, DP__AT(strip_accents), -1, 0, 0, dp__switch},
+    {"tokenize_chinese_chars", "T1", DP__SWITCH, DP__AT(chinese_chars), 1, 0, 0, dp__switch},
+    {"unk_token", "T2", DP__TOKEN, DP__AT(unk), 0, 0, 0, dp__specials},
+    {"sep_token", "T2", DP__TOKEN, DP__AT(sep), 0, 0, 0, dp__specials + 1},
+    {"pad_token", "T2", DP__TOKEN, DP__AT(pad), 0, 0, 0, dp__specials + 2},
+    {"cls_token", "T2", DP__TOKEN, DP__AT(cls), 0, 0, 0, dp__specials + 3},
+    {"mask_token", "T2", DP__TOKEN, DP__AT(mask), 0, 0, 0, dp__specials + 4},
+    {"do_basic_tokenize", "T3", DP__MUST, 0, 0, 0, 0, dp__true},
+    {"never_split", "T4", DP__EMPTY, 0, DP_JSON_ARRAY, 0, 0, NULL},
+    {NULL, NULL, DP__EMPTY, 0, 0, 0, 0, NULL},
+};
+#undef DP__AT
+
+/* Puts a number, or a default, into its place. */
+static void dp__member_set(const dp__member *row, void *to, double v) {
+    char   *at = (char *)to + row->offset;
+    int32_t i = (int32_t)v;
+    float   f = (float)v;
+    if (row->kind == DP__INT || row->kind == DP__SWITCH) memcpy(at, &i, sizeof i);
+    if (row->kind == DP__REAL) memcpy(at, &f, sizeof f);
+    if (row->kind == DP__TOKEN) memcpy(at, &row->words->text, sizeof row->words->text);
+    if (row->kind != DP__WORD) return;
+    dp__act word = (dp__act)i; /* all enumerations have its size */
+    memcpy(at, &word, sizeof word);
 }
 
-static const char *dp__word_name(const dp__word_row *rows, int32_t value) {
-    while (rows->name != NULL && rows->value != value) rows++;
-    return rows->name;
+static void dp__members_usual(const dp__member *row, void *to, size_t bytes) {
+    memset(to, 0, bytes);
+    for (; row->name != NULL; row++) dp__member_set(row, to, row->usual);
 }
 
-/* M3 */
-static dp_status dp__conf_int(dp__doc *c, const dp_json *key, dp__config *to, int *known) {
-    int64_t i;
-    for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++) {
-        const dp__int_row *row = dp__config_ints + r;
-        if (!dp__json_is(key, row->name)) continue;
-        if (!dp__json_int(&c->json, row->min, INT64_MAX, &i))
-            return dp__doc_fail_key(c, key, DP_E_FORMAT, "M3", "no integer, or one too small");
-        if (i > row->max)
-            return dp__doc_fail_key(c, key, DP_E_LIMIT, "M3", "an integer is above its limit");
-        int32_t v = (int32_t)i;
-        memcpy((char *)to + row->offset, &v, sizeof v);
-        *known = 1;
-    }
-    return DP_OK;
+/* Is the present value this one, as it is written in JSON? */
+static int dp__value_is(const dp_json *json, const char *text) {
+    size_t quote = text[0] == '"';
+    return quote == (json->kind == DP_JSON_STRING) &&
+           dp__json_order(json->text + json->token, json->length, text + quote,
+                          strlen(text) - 2 * quote) == 0;
 }
 
-/* M7 */
-static dp_status dp__conf_real(dp__doc *c, const dp_json *key, dp__config *to, int *known) {
-    double d = 0;
-    for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++) {
-        const dp__real_row *row = dp__config_reals + r;
-        if (!dp__json_is(key, row->name)) continue;
-        int   ok = dp__json_double(&c->json, &d) && d >= -1 && d <= 2; /* a float holds it */
-        float v = ok ? (float)d : 0;
-        ok = ok && ((row->open & 1) ? v > row->low : v >= row->low);
-        ok = ok && ((row->open & 2) ? v < row->high : v <= row->high);
-        if (!ok)
-            return dp__doc_fail_key(c, key, DP_E_FORMAT, "M7", "no number, or out of its range");
-        memcpy((char *)to + row->offset, &v, sizeof v);
-        *known = 1;
+/* T2: "[UNK]", or an object with "content": "[UNK]". */
+static void dp__member_token(dp__doc *d, const dp__member *row, void *to) {
+    dp_json content = d->json, key;
+    int32_t depth = d->json.depth;
+    int     object = content.kind == DP_JSON_OBJECT;
+    while (object && dp__doc_next(d, depth, &key)) {
+        if (dp__json_is(&key, "content")) content = d->json;
     }
-    return DP_OK;
+    if (content.kind != DP_JSON_STRING || content.length == 0)
+        dp__doc_fail(d, DP_E_FORMAT, row->rule, d->json.token, NULL, "no text of a special token");
+    const char *text = dp__doc_name(d, &content, DP_MAX_VOCAB_ENTRY);
+    memcpy((char *)to + row->offset, &text, sizeof text);
+}
+
+/* The present value, of member key, goes to its place. */
+static void dp__member_read(dp__doc *d, const dp_json *key, const dp__member *row, void *to) {
+    const dp_json      *json = &d->json;
+    const dp__word_row *word = row->words;
+    int64_t i = 0;
+    double  v = 0;
+    if (row->kind == DP__INT) {
+        if (!dp__json_int(json, (int64_t)row->low, INT64_MAX, &i))
+            dp__doc_fail(d, DP_E_FORMAT, row->rule, json->token, key, "no integer, or too small");
+        else if (i > (int64_t)row->high)
+            dp__doc_fail(d, DP_E_LIMIT, row->rule, json->token, key, "an integer over its limit");
+        else dp__member_set(row, to, (double)i);
+    } else if (row->kind == DP__REAL) {
+        int ok = dp__json_double(json, &v) && v >= -1 && v <= 2; /* a float holds it */
+        if (ok && (double)(float)v >= row->low && (double)(float)v <= row->high)
+            dp__member_set(row, to, v);
+        else dp__doc_fail(d, DP_E_FORMAT, row->rule, json->token, key, "not in its range");
+    } else if (row->kind == DP__TOKEN) {
+        dp__member_token(d, row, to);
+    } else if (row->kind == DP__EMPTY) {
+        if ((int)json->kind != (int)row->usual || dp__doc_count(d) > 0)
+            dp__doc_fail(d, DP_E_UNSUPPORTED, row->rule, json->token, json, "not supported");
+    } else {
+        while (word->text != NULL && !dp__value_is(json, word->text)) word++;
+        if (word->text != NULL) dp__member_set(row, to, word->value);
+        else dp__doc_fail(d, row->kind == DP__SWITCH ? DP_E_FORMAT : DP_E_UNSUPPORTED, row->rule,
+                          json->token, json, "this value is not supported");
+    }
+}
+
+/* Reads the present member if it stands in the table, or is null, which means "not given". */
+static int dp__members_read(dp__doc *d, const dp_json *key, const dp__member *row, void *to) {
+    if (d->json.kind == DP_JSON_NULL) return 1;
+    while (row->name != NULL && !dp__json_is(key, row->name)) row++;
+    if (row->name != NULL) dp__member_read(d, key, row, to);
+    return row->name != NULL;
+}
+
+static void dp__put_name(dp__put *put, const char *name) {
+    dp__put_text(put, "  \"");
+    dp__put_text(put, name);
+    dp__put_text(put, "\": ");
+}
+
+/* Writes n members of a table, with end behind the last. */
+static void dp__members_write(dp__put *put, const dp__member *row, size_t n, const void *from,
+                              const char *end) {
+    for (; n > 0; n--, row++) {
+        const dp__word_row *word = row->words;
+        const char *at = (const char *)from + row->offset, *text;
+        int32_t i = 0;
+        float   f;
+        dp__act value = (dp__act)0;
+        dp__put_name(put, row->name);
+        if (row->kind == DP__INT || row->kind == DP__SWITCH) memcpy(&i, at, sizeof i);
+        if (row->kind == DP__WORD) memcpy(&value, at, sizeof value);
+        if (row->kind == DP__INT) {
+            dp__put_u64(put, (uint64_t)i);
+        } else if (row->kind == DP__REAL) {
+            memcpy(&f, at, sizeof f);
+            dp__put_real(put, f);
+        } else if (row->kind == DP__TOKEN) {
+            memcpy(&text, at, sizeof text);
+            dp__put_string(put, text, strlen(text));
+        } else {
+            while (word->text != NULL && word->value != i + (int32_t)value) word++;
+            dp__put_text(put, word->text != NULL ? word->text : "null");
+        }
+        dp__put_text(put, n > 1 ? ",\n" : end);
+    }
 }
 
 /* ---- label map (V4) ----------------------------------------------------------------------- */
@@ -3866,473 +3757,266 @@ static int dp__compare_names(const void *a, const void *b) {
     return strcmp(x, y);
 }
 
-/* Reads "id2label" ({"0": "name"}) or "label2id" ({"name": 0}) from the value at json. Each id
- * below count comes once, so the map is complete when it has count members. */
-static dp_status dp__conf_labels(dp__doc *c, int by_id, const char **labels, int32_t count) {
-    dp_json   key;
-    int32_t   n = 0;
-    uint64_t  id = 0;
-    int64_t   number = 0;
-    dp_status status = DP_OK;
-    for (; dp__doc_member(c, &key, &status); n++) {
+/* The names of "id2label" ({"0": "name"}) or "label2id" ({"name": 0}), the present value, by id.
+ * Each id below the number of classes comes once, so that many members make it complete. */
+static const char **dp__conf_labels(dp__doc *d, int by_id, dp__config *to) {
+    dp_json  key;
+    size_t   n = dp__doc_count(d);
+    uint64_t id = 0;
+    int64_t  number = 0;
+    int32_t  depth = d->json.depth;
+    if (d->json.kind != DP_JSON_OBJECT || n == 0)
+        dp__doc_bad(d, "V4", "the label map is not an object, or empty");
+    if (n > DP_MAX_CLASSES)
+        dp__doc_fail(d, DP_E_LIMIT, "V4", d->json.token, NULL, "too many labels");
+    if (to->classes == 0) to->classes = (int32_t)n;
+    const char **labels = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *labels);
+    while (dp__doc_next(d, depth, &key)) {
         int ok = by_id ? dp__read_u64(key.text + key.token, key.length, &id)
-                       : dp__json_int(&c->json, 0, INT32_MAX, &number);
+                       : dp__json_int(&d->json, 0, INT32_MAX, &number);
         if (!by_id) id = (uint64_t)number;
-        if (!ok || id >= (uint64_t)count || labels[id] != NULL)
-            return dp__doc_bad(c, "V4", "ids of labels are not 0 .. n-1, each once");
-        status = dp__doc_name(c, by_id ? &c->json : &key, DP__MAX_LABEL, &labels[id]);
-        if (status == DP_OK && !dp__label_ok(labels[id]))
-            return dp__doc_bad(c, "V4", "a label holds a control character");
+        if (!ok || id >= (uint64_t)to->classes || labels[id] != NULL) {
+            dp__doc_bad(d, "V4", "ids of labels are not 0 .. n-1, each once");
+            break;
+        }
+        labels[id] = dp__doc_name(d, by_id ? &d->json : &key, DP__MAX_LABEL);
+        if (labels[id] != NULL && !dp__label_ok(labels[id]))
+            dp__doc_bad(d, "V4", "a label holds a control character");
     }
-    if (status == DP_OK && n != count)
-        return dp__doc_bad(c, "V4", "the label map does not fit num_labels");
-    return status;
-}
-
-/* V4: names are unique. */
-static dp_status dp__conf_labels_unique(dp__doc *c, const char **labels, int32_t count) {
-    size_t n = (size_t)count;
-    const char **sorted = (const char **)dp__alloc(&c->arena->alloc, n, sizeof *sorted);
-    dp_status status = DP_OK;
-    if (sorted == NULL) return dp__no_memory(c->err);
-    memcpy(sorted, labels, n * sizeof *sorted);
-    dp__sort(sorted, n, sizeof *sorted, dp__compare_names);
-    for (size_t i = 1; i < n && status == DP_OK; i++) {
-        dp__where where = {c->file, DP_NO_PLACE, sorted[i], strlen(sorted[i])};
-        if (strcmp(sorted[i - 1], sorted[i]) == 0)
-            status = dp__fail_at(c->err, DP_E_FORMAT, "V4", &where, "a label stands twice");
-    }
-    dp__free(&c->arena->alloc, sorted, n, sizeof *sorted);
-    return status;
+    if (n != (size_t)to->classes) dp__doc_bad(d, "V4", "the label map does not fit num_labels");
+    return labels;
 }
 
 /* LABEL_0, LABEL_1 ... */
-static dp_status dp__conf_labels_usual(dp__doc *c, const char **labels, int32_t count) {
+static const char **dp__conf_labels_usual(dp__doc *d, dp__config *to) {
     const size_t room = 20; /* "LABEL_", ten digits, 0 */
-    char *names = (char *)dp__arena_get(c->arena, (size_t)count, room);
-    if (names == NULL) return dp__no_memory(c->err);
-    for (int32_t i = 0; i < count; i++, names += room) {
+    if (to->classes == 0) to->classes = 2;
+    const char **labels = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *labels);
+    char        *names = (char *)dp__doc_get(d, (size_t)to->classes, room);
+    for (int32_t i = 0; names != NULL && i < to->classes; i++, names += room) {
         dp__text t = {names, room, 0};
         dp__text_add(&t, "LABEL_");
         dp__text_u64(&t, (uint64_t)i);
         labels[i] = names;
     }
-    return DP_OK;
+    return labels;
 }
 
-/* Both maps as they stand in the file: kind DP_JSON_OBJECT, or not given. */
-static dp_status dp__conf_label_maps(dp__doc *c, const dp_json maps[2], dp__config *to) {
-    const char **read[2] = {NULL, NULL};
+/* V4: both maps, id2label first, as far as they are given, name the same labels, each once. */
+static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *to) {
+    const char **labels = NULL, **sorted;
     for (int i = 0; i < 2; i++) {
-        if (maps[i].kind != DP_JSON_OBJECT) continue;
-        c->json = maps[i];
-        size_t n = dp__doc_count(c);
-        if (n > DP_MAX_CLASSES) return dp__doc_fail(c, DP_E_LIMIT, "V4", "too many labels");
-        if (n == 0) return dp__doc_bad(c, "V4", "the label map is empty");
-        if (to->classes == 0) to->classes = (int32_t)n;
-        read[i] = (const char **)dp__arena_get(c->arena, (size_t)to->classes, sizeof **read);
-        if (read[i] == NULL) return dp__no_memory(c->err);
-        dp_status status = dp__conf_labels(c, i == 0, read[i], to->classes);
-        if (status == DP_OK) status = dp__conf_labels_unique(c, read[i], to->classes);
-        if (status != DP_OK) return status;
+        const char **other = labels;
+        if (maps[i].text == NULL) continue;
+        d->json = maps[i];
+        labels = dp__conf_labels(d, i == 0, to);
+        for (int32_t k = 0; other != NULL && d->status == DP_OK && k < to->classes; k++) {
+            if (strcmp(labels[k], other[k]) != 0)
+                dp__doc_bad(d, "V4", "id2label and label2id differ");
+        }
     }
-    for (int32_t i = 0; read[0] != NULL && read[1] != NULL && i < to->classes; i++) {
-        if (strcmp(read[0][i], read[1][i]) != 0)
-            return dp__doc_bad(c, "V4", "id2label and label2id differ");
+    if (labels == NULL) labels = dp__conf_labels_usual(d, to);
+    to->labels = labels;
+    size_t n = (size_t)to->classes;
+    sorted = (const char **)dp__doc_get(d, n, sizeof *sorted);
+    if (sorted == NULL) return;
+    memcpy(sorted, labels, n * sizeof *sorted);
+    dp__sort(sorted, n, sizeof *sorted, dp__compare_names);
+    for (size_t i = 1; i < n && d->status == DP_OK; i++) {
+        dp__where where = {d->file, DP_NO_PLACE, sorted[i], strlen(sorted[i])};
+        if (strcmp(sorted[i - 1], sorted[i]) == 0)
+            d->status = dp__fail_at(d->err, DP_E_FORMAT, "V4", &where, "a label stands twice");
     }
-    to->labels = read[0] != NULL ? read[0] : read[1];
-    if (to->labels != NULL) return DP_OK;
-    if (to->classes == 0) to->classes = 2;
-    to->labels = (const char **)dp__arena_get(c->arena, (size_t)to->classes, sizeof *to->labels);
-    return to->labels == NULL ? dp__no_memory(c->err)
-                              : dp__conf_labels_usual(c, to->labels, to->classes);
 }
 
 /* ---- quantization_config (M9) ------------------------------------------------------------- */
 
-/* A value that must stand at a path. group: 0 the whole, 1 Linears, 2 embedding tables (there
- * wholly or not at all), 3 any value, which changes nothing. */
-typedef struct dp__quant_row {
-    const char *path, *text;
-    int         group;
-} dp__quant_row;
-#define DP__Q "config_groups.group_"
-static const dp__quant_row dp__quant_rows[] = {
-    {"quant_method", "\"compressed-tensors\"", 0},
-    {"format", "\"int-quantized\"", 0},
-    {"quantization_status", "\"compressed\"", 0},
-    {DP__Q "0.targets[]", "\"Linear\"", 1},
-    {DP__Q "0.weights.num_bits", "8", 1},
-    {DP__Q "0.weights.type", "\"int\"", 1},
-    {DP__Q "0.weights.symmetric", "true", 1},
-    {DP__Q "0.weights.strategy", "\"channel\"", 1},
-    {DP__Q "0.weights.dynamic", "false", 1},
-    {DP__Q "0.input_activations.num_bits", "8", 1},
-    {DP__Q "0.input_activations.type", "\"int\"", 1},
-    {DP__Q "0.input_activations.symmetric", "true", 1},
-    {DP__Q "0.input_activations.strategy", "\"token\"", 1},
-    {DP__Q "0.input_activations.dynamic", "true", 1},
-    {DP__Q "1.targets[]", "\"Embedding\"", 2},
-    {DP__Q "1.weights.num_bits", "8", 2},
-    {DP__Q "1.weights.type", "\"int\"", 2},
-    {DP__Q "1.weights.symmetric", "true", 2},
-    {DP__Q "1.weights.strategy", "\"channel\"", 2},
-    {DP__Q "1.weights.dynamic", "false", 2},
-    {DP__Q "0.weights.observer", "", 3},
-    {DP__Q "0.input_activations.observer", "", 3},
-    {DP__Q "1.weights.observer", "", 3},
-    {"global_compression_ratio", "", 3},
-    {"version", "", 3},
-};
-#undef DP__Q
-#define DP__QUANT_ROWS (sizeof dp__quant_rows / sizeof dp__quant_rows[0])
+/* Our INT8 scheme, as it is written; more is what else a reader finds in files of others, where
+ * null stands for any value. */
+#define DP__Q_INT8(strategy, dynamic, more)                                                      \
+    "{\"num_bits\": 8, \"type\": \"int\", \"symmetric\": true, \"strategy\": \"" strategy "\", "  \
+    "\"dynamic\": " dynamic more "}"
+#define DP__Q_METHOD                                                                             \
+    "{\n    \"quant_method\": \"compressed-tensors\",\n    \"format\": \"int-quantized\",\n"      \
+    "    \"quantization_status\": \"compressed\",\n"
+#define DP__Q_LINEAR(more)                                                                       \
+    "    \"config_groups\": {\n      \"group_0\": {\n        \"targets\": [\"Linear\"],\n"        \
+    "        \"weights\": " DP__Q_INT8("channel", "false", more) ",\n"                           \
+    "        \"input_activations\": " DP__Q_INT8("token", "true", more) "\n      }"
+#define DP__Q_TABLES(more)                                                                       \
+    ",\n      \"group_1\": {\n        \"targets\": [\"Embedding\"],\n"                           \
+    "        \"weights\": " DP__Q_INT8("channel", "false", more) "\n      }"
+#define DP__Q_END "\n    }\n  }"
+#define DP__Q_MORE ", \"observer\": null"
+static const char dp__scheme[] = DP__Q_METHOD "\"version\": null, \"global_compression_ratio\": "
+    "null, " DP__Q_LINEAR(DP__Q_MORE) DP__Q_TABLES(DP__Q_MORE) DP__Q_END;
+#define DP__Q_LEVELS 4 /* config_groups, group_0, weights, num_bits */
+#define DP__Q_LINEAR_BITS 0x3FFFu  /* the values above, any value left out, in their order */
+#define DP__Q_TABLE_BITS 0xFC000u
 
-/* The way from quantization_config to the present value: "config_groups.group_0.targets[]". */
-typedef struct dp__path {
-    char    text[128];
-    size_t  n[DP_MAX_JSON_DEPTH + 1]; /* bytes that belong to the levels outside */
-    int32_t depth;
-} dp__path;
-
-/* Follows one token; 0: a name that is too long or would look like two. */
-static int dp__path_step(dp__path *path, const dp_json *json) {
-    size_t n = path->n[path->depth];
-    if (json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY) {
-        const char *more = json->kind == DP_JSON_ARRAY ? "[]" : path->depth > 0 ? "." : "";
-        size_t      end = strlen(path->text);
-        if (end + 3 > sizeof path->text) return 0;
-        memcpy(path->text + end, more, strlen(more) + 1);
-        path->n[++path->depth] = end + strlen(more);
-    } else if (json->kind == DP_JSON_OBJECT_END || json->kind == DP_JSON_ARRAY_END) {
-        path->depth--;
-    } else if (json->kind == DP_JSON_KEY) {
-        if (json->length + n + 3 > sizeof path->text) return 0;
-        size_t bytes = dp__json_text(json, path->text + n, sizeof path->text - n);
-        return memchr(path->text + n, '.', bytes) == NULL &&
-               memchr(path->text + n, '[', bytes) == NULL;
+/* To the next plain value in the object whose inside has this depth. path: the names and arrays
+ * that lead to it; returns how many, at most DP__Q_LEVELS of which are kept; 0 at the end. */
+static int32_t dp__quant_next(dp__doc *d, int32_t depth, dp_json path[DP__Q_LEVELS]) {
+    const dp_json *json = &d->json;
+    while (dp__json_next(d) == DP_OK && json->depth >= depth) {
+        int32_t level = json->depth - depth;
+        int     leads = json->kind == DP_JSON_KEY || json->kind == DP_JSON_ARRAY;
+        if (leads && level < DP__Q_LEVELS) path[level] = *json;
+        if (json->kind >= DP_JSON_STRING) return level + 1;
     }
-    return 1;
+    return 0;
 }
 
-/* M9 for one value; seen counts the rows that have been met. */
-static dp_status dp__quant_value(dp__doc *c, const char *path, uint32_t *seen) {
-    size_t quotes = c->json.kind == DP_JSON_STRING;
-    for (size_t r = 0; r < DP__QUANT_ROWS; r++) {
-        const dp__quant_row *row = dp__quant_rows + r;
-        if (strcmp(row->path, path) != 0) continue;
-        if (row->group == 3) return DP_OK;
-        if (strlen(row->text) != c->json.length + 2 * quotes || (*seen >> r & 1) ||
-            memcmp(row->text, c->json.text + c->json.token - quotes, strlen(row->text)) != 0) break;
-        *seen |= (uint32_t)1 << r;
-        return DP_OK;
+static int dp__token_same(const dp_json *a, const dp_json *b) {
+    return a->kind == b->kind && dp__json_order(a->text + a->token, a->length,
+                                                b->text + b->token, b->length) == 0;
+}
+
+/* What our scheme has at a path, and its bit; a value of the kind DP_JSON_END: nothing. */
+static dp_json dp__quant_ours(const dp_json *path, int32_t levels, uint32_t *bit) {
+    dp__doc ours = dp__doc_new(NULL, NULL, NULL);
+    dp_json at[DP__Q_LEVELS];
+    dp__json_begin(&ours.json, dp__scheme, sizeof dp__scheme - 1);
+    dp__json_next(&ours);
+    *bit = 1;
+    for (int32_t n; (n = dp__quant_next(&ours, 1, at)) > 0;) {
+        int same = n == levels;
+        for (int32_t k = 0; same && k < n; k++) same = dp__token_same(&at[k], &path[k]);
+        if (same) return ours.json;
+        if (ours.json.kind != DP_JSON_NULL) *bit <<= 1;
     }
-    if (c->json.kind == DP_JSON_NULL) return DP_OK; /* not given */
-    return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9",
-                        "not our INT8 scheme (compressed-tensors, int-quantized, channel "
-                        "weights, dynamic token activations)");
+    return ours.json;
 }
 
 /* "ignore": names of modules that stay floating-point. */
-static dp_status dp__quant_ignore(dp__doc *c, dp__config *to) {
-    dp_status status = DP_OK;
-    to->ignore = (const char **)dp__arena_get(c->arena, dp__doc_count(c), sizeof *to->ignore);
-    if (to->ignore == NULL) return dp__no_memory(c->err);
-    while (status == DP_OK && (status = dp__json_next(c)) == DP_OK) {
-        if (c->json.kind == DP_JSON_ARRAY_END) return DP_OK;
-        status = dp__doc_name(c, &c->json, DP_MAX_NAME_BYTES, &to->ignore[to->ignore_count++]);
-    }
-    return status;
+static void dp__quant_ignore(dp__doc *d, dp__config *to) {
+    dp_json name;
+    int32_t depth = d->json.depth;
+    to->ignore = (const char **)dp__doc_get(d, dp__doc_count(d), sizeof *to->ignore);
+    while (dp__doc_next(d, depth, &name))
+        to->ignore[to->ignore_count++] = dp__doc_name(d, &name, DP_MAX_NAME_BYTES);
 }
 
-/* The object at json must be our scheme, member for member; null means "not given". */
-static dp_status dp__conf_quant(dp__doc *c, dp__config *to) {
-    dp__path path;
-    uint32_t seen = 0;
-    size_t   place = c->json.token;
-    int32_t  outside = c->json.depth - 1;
-    dp_status status;
-    memset(&path, 0, sizeof path);
-    do {
-        if (c->json.kind == DP_JSON_ARRAY && strcmp(path.text, "ignore") == 0) {
-            status = dp__quant_ignore(c, to);
-        } else {
-            status = DP_OK;
-            if (!dp__path_step(&path, &c->json))
-                return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9", "an unknown member");
-            if (c->json.kind >= DP_JSON_STRING) status = dp__quant_value(c, path.text, &seen);
-        }
-        if (status == DP_OK && c->json.depth > outside) status = dp__json_next(c);
-    } while (status == DP_OK && c->json.depth > outside);
-    if (status != DP_OK) return status;
-    uint32_t need[4] = {0, 0, 0, 0};
-    for (size_t r = 0; r < DP__QUANT_ROWS; r++)
-        need[dp__quant_rows[r].group] |= (uint32_t)1 << r;
-    c->json.token = place;
+/* The object at json must be our scheme, value for value. */
+static void dp__conf_quant(dp__doc *d, dp__config *to) {
+    dp_json  path[DP__Q_LEVELS], name, begin = d->json;
+    uint32_t seen = 0, bit;
+    if (begin.kind != DP_JSON_OBJECT) dp__doc_bad(d, "M9", "quantization_config is not an object");
+    while (dp__doc_next(d, begin.depth, &name)) {
+        int names = dp__json_is(&name, "ignore") && d->json.kind == DP_JSON_ARRAY;
+        if (names) dp__quant_ignore(d, to);
+    }
+    d->json = begin;
+    for (int32_t n; (n = dp__quant_next(d, begin.depth, path)) > 0;) {
+        if (n == 2 && path[1].kind == DP_JSON_ARRAY && dp__json_is(path, "ignore")) continue;
+        if (d->json.kind == DP_JSON_NULL) continue; /* not given */
+        dp_json ours = dp__quant_ours(path, n, &bit);
+        if (ours.kind == DP_JSON_NULL) continue;
+        if (!dp__token_same(&ours, &d->json) || (seen & bit) != 0)
+            dp__doc_fail(d, DP_E_UNSUPPORTED, "M9", d->json.token, &d->json,
+                         "not our INT8 scheme (compressed-tensors, int-quantized, channel "
+                         "weights, dynamic token activations)");
+        seen |= bit;
+    }
     to->quantized = 1;
-    to->int8_tables = (seen & need[2]) != 0;
-    if ((seen & (need[0] | need[1])) == (need[0] | need[1]) &&
-        (!to->int8_tables || (seen & need[2]) == need[2]))
-        return DP_OK;
-    return dp__doc_fail(c, DP_E_UNSUPPORTED, "M9", "a member of our INT8 scheme is missing");
+    to->int8_tables = (seen & DP__Q_TABLE_BITS) != 0;
+    if (seen != (DP__Q_LINEAR_BITS | (to->int8_tables ? DP__Q_TABLE_BITS : 0)))
+        dp__doc_fail(d, DP_E_UNSUPPORTED, "M9", begin.token, NULL,
+                     "a member of our INT8 scheme is missing");
 }
 
-/* ---- config.json -------------------------------------------------------------------------- */
+/* ---- the files ---------------------------------------------------------------------------- */
 
-static void dp__config_usual(dp__config *to) {
-    memset(to, 0, sizeof *to);
-    for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++)
-        memcpy((char *)to + dp__config_ints[r].offset, &dp__config_ints[r].usual, sizeof(int32_t));
-    for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++)
-        memcpy((char *)to + dp__config_reals[r].offset, &dp__config_reals[r].usual, sizeof(float));
-}
-
-/* M2, M5, M6, M8: words in the order of dp__word_keys. */
-static dp_status dp__conf_word(dp__doc *c, const dp_json *key, int32_t *words, int *known) {
-    for (int w = 0; w < DP__WORD_KEYS; w++) {
-        const dp__word_key *row = dp__word_keys + w;
-        if (!dp__json_is(key, row->name)) continue;
-        if (!dp__word_find(&c->json, row->words, &words[w]))
-            return dp__doc_fail(c, DP_E_UNSUPPORTED, row->rule, "this value is not supported");
-        *known = 1;
-    }
-    return DP_OK;
-}
-
-/* Members that would make another network of it (M10). */
-static dp_status dp__conf_refuse(dp__doc *c, const dp_json *key) {
-    int decoder = dp__json_is(key, "is_decoder") || dp__json_is(key, "add_cross_attention");
-    if (decoder && c->json.kind != DP_JSON_FALSE)
-        return dp__doc_fail(c, DP_E_UNSUPPORTED, "M10", "a decoder is not supported");
-    if (dp__json_is(key, "pruned_heads") &&
-        (c->json.kind != DP_JSON_OBJECT || dp__doc_count(c) > 0))
-        return dp__doc_fail(c, DP_E_UNSUPPORTED, "M10", "pruned heads are not supported");
-    return DP_OK;
-}
-
-/* One member of config.json; json stands at its value and is moved behind it. */
-static dp_status dp__conf_config(dp__doc *c, const dp_json *key, dp__config *to, dp_json maps[2],
-                                 int32_t *words) {
-    int known = 0;
-    if (c->json.kind == DP_JSON_NULL) return DP_OK;
-    dp_status status = dp__conf_int(c, key, to, &known);
-    if (status == DP_OK && !known) status = dp__conf_real(c, key, to, &known);
-    if (status == DP_OK && !known) status = dp__conf_word(c, key, words, &known);
-    if (status != DP_OK || known) return status;
-    int map = dp__json_is(key, "id2label") ? 0 : dp__json_is(key, "label2id") ? 1 : -1;
-    if (map >= 0 && c->json.kind != DP_JSON_OBJECT)
-        return dp__doc_bad(c, "V4", "the label map is not an object");
-    if (map >= 0) maps[map] = c->json;
-    if (dp__json_is(key, "quantization_config")) {
-        if (c->json.kind != DP_JSON_OBJECT)
-            return dp__doc_bad(c, "M9", "quantization_config is not an object");
-        return dp__conf_quant(c, to);
-    }
-    status = dp__conf_refuse(c, key);
-    return status == DP_OK ? dp__json_skip(c) : status;
+/* A document with the object of text: M1, and J1 to J6. */
+static dp__doc dp__conf_begin(const char *text, size_t bytes, dp__arena *arena, const char *file,
+                              dp_error *err) {
+    dp__doc d = dp__doc_new(arena, file, err);
+    if (bytes > DP_MAX_CONFIG_BYTES)
+        dp__doc_fail(&d, DP_E_LIMIT, "M1", DP_MAX_CONFIG_BYTES, NULL, "the file is too large");
+    dp__doc_begin(&d, text, 0, bytes, "M1");
+    return d;
 }
 
 /* Reads config.json; strings go to the arena. On failure *to is zeroed. */
 static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *arena,
                                   const char *file, dp__config *to, dp_error *err) {
-    dp__doc c;
-    dp_json    key, maps[2];
-    int32_t    words[DP__WORD_KEYS] = {0, 0, DP__GELU, -1};
-    dp__where  where = {file, DP_NO_PLACE, NULL, 0};
+    dp_json key, maps[2];
+    dp__doc d = dp__conf_begin(text, bytes, arena, file, err);
     memset(maps, 0, sizeof maps);
-    dp__config_usual(to);
-    dp_status status = dp__conf_begin(&c, text, bytes, arena, file, err);
-    while (dp__doc_member(&c, &key, &status))
-        status = dp__conf_config(&c, &key, to, maps, words);
-    if (status == DP_OK && to->hidden % to->heads != 0)
-        status = dp__fail_at(err, DP_E_FORMAT, "M4", &where,
-                             "num_attention_heads does not divide hidden_size");
-    if (status == DP_OK && to->pad_id >= to->vocab)
-        status = dp__fail_at(err, DP_E_FORMAT, "M3", &where, "pad_token_id is above vocab_size");
-    if (status == DP_OK) status = dp__conf_label_maps(&c, maps, to);
-    if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
-    to->act = (dp__act)words[2];
-    to->problem = words[3] >= 0 ? (dp_problem)words[3]
-                : to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
-    if (status != DP_OK) memset(to, 0, sizeof *to);
-    return status;
-}
-
-static void dp__put_member(dp__put *put, const char *name, const char *text) {
-    dp__put_text(put, "  \"");
-    dp__put_text(put, name);
-    dp__put_text(put, "\": ");
-    dp__put_text(put, text);
-}
-
-static void dp__put_labels(dp__put *put, const dp__config *from) {
-    dp__put_member(put, "id2label", "{");
-    for (int32_t i = 0; i < from->classes; i++) {
-        dp__put_text(put, i > 0 ? ",\n    \"" : "\n    \"");
-        dp__put_u64(put, (uint64_t)i);
-        dp__put_text(put, "\": ");
-        dp__put_string(put, from->labels[i], strlen(from->labels[i]));
+    dp__members_usual(dp__config_members, to, sizeof *to);
+    while (dp__doc_next(&d, 1, &key)) {
+        if (dp__members_read(&d, &key, dp__config_members, to)) continue;
+        if (dp__json_is(&key, "id2label")) maps[0] = d.json;
+        if (dp__json_is(&key, "label2id")) maps[1] = d.json;
+        if (dp__json_is(&key, "quantization_config")) dp__conf_quant(&d, to);
     }
-    dp__put_text(put, "\n  },\n");
-    dp__put_member(put, "label2id", "{");
+    if (to->hidden % to->heads != 0)
+        dp__doc_fail(&d, DP_E_FORMAT, "M4", DP_NO_PLACE, NULL,
+                     "num_attention_heads does not divide hidden_size");
+    if (to->pad_id >= to->vocab)
+        dp__doc_fail(&d, DP_E_FORMAT, "M3", DP_NO_PLACE, NULL, "pad_token_id is above vocab_size");
+    dp__conf_label_maps(&d, maps, to);
+    if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
+    if ((int)to->problem == DP__NO_PROBLEM)
+        to->problem = to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
+    if (d.status != DP_OK) memset(to, 0, sizeof *to);
+    return d.status;
+}
+
+static void dp__put_labels(dp__put *put, const dp__config *from, int by_id) {
+    dp__put_name(put, by_id ? "id2label" : "label2id");
     for (int32_t i = 0; i < from->classes; i++) {
-        dp__put_text(put, i > 0 ? ",\n    " : "\n    ");
-        dp__put_string(put, from->labels[i], strlen(from->labels[i]));
+        char        id[12];
+        const char *label = from->labels[i];
+        dp__text    t = {id, sizeof id, 0};
+        dp__text_u64(&t, (uint64_t)i);
+        dp__put_text(put, i > 0 ? ",\n    " : "{\n    ");
+        dp__put_string(put, by_id ? id : label, strlen(by_id ? id : label));
         dp__put_text(put, ": ");
-        dp__put_u64(put, (uint64_t)i);
+        if (by_id) dp__put_string(put, label, strlen(label));
+        else dp__put_text(put, id);
     }
     dp__put_text(put, "\n  },\n");
 }
 
 static void dp__put_quant(dp__put *put, const dp__config *from) {
-    dp__put_member(put, "quantization_config",
-                   "{\n    \"quant_method\": \"compressed-tensors\",\n"
-                   "    \"format\": \"int-quantized\",\n"
-                   "    \"quantization_status\": \"compressed\",\n    \"ignore\": [");
+    dp__put_name(put, "quantization_config");
+    dp__put_text(put, DP__Q_METHOD "    \"ignore\": [");
     for (int32_t i = 0; i < from->ignore_count; i++) {
         if (i > 0) dp__put_text(put, ", ");
         dp__put_string(put, from->ignore[i], strlen(from->ignore[i]));
     }
-    dp__put_text(put, "],\n    \"config_groups\": {\n      \"group_0\": {\n"
-                      "        \"targets\": [\"Linear\"],\n"
-                      "        \"weights\": {\"num_bits\": 8, \"type\": \"int\", "
-                      "\"symmetric\": true, \"strategy\": \"channel\", \"dynamic\": false},\n"
-                      "        \"input_activations\": {\"num_bits\": 8, \"type\": \"int\", "
-                      "\"symmetric\": true, \"strategy\": \"token\", \"dynamic\": true}\n      }");
-    if (from->int8_tables)
-        dp__put_text(put, ",\n      \"group_1\": {\n        \"targets\": [\"Embedding\"],\n"
-                          "        \"weights\": {\"num_bits\": 8, \"type\": \"int\", "
-                          "\"symmetric\": true, \"strategy\": \"channel\", \"dynamic\": false}\n"
-                          "      }");
-    dp__put_text(put, "\n    }\n  },\n");
+    dp__put_text(put, "],\n" DP__Q_LINEAR(""));
+    if (from->int8_tables) dp__put_text(put, DP__Q_TABLES(""));
+    dp__put_text(put, DP__Q_END ",\n");
 }
 
 /* Writes config.json as transformers does. 1, or 0 when there is no memory. */
 static int dp__config_write(const dp__config *from, dp__buffer *to) {
     dp__put put = {to, 1};
-    const char *base = (const char *)from;
-    dp__put_text(&put, "{\n");
-    dp__put_member(&put, "architectures", "[\"BertForSequenceClassification\"],\n");
-    dp__put_member(&put, "model_type", "\"bert\",\n");
-    for (size_t r = 0; r < sizeof dp__config_ints / sizeof dp__config_ints[0]; r++) {
-        int32_t v;
-        if (strcmp(dp__config_ints[r].name, "num_labels") == 0) continue; /* id2label tells */
-        memcpy(&v, base + dp__config_ints[r].offset, sizeof v);
-        dp__put_member(&put, dp__config_ints[r].name, "");
-        dp__put_u64(&put, (uint64_t)v);
-        dp__put_text(&put, ",\n");
-    }
-    for (size_t r = 0; r < sizeof dp__config_reals / sizeof dp__config_reals[0]; r++) {
-        float v;
-        memcpy(&v, base + dp__config_reals[r].offset, sizeof v);
-        dp__put_member(&put, dp__config_reals[r].name, "");
-        dp__put_real(&put, v);
-        dp__put_text(&put, ",\n");
-    }
-    dp__put_member(&put, "hidden_act", "\"");
-    dp__put_text(&put, dp__word_name(dp__acts, (int32_t)from->act));
-    dp__put_text(&put, "\",\n");
-    dp__put_member(&put, "position_embedding_type", "\"absolute\",\n");
-    dp__put_member(&put, "problem_type", "\"");
-    dp__put_text(&put, dp__word_name(dp__problems, (int32_t)from->problem));
-    dp__put_text(&put, "\",\n");
-    dp__put_labels(&put, from);
+    dp__put_text(&put, "{\n  \"architectures\": [\"BertForSequenceClassification\"],\n");
+    dp__members_write(&put, dp__config_members, DP__CONFIG_WRITTEN, from, ",\n");
+    dp__put_labels(&put, from, 1);
+    dp__put_labels(&put, from, 0);
     if (from->quantized) dp__put_quant(&put, from);
-    dp__put_member(&put, "torch_dtype", "\"float32\"\n}\n");
+    dp__put_text(&put, "  \"torch_dtype\": \"float32\"\n}\n");
     return put.ok;
 }
 
-/* ---- tokenizer_config.json ---------------------------------------------------------------- */
-
-static void dp__tokenizer_config_usual(dp__tokenizer_config *to) {
-    memset(to, 0, sizeof *to);
-    to->lower_case = 1;
-    to->strip_accents = -1;
-    to->chinese_chars = 1;
-    to->unk = "[UNK]";
-    to->cls = "[CLS]";
-    to->sep = "[SEP]";
-    to->pad = "[PAD]";
-    to->mask = "[MASK]";
-}
-
-static const dp__word_row dp__tokenizers[] = {
-    {"BertTokenizer", 0}, {"BertTokenizerFast", 0}, {"DistilBertTokenizer", 0},
-    {"DistilBertTokenizerFast", 0}, {NULL, 0},
-};
-
-/* T1: true or false. */
-static dp_status dp__conf_switch(dp__doc *c, int32_t *to) {
-    if (c->json.kind != DP_JSON_TRUE && c->json.kind != DP_JSON_FALSE)
-        return dp__doc_bad(c, "T1", "true or false is expected");
-    *to = c->json.kind == DP_JSON_TRUE;
-    return DP_OK;
-}
-
-/* T2: "[UNK]", or an object with "content": "[UNK]". json ends behind it. */
-static dp_status dp__conf_token(dp__doc *c, const char **to) {
-    dp_json   key, content = c->json;
-    int       object = content.kind == DP_JSON_OBJECT;
-    dp_status status = DP_OK;
-    while (object && dp__doc_member(c, &key, &status)) {
-        if (dp__json_is(&key, "content")) content = c->json;
-        status = dp__json_skip(c);
-    }
-    if (status != DP_OK) return status;
-    if (content.kind != DP_JSON_STRING || content.length == 0)
-        return dp__doc_bad(c, "T2", "a special token is not a text");
-    return dp__doc_name(c, &content, DP_MAX_VOCAB_ENTRY, to);
-}
-
 /* T4: every one of the "added_tokens_decoder" is special, so that it never splits a document. */
-static dp_status dp__conf_added(dp__doc *c) {
-    dp_json   word, key;
-    dp_status status = DP_OK;
-    if (c->json.kind != DP_JSON_OBJECT) return dp__doc_bad(c, "T4", "an object is expected");
-    while (dp__doc_member(c, &word, &status)) {
+static void dp__conf_added(dp__doc *d) {
+    dp_json word, key;
+    int32_t depth = d->json.depth;
+    if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "T4", "an object is expected");
+    while (dp__doc_next(d, depth, &word)) {
         int special = 0;
-        if (c->json.kind != DP_JSON_OBJECT) return dp__doc_bad(c, "T4", "an object is expected");
-        while (dp__doc_member(c, &key, &status)) {
-            special |= dp__json_is(&key, "special") && c->json.kind == DP_JSON_TRUE;
-            status = dp__json_skip(c);
-        }
-        if (status == DP_OK && !special)
-            return dp__doc_fail_key(c, &word, DP_E_UNSUPPORTED, "T4",
-                                    "added words are not supported");
+        if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "T4", "an object is expected");
+        while (dp__doc_next(d, depth + 1, &key))
+            special |= dp__json_is(&key, "special") && d->json.kind == DP_JSON_TRUE;
+        if (!special)
+            dp__doc_fail(d, DP_E_UNSUPPORTED, "T4", d->json.token, &word,
+                         "added words are not supported");
     }
-    return status;
-}
-
-/* Members that would make another tokenizer of it (T3, T4). */
-static dp_status dp__conf_refuse_tokenizer(dp__doc *c, const dp_json *key) {
-    int32_t v;
-    if (dp__json_is(key, "tokenizer_class") && !dp__word_find(&c->json, dp__tokenizers, &v))
-        return dp__doc_fail(c, DP_E_UNSUPPORTED, "T3", "this tokenizer_class is not supported");
-    if (dp__json_is(key, "do_basic_tokenize") && c->json.kind != DP_JSON_TRUE)
-        return dp__doc_fail(c, DP_E_UNSUPPORTED, "T3", "do_basic_tokenize has to be true");
-    if (dp__json_is(key, "never_split") &&
-        (c->json.kind != DP_JSON_ARRAY || dp__doc_count(c) > 0))
-        return dp__doc_fail(c, DP_E_UNSUPPORTED, "T4", "never_split is not supported");
-    return DP_OK;
-}
-
-/* One member of tokenizer_config.json; json stands at its value and is moved behind it. */
-static dp_status dp__conf_tokenizer(dp__doc *c, const dp_json *key, dp__tokenizer_config *to) {
-    static const char *const names[] = {"unk_token", "cls_token", "sep_token", "pad_token",
-                                        "mask_token"};
-    const char **tokens[] = {&to->unk, &to->cls, &to->sep, &to->pad, &to->mask};
-    if (c->json.kind == DP_JSON_NULL) return DP_OK;
-    for (int i = 0; i < 5; i++) {
-        if (dp__json_is(key, names[i])) return dp__conf_token(c, tokens[i]);
-    }
-    if (dp__json_is(key, "do_lower_case")) {
-        to->explicit_case = 1;
-        return dp__conf_switch(c, &to->lower_case);
-    }
-    if (dp__json_is(key, "strip_accents")) return dp__conf_switch(c, &to->strip_accents);
-    if (dp__json_is(key, "tokenize_chinese_chars")) return dp__conf_switch(c, &to->chinese_chars);
-    if (dp__json_is(key, "added_tokens_decoder")) return dp__conf_added(c);
-    dp_status status = dp__conf_refuse_tokenizer(c, key);
-    return status == DP_OK ? dp__json_skip(c) : status;
 }
 
 /* Reads tokenizer_config.json; text NULL: there is none, the defaults hold. On failure *to is
@@ -4340,36 +4024,25 @@ static dp_status dp__conf_tokenizer(dp__doc *c, const dp_json *key, dp__tokenize
 static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__arena *arena,
                                             const char *file, dp__tokenizer_config *to,
                                             dp_error *err) {
-    dp__doc c;
-    dp_json    key;
-    dp__tokenizer_config_usual(to);
+    dp_json key;
+    dp__members_usual(dp__tokenizer_members, to, sizeof *to);
     if (text == NULL) return DP_OK;
-    dp_status status = dp__conf_begin(&c, text, bytes, arena, file, err);
-    while (dp__doc_member(&c, &key, &status)) status = dp__conf_tokenizer(&c, &key, to);
-    if (status != DP_OK) memset(to, 0, sizeof *to);
-    return status;
-}
-
-static void dp__put_tokens(dp__put *put, const dp__tokenizer_config *from) {
-    const char *const names[] = {"unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
-    const char *const words[] = {from->unk, from->sep, from->pad, from->cls, from->mask};
-    for (int i = 0; i < 5; i++) {
-        dp__put_member(put, names[i], "");
-        dp__put_string(put, words[i], strlen(words[i]));
-        dp__put_text(put, i < 4 ? ",\n" : "\n}\n");
+    dp__doc d = dp__conf_begin(text, bytes, arena, file, err);
+    while (dp__doc_next(&d, 1, &key)) {
+        if (dp__json_is(&key, "added_tokens_decoder") && d.json.kind != DP_JSON_NULL)
+            dp__conf_added(&d);
+        else if (dp__members_read(&d, &key, dp__tokenizer_members, to))
+            to->explicit_case |= dp__json_is(&key, "do_lower_case") && d.json.kind != DP_JSON_NULL;
     }
+    if (d.status != DP_OK) memset(to, 0, sizeof *to);
+    return d.status;
 }
 
 /* Writes tokenizer_config.json, always with the case. 1, or 0 when there is no memory. */
 static int dp__tokenizer_config_write(const dp__tokenizer_config *from, dp__buffer *to) {
-    static const char *const words[] = {"null,\n", "false,\n", "true,\n"};
     dp__put put = {to, 1};
     dp__put_text(&put, "{\n");
-    dp__put_member(&put, "tokenizer_class", "\"BertTokenizer\",\n");
-    dp__put_member(&put, "do_lower_case", words[1 + from->lower_case]);
-    dp__put_member(&put, "strip_accents", words[1 + from->strip_accents]);
-    dp__put_member(&put, "tokenize_chinese_chars", words[1 + from->chinese_chars]);
-    dp__put_tokens(&put, from);
+    dp__members_write(&put, dp__tokenizer_members, DP__TOKENIZER_WRITTEN, from, "\n}\n");
     return put.ok;
 }
 
@@ -4377,7 +4050,7 @@ static int dp__tokenizer_config_write(const dp__tokenizer_config *from, dp__buff
 static int dp__special_tokens_write(const dp__tokenizer_config *from, dp__buffer *to) {
     dp__put put = {to, 1};
     dp__put_text(&put, "{\n");
-    dp__put_tokens(&put, from);
+    dp__members_write(&put, dp__tokenizer_members + DP__TOKENIZER_WRITTEN - 5, 5, from, "\n}\n");
     return put.ok;
 }
 
@@ -10981,14 +10654,14 @@ DPDEF void dp_json_begin(dp_json *json, const char *text, size_t bytes) {
 }
 
 DPDEF dp_status dp_json_next(dp_json *json, dp_error *err) {
-    dp__doc   d = {*json, NULL, NULL, err};
+    dp__doc   d = {*json, DP_OK, NULL, NULL, err};
     dp_status status = dp__json_next(&d);
     *json = d.json;
     return status;
 }
 
 DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err) {
-    dp__doc   d = {*json, NULL, NULL, err};
+    dp__doc   d = {*json, DP_OK, NULL, NULL, err};
     dp_status status = dp__json_skip(&d);
     *json = d.json;
     return status;
@@ -11458,8 +11131,7 @@ static dp_status dp__save_tensor(const dp_model *model, const dp__source *source
         size_t rows = x->rows - row < DP__SAVE_ROWS ? x->rows - row : DP__SAVE_ROWS;
         status = source->read(source->ctx, t, row, rows, stage, int8 ? scales : NULL, err);
         if (status != DP_OK) return status;
-        status = scale ? dp__st_append(w, scales, rows, err)
-                       : dp__st_append(w, stage, rows * x->cols, err);
+        status = dp__st_append(w, e, scale ? scales : stage, scale ? rows : rows * x->cols, err);
     }
     return status;
 }

@@ -48,7 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dp__buffer_init(&twice, &plain);
     dp_error  err;
     ref      *tree = ref_parse(data, size);
-    dp_status status = dp__json_unique(text, 0, size, &f.env.alloc, "f.json", &f.err);
+    dp__doc   d = dp__doc_new(&f.arena, "f.json", &f.err);
+    dp__json_begin(&d.json, text, size);
+    dp_status status = dp__doc_check(&d);
     int       whole = emit(text, size, &once, &err);
     MUST((status == DP_OK) == (tree != NULL));
     MUST(whole == (status == DP_OK || strcmp(f.err.rule, "J2") == 0));

@@ -41,7 +41,7 @@ static void write_again(fuzz *f, const dp__store *store) {
         size_t count = (size_t)from->bytes / dp__dtype_bytes(from->dtype);
         char  *raw = (char *)malloc((size_t)from->bytes + 1);
         MUST(dp__store_read(store, from, 0, count, raw, &err) == DP_OK);
-        MUST(dp__st_append(&w, raw, count, &err) == DP_OK);
+        MUST(dp__st_append(&w, &e[i], raw, count, &err) == DP_OK);
         free(raw);
     }
     memory_find(f->files, "model.safetensors")->name[0] = 'x'; /* the old one stays readable */
