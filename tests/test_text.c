@@ -664,6 +664,14 @@ static dp_status text_vocab(const char *text, size_t bytes, const dp_alloc *allo
         int32_t found = dp__vocab_find(&v, entry, n); /* the last of equal entries */
         CHECK(n == 0 || found >= id);
     }
+    for (int first = 0; status == DP_OK && first < 256; first++) { /* no byte leads astray */
+        char    word[2] = {(char)first, '['};
+        size_t  n = 0;
+        int32_t id = dp__vocab_find(&v, word, 2);
+        CHECK(id < 0 || (memcmp(dp__vocab_entry(&v, id, &n), word, 2) == 0 && n == 2));
+        dp__vocab_match(&v, 0, (const uint8_t *)word, 0, 2, &id);
+        CHECK(id < 0 || memcmp(dp__vocab_entry(&v, id, &n), word, n) == 0);
+    }
     dp__arena_free(&arena);
     return status;
 }
@@ -703,6 +711,14 @@ static void test_text_vocab_rules(void) {
         if (err.place != bad[i].place) printf("    case %u: %s\n", (unsigned)i, err.text);
         CHECK(err.place == bad[i].place);
     }
+    dp__tokenizer_config same = text_config(1, -1);
+    dp__arena            arena;
+    dp__vocab            v;
+    same.sep = same.cls; /* two special tokens are one entry */
+    dp__arena_init(&arena, &alloc);
+    CHECK(dp__vocab_parse(&v, TEXT_V("[PAD]\n[UNK]\n[CLS]\n"), &arena, "vocab.txt", &same, &err) ==
+          DP_E_FORMAT);
+    dp__arena_free(&arena);
     static const char good[] = "[PAD]\r\n[UNK]\n[CLS]\n[SEP]\n\na\nb\na";
     CHECK(text_vocab(TEXT_V(good), &alloc, &digest, &err) == DP_OK);
     CHECK(digest == text_lines_digest(TEXT_V(good)));

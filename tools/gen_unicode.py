@@ -113,6 +113,7 @@ def pack(kind, decomposed, lowered):
         runs[-1][1] += 1
     single = {c: ord(s) for c, s in decomposed.items() if len(s) == 1}
     compat = {c: t for c, t in single.items() if kind[c] == CJK}
+    assert all(kind[t] == CJK for t in compat.values())
     for c in compat:
         del single[c]
     multi = {c: s for c, s in decomposed.items() if len(s) > 1 and not 0xAC00 <= c < 0xD7A4}
@@ -148,7 +149,7 @@ def unpack(t, lower, strip):
     if strip:
         def put(c, to):
             text[c] = ''.join(text.get(x, chr(x)) for x in to)
-            if kind[c] != CJK and len(to) == 1:
+            if len(to) == 1:
                 kind[c] = kind[to[0]]
         for c, n, stride, to, step in t['base']:
             for i in range(n):
@@ -234,24 +235,26 @@ def lines(items, indent='    '):
 
 
 def render(t):
-    def rule(r):
-        c, n, stride, to, step = r
-        return '{%d,%d,%d,%d},' % (c, n, stride * 8 + step, to)
+    def rules(table):
+        out, last = [], 0
+        for c, n, stride, to, step in table:
+            out += [c - last, n, stride * 8 + step, to]
+            last = c
+        return lines('%d,' % x for x in out) + ['};', '']
     body = ['/* Runs of characters of one kind, from U+0000 on: length * 16 + kind. */',
             'static const uint32_t dp__uc_runs[] = {']
     body += lines('%d,' % r for r in t['runs']) + ['};', '']
-    body += ['/* Rules: {first, count, stride * 8 + step, to}: first + i * stride becomes '
-             'to + i * step. */',
-             'typedef struct dp__uc_rule { uint32_t first; uint16_t count, move; uint32_t '
-             'to; } dp__uc_rule;',
+    body += ['/* Rules of four numbers: distance of first from that of the rule before, count, '
+             'stride * 8 + step,',
+             ' * to. They say: first + i * stride becomes to + i * step, i < count. */',
              '',
              '/* Lower case, one character to one (U+0130 alone has two: see dp__fold_build). */',
-             'static const dp__uc_rule dp__uc_lower[] = {']
-    body += lines(rule(r) for r in t['lower']) + ['};', '']
+             'static const uint32_t dp__uc_lower[] = {']
+    body += rules(t['lower'])
     body += ['/* What is left of a canonical decomposition without its marks, where it is '
              'one character. */',
-             'static const dp__uc_rule dp__uc_base[] = {']
-    body += lines(rule(r) for r in t['base']) + ['};', '']
+             'static const uint32_t dp__uc_base[] = {']
+    body += rules(t['base'])
     body += ['/* The same for CJK compatibility ideographs: first, count, their characters; '
              '0 ends. */',
              'static const uint32_t dp__uc_compat[] = {']
