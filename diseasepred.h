@@ -4545,31 +4545,37 @@ static const char *dp__vocab_entry(const dp__vocab *v, int32_t id, size_t *bytes
     return v->text + v->start[id];
 }
 
+static dp_status dp__vocab_fail(dp_error *err, dp_status code, const char *file, size_t place,
+                                const char *sentence) {
+    dp__where where = {file, place, NULL, 0};
+    return dp__fail_at(err, code, "V1", &where, sentence);
+}
+
 /* Copies the entries into v->text, which has room for them, and notes where each begins. */
-static dp_status dp__vocab_lines(dp__vocab *v, dp__cursor *c) {
-    for (; c->at < c->n; v->count++) {
-        const char *line = (const char *)c->p + c->at;
-        const char *lf = (const char *)memchr(line, '\n', c->n - c->at);
-        size_t      n = lf != NULL ? (size_t)(lf - line) : c->n - c->at, bad = 0;
-        size_t      next = c->at + n + (lf != NULL);
+static dp_status dp__vocab_lines(dp__vocab *v, const char *p, size_t bytes, const char *file,
+                                 dp_error *err) {
+    for (size_t at = 0; at < bytes; v->count++) {
+        const char *line = p + at, *lf = (const char *)memchr(line, '\n', bytes - at);
+        size_t      n = lf != NULL ? (size_t)(lf - line) : bytes - at, bad = 0;
+        size_t      next = at + n + (lf != NULL);
         int         capital = 0;
         if (n > 0 && line[n - 1] == '\r') n--;
         if (n > DP_MAX_VOCAB_ENTRY)
-            return dp__cursor_fail(c, DP_E_LIMIT, "V1", "an entry is too long");
+            return dp__vocab_fail(err, DP_E_LIMIT, file, at, "an entry is too long");
         v->start[v->count] = (uint32_t)v->text_bytes;
-        for (size_t i = 0, step; i < n; i += step, c->at += step) {
+        for (size_t i = 0, step; i < n; i += step) {
             uint32_t x;
             step = dp__utf8_get((const uint8_t *)line + i, n - i, &x, &bad);
             const char *wrong = bad > 0 ? "is not UTF-8" : x == 0 ? "holds U+0000"
                                         : x == '\r' ? "CR inside a line" : NULL;
-            if (wrong != NULL) return dp__cursor_fail(c, DP_E_FORMAT, "V1", wrong);
+            if (wrong != NULL) return dp__vocab_fail(err, DP_E_FORMAT, file, at + i, wrong);
             capital |= x >= 'A' && x <= 'Z';
         }
         v->cased += capital && line[0] != '[';
         memcpy(v->text + v->text_bytes, line, n);
         v->text_bytes += n;
         v->text[v->text_bytes++] = '\n';
-        c->at = next;
+        at = next;
     }
     v->start[v->count] = (uint32_t)v->text_bytes;
     return DP_OK;
@@ -4735,18 +4741,17 @@ static dp_status dp__vocab_specials(dp__vocab *v, const dp__tokenizer_config *co
 static dp_status dp__vocab_parse(dp__vocab *v, const char *text, size_t bytes, dp__arena *arena,
                                  const char *file, const dp__tokenizer_config *config,
                                  dp_error *err) {
-    dp__cursor c = {(const uint8_t *)text, bytes, 0, file, err};
-    size_t     lines = 1;
+    size_t lines = 1;
     memset(v, 0, sizeof *v);
     if (bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
-        return dp__cursor_fail(&c, DP_E_FORMAT, "V1", "begins with a byte order mark");
+        return dp__vocab_fail(err, DP_E_FORMAT, file, 0, "begins with a byte order mark");
     for (size_t i = 0; i + 1 < bytes; i++) lines += text[i] == '\n';
     if (lines > DP_MAX_VOCAB || bytes > UINT32_MAX / 4)
-        return dp__cursor_fail(&c, DP_E_LIMIT, "V1", "too many entries, or the file is too big");
+        return dp__vocab_fail(err, DP_E_LIMIT, file, 0, "too many entries, or too many bytes");
     v->start = (uint32_t *)dp__arena_get(arena, lines + 1, sizeof(uint32_t));
     v->text = (char *)dp__arena_get(arena, bytes + 1, 1);
     if (v->start == NULL || v->text == NULL) return dp__no_memory(err);
-    dp_status status = dp__vocab_lines(v, &c);
+    dp_status status = dp__vocab_lines(v, text, bytes, file, err);
     if (status != DP_OK) return status;
     if (!dp__vocab_index(v, arena)) return dp__no_memory(err);
     return dp__vocab_specials(v, config, file, err);
