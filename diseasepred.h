@@ -7495,15 +7495,9 @@ static size_t dp__tail_tensor(const dp__params *p, int part) {
 }
 
 static size_t dp__letter_size(const dp__config *c, char letter) {
-    switch (letter) {
-    case 'V': return (size_t)c->vocab;
-    case 'P': return (size_t)c->positions;
-    case 'Y': return (size_t)c->types;
-    case 'C': return (size_t)c->hidden;
-    case 'F': return (size_t)c->inner;
-    case 'K': return (size_t)c->classes;
-    default: return 1;
-    }
+    static const char letters[] = "VPYCFK";
+    const int32_t sizes[] = {c->vocab, c->positions, c->types, c->hidden, c->inner, c->classes, 1};
+    return (size_t)sizes[letter < 'A' ? 6 : strchr(letters, letter) - letters];
 }
 
 /* A part (of layer, if it belongs to one), placed at *end: 0 when the size overflows. */
@@ -7572,12 +7566,18 @@ static void dp__params_draw(const dp__tensor *x, size_t number, uint64_t seed, f
 
 /* ---- tensors in files ----------------------------------------------------------------------- */
 
-/* Where each tensor of the table lies in the files. */
-typedef struct dp__binding {
-    const dp__entry **at;    /* [count] NULL: missing, to be initialised */
+/* Files as a source of weights: what they have, and drawn numbers for what they lack. The caller
+ * sets the first five, dp__bind the others; a new model has at NULL: everything is drawn. */
+typedef struct dp__files {
+    const dp__params *params;
+    const dp__store  *store;
+    const dp__row    *row;   /* that will compute */
+    uint64_t          seed;
+    float             range; /* initializer_range */
+    const dp__entry **at;    /* [count] where each tensor of the table lies; NULL: missing */
     const dp__entry **scale; /* [count] scales of an INT8 tensor, else NULL */
     size_t            missing, ignored, unknown;
-} dp__binding;
+} dp__files;
 
 static dp_status dp__bind_refuse(const dp__store *store, const dp__entry *e, dp_status code,
                                  const char *sentence, dp_error *err) {
@@ -7641,27 +7641,23 @@ static int dp__other_layer(const char *name, int32_t layers) {
 
 /* What no tensor of the table has taken. Pre-training heads and the position_ids buffer are
  * ignored by rule; layers are as many as config.json says. */
-static dp_status dp__bind_rest(const dp__params *p, const dp__store *store, const char *used,
-                               dp__binding *b, dp_error *err) {
-    for (size_t i = 0; i < store->count; i++) {
-        const dp__entry *e = &store->entries[i];
+static dp_status dp__bind_rest(dp__files *f, const char *used, dp_error *err) {
+    for (size_t i = 0; i < f->store->count; i++) {
+        const dp__entry *e = &f->store->entries[i];
         const char      *name = dp__bare_name(e->name);
         if (used[i]) continue;
-        if (dp__other_layer(name, p->layers))
-            return dp__bind_refuse(store, e, DP_E_FORMAT, "config.json has no such layer", err);
+        if (dp__other_layer(name, f->params->layers))
+            return dp__bind_refuse(f->store, e, DP_E_FORMAT, "config.json has no such layer", err);
         if (strncmp(e->name, "cls.", 4) == 0 || strcmp(name, "embeddings.position_ids") == 0)
-            b->ignored++;
+            f->ignored++;
         else
-            b->unknown++;
+            f->unknown++;
     }
     return DP_OK;
 }
 
-static int dp__is_float(dp__dtype type) {
-    return type == DP__F32 || type == DP__F16 || type == DP__BF16 || type == DP__F64;
-}
-
-/* Shape and type of what was found for tensor x: e, with the scales s. */
+/* Shape and type of what was found for tensor x: e, with the scales s. Whether real numbers are
+ * of a known type is seen when they are read. */
 static dp_status dp__bind_check(const dp__store *store, const dp__tensor *x, const dp__entry *e,
                                 const dp__entry *s, dp_error *err) {
     if (s != NULL && (e == NULL || e->dtype != DP__I8))
@@ -7669,41 +7665,40 @@ static dp_status dp__bind_check(const dp__store *store, const dp__tensor *x, con
     if (e == NULL) return DP_OK;
     if (e->dims != x->dims || e->shape[0] != x->rows || (x->dims == 2 && e->shape[1] != x->cols))
         return dp__bind_refuse(store, e, DP_E_FORMAT, "the shape is not the config's", err);
-    if (dp__is_float(e->dtype)) return DP_OK;
-    if (e->dtype != DP__I8 || x->dims != 2)
-        return dp__bind_refuse(store, e, DP_E_UNSUPPORTED, "the type is not supported", err);
+    if (e->dtype != DP__I8) return DP_OK;
+    if (x->dims != 2)
+        return dp__bind_refuse(store, e, DP_E_UNSUPPORTED, "a vector cannot be INT8", err);
     if (s == NULL)
         return dp__bind_refuse(store, e, DP_E_FORMAT, "an INT8 tensor without scales", err);
-    int column = s->dims == 1 || (s->dims == 2 && s->shape[1] == 1);
-    if (!column || s->shape[0] != x->rows || !dp__is_float(s->dtype))
-        return dp__bind_refuse(store, s, DP_E_UNSUPPORTED, "not one float scale for each row", err);
+    if (s->shape[0] != x->rows || s->dims > 2 || (s->dims == 2 && s->shape[1] != 1))
+        return dp__bind_refuse(store, s, DP_E_UNSUPPORTED, "not one scale for each row", err);
     return DP_OK;
 }
 
 /* Compares the files with the table before any memory for weights is allocated. new_from: the
  * tensors from this one on may be missing (a new pooler or classifier); others may not. With
  * replace the classifier of the files is left aside. */
-static dp_status dp__bind(const dp__params *p, const dp__store *store, size_t new_from,
-                          int replace, dp__arena *arena, dp__binding *b, dp_error *err) {
-    dp_status status = DP_OK;
-    char     *used = (char *)dp__arena_get(arena, store->count, 1);
-    memset(b, 0, sizeof *b);
-    b->at = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->at);
-    b->scale = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *b->scale);
-    if (used == NULL || b->at == NULL || b->scale == NULL) return dp__no_memory(err);
+static dp_status dp__bind(dp__files *f, size_t new_from, int replace, dp__arena *arena,
+                          dp_error *err) {
+    const dp__params *p = f->params;
+    dp_status         status = DP_OK;
+    char             *used = (char *)dp__arena_get(arena, f->store->count, 1);
+    f->at = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *f->at);
+    f->scale = (const dp__entry **)dp__arena_get(arena, p->count, sizeof *f->scale);
+    f->missing = f->ignored = f->unknown = 0;
+    if (used == NULL || f->at == NULL || f->scale == NULL) return dp__no_memory(err);
     for (size_t t = 0; t < p->count && status == DP_OK; t++) {
-        status = dp__bind_find(store, &p->list[t], "", &b->at[t], used, err);
+        status = dp__bind_find(f->store, &p->list[t], "", &f->at[t], used, err);
         if (status == DP_OK)
-            status = dp__bind_find(store, &p->list[t], "_scale", &b->scale[t], used, err);
-        if (replace && p->list[t].part >= DP__CLASS_W) b->at[t] = b->scale[t] = NULL;
+            status = dp__bind_find(f->store, &p->list[t], "_scale", &f->scale[t], used, err);
+        if (replace && p->list[t].part >= DP__CLASS_W) f->at[t] = f->scale[t] = NULL;
     }
-    if (status == DP_OK) status = dp__bind_rest(p, store, used, b, err);
+    if (status == DP_OK) status = dp__bind_rest(f, used, err);
     for (size_t t = 0; t < p->count && status == DP_OK; t++) {
         dp__where where = {NULL, DP_NO_PLACE, p->list[t].name, strlen(p->list[t].name)};
-        status = dp__bind_check(store, &p->list[t], b->at[t], b->scale[t], err);
-        if (b->at[t] != NULL || status != DP_OK) continue;
-        b->missing++;
-        if (t < new_from)
+        status = dp__bind_check(f->store, &p->list[t], f->at[t], f->scale[t], err);
+        f->missing += f->at[t] == NULL;
+        if (status == DP_OK && f->at[t] == NULL && t < new_from)
             status = dp__fail_at(err, DP_E_FORMAT, "", &where, "a tensor is missing");
     }
     return status;
@@ -7722,15 +7717,14 @@ static int dp__config_ignores(const dp__config *c, const char *weight) {
 
 /* What quantization_config says must be what the tensors are: a weight taken for INT8 that is
  * not, or the reverse, would give numbers without meaning. */
-static dp_status dp__bind_int8(const dp__config *c, const dp__params *p, const dp__store *store,
-                               const dp__binding *b, dp_error *err) {
-    for (size_t t = 0; t < p->count; t++) {
-        const dp__tensor *x = &p->list[t];
-        if (x->dims != 2 || b->at[t] == NULL) continue;
-        int is = b->at[t]->dtype == DP__I8, said = c->int8_tables;
+static dp_status dp__bind_int8(const dp__config *c, const dp__files *f, dp_error *err) {
+    for (size_t t = 0; t < f->params->count; t++) {
+        const dp__tensor *x = &f->params->list[t];
+        int               said = c->int8_tables != 0;
+        if (x->dims != 2 || f->at[t] == NULL) continue;
         if (x->part > DP__TYPES) said = c->quantized && !dp__config_ignores(c, x->name);
-        if (is != (said != 0))
-            return dp__bind_refuse(store, b->at[t], DP_E_FORMAT,
+        if ((f->at[t]->dtype == DP__I8) != said)
+            return dp__bind_refuse(f->store, f->at[t], DP_E_FORMAT,
                                    "the type is not what quantization_config says", err);
     }
     return DP_OK;
@@ -7739,16 +7733,15 @@ static dp_status dp__bind_int8(const dp__config *c, const dp__params *p, const d
 /* ---- weights for computing ------------------------------------------------------------------ */
 
 /* One or more tensors of the table, laid end to end, as layers take them: [rows, cols]. Vectors,
- * tables and everything in training are real numbers as they are; Linears of inference are
- * tile images (E10); both may be INT8 with a scale for each row. */
+ * tables and everything in training are rows as they are (DP__B_NK); Linears of inference are
+ * tile images (DP__B_PACKED, DP__B_INT8). */
 typedef struct dp__weight {
     size_t         rows, cols;
     size_t         row;    /* of the tensor in whose place of the table this stands */
-    const dp_real *real;
-    const dp_real *packed; /* images of dp__pack_nk */
-    const void    *int8;   /* codes: rows of a table, or images of dp__pack8 */
+    int            form;
+    const void    *values; /* dp_real; with scale INT8 codes */
+    const dp_real *scale;  /* [rows] or NULL */
     const int32_t *comp;   /* [rows] of dp__pack8 */
-    const dp_real *scale;  /* [rows] of codes */
 } dp__weight;
 
 typedef struct dp__net {
@@ -7865,11 +7858,10 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
         else if (linear)
             dp__pack_nk((dp_real *)here, (dp_real *)rows, x->cols, n, x->cols);
     }
-    if (int8) w->int8 = to;
-    else if (linear) w->packed = (dp_real *)(void *)to;
-    else w->real = (dp_real *)(void *)to;
-    w->comp = comp;
+    w->form = !linear ? DP__B_NK : int8 ? DP__B_INT8 : DP__B_PACKED;
+    w->values = to;
     w->scale = scale;
+    w->comp = comp;
     return DP_OK;
 }
 
@@ -7886,12 +7878,13 @@ static dp_status dp__build_walk(dp__builder *b) {
         fused = dp__fused(p, t);
         w.rows = fused * p->list[t].rows;
         w.cols = p->list[t].cols;
-        if (b->flat != NULL) w.real = b->flat + p->list[t].offset;
+        w.form = DP__B_NK;
+        if (b->flat != NULL) w.values = b->flat + p->list[t].offset;
         else status = dp__build_copy(b, t, &w);
         for (size_t i = 0; i < fused && net->at != NULL; i++, w.row += p->list[t].rows) {
             net->at[t + i] = w;
-            net->int8_linears += w.comp != NULL;
-            net->int8_tables += w.scale != NULL && w.comp == NULL;
+            net->int8_linears += w.form == DP__B_INT8;
+            net->int8_tables += w.form == DP__B_NK && w.scale != NULL;
         }
     }
     return status == DP_OK && b->carve.too_big ? dp__no_memory(b->err) : status;
@@ -7930,41 +7923,31 @@ static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__con
 
 /* ---- sources -------------------------------------------------------------------------------- */
 
-/* The files for what they have, drawn numbers for what they lack. */
-typedef struct dp__file_source {
-    const dp__params  *params;
-    const dp__store   *store;
-    const dp__binding *binding; /* NULL: everything is drawn */
-    uint64_t           seed;
-    float              range;   /* initializer_range */
-    const dp__row     *row;     /* that will compute */
-} dp__file_source;
-
-static int dp__file_is_int8(void *ctx, size_t t) {
-    const dp__file_source *s = (const dp__file_source *)ctx;
-    return s->binding != NULL && s->binding->at[t] != NULL && s->binding->at[t]->dtype == DP__I8;
+static int dp__files_is_int8(void *ctx, size_t t) {
+    const dp__files *f = (const dp__files *)ctx;
+    return f->at != NULL && f->at[t] != NULL && f->at[t]->dtype == DP__I8;
 }
 
-static dp_status dp__file_values(void *ctx, size_t t, size_t row, size_t rows, void *to,
-                                 dp_real *scale, dp_error *err) {
-    const dp__file_source *s = (const dp__file_source *)ctx;
-    const dp__tensor      *x = &s->params->list[t];
-    const dp__entry       *e = s->binding != NULL ? s->binding->at[t] : NULL;
-    size_t                 first = row * x->cols, count = rows * x->cols;
+static dp_status dp__files_values(void *ctx, size_t t, size_t row, size_t rows, void *to,
+                                  dp_real *scale, dp_error *err) {
+    const dp__files  *f = (const dp__files *)ctx;
+    const dp__tensor *x = &f->params->list[t];
+    const dp__entry  *e = f->at != NULL ? f->at[t] : NULL;
+    size_t            first = row * x->cols, count = rows * x->cols;
     if (e == NULL) {
-        dp__params_draw(x, t, s->seed, s->range, first, count, (dp_real *)to);
+        dp__params_draw(x, t, f->seed, f->range, first, count, (dp_real *)to);
         return DP_OK;
     }
-    if (scale == NULL) return dp__store_read_real(s->store, e, first, count, (dp_real *)to, err);
-    dp_status status = dp__store_read(s->store, e, first, count, to, err);
+    if (scale == NULL) return dp__store_read_real(f->store, e, first, count, (dp_real *)to, err);
+    dp_status status = dp__store_read(f->store, e, first, count, to, err);
     if (status == DP_OK && memchr(to, 0x80, count) != NULL) /* -128 */
-        status = dp__bind_refuse(s->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
+        status = dp__bind_refuse(f->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
     if (status != DP_OK) return status;
-    return dp__store_read_real(s->store, s->binding->scale[t], row, rows, scale, err);
+    return dp__store_read_real(f->store, f->scale[t], row, rows, scale, err);
 }
 
-static dp__source dp__source_files(dp__file_source *files) {
-    dp__source s = {files, files->row, dp__file_is_int8, dp__file_values};
+static dp__source dp__source_files(dp__files *files) {
+    dp__source s = {files, files->row, dp__files_is_int8, dp__files_values};
     return s;
 }
 
@@ -7988,20 +7971,18 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
                                 dp_real *scale, dp_error *err) {
     const dp__net    *net = (const dp__net *)ctx;
     const dp__weight *w = &net->at[t];
-    size_t            first = w->row + row;
-    int8_t           *code = (int8_t *)to;
+    size_t            first = w->row + row, cols = w->cols;
+    size_t            item = w->scale != NULL ? sizeof(int8_t) : sizeof(dp_real);
     if (scale == NULL && w->scale != NULL)
         return dp__fail(err, DP_E_UNSUPPORTED, "an INT8 tensor has no real numbers to read");
-    if (w->real != NULL)
-        memcpy(to, w->real + first * w->cols, rows * w->cols * sizeof(dp_real));
-    else if (w->packed != NULL)
-        dp__unpack((dp_real *)to, w->cols, w->packed, w->rows, w->cols, first, rows);
-    for (size_t j = first; w->scale != NULL && j < first + rows; j++) {
-        scale[j - first] = w->scale[j];
-        for (size_t p = 0; p < w->cols; p++)
-            *code++ = w->comp == NULL ? ((const int8_t *)w->int8)[j * w->cols + p]
-                                      : dp__packed8_at(net->row, w->int8, w->rows, w->cols, j, p);
-    }
+    if (w->form == DP__B_NK)
+        memcpy(to, (const char *)w->values + first * cols * item, rows * cols * item);
+    if (w->form == DP__B_PACKED)
+        dp__unpack((dp_real *)to, cols, (const dp_real *)w->values, w->rows, cols, first, rows);
+    for (size_t i = 0; w->form == DP__B_INT8 && i < rows * cols; i++)
+        ((int8_t *)to)[i] = dp__packed8_at(net->row, w->values, w->rows, cols, first + i / cols,
+                                           i % cols);
+    if (w->scale != NULL) memcpy(scale, w->scale + first, rows * sizeof *scale);
     return DP_OK;
 }
 
@@ -8032,8 +8013,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 
 /* ---- element-wise work over the team --------------------------------------------------------
  * Layers fill a dp__vec (formulas: [E4]) and split its rows, or columns, over the threads;
- * results do not depend on the split. With x->team NULL all work is done here: tasks that already
- * run on a team use such a copy. Outputs may be their input of the same shape and stride. */
+ * results do not depend on the split. Outputs may be their input of the same shape and stride. */
 
 #define DP__VEC_ALONE 8192u /* elements below which waking the team costs more than it saves */
 
@@ -8245,6 +8225,11 @@ static size_t dp__width(const dp__pass *s) {
     return (size_t)s->net->config->hidden;
 }
 
+/* A vector, a float table, anything in training. */
+static const dp_real *dp__real_of(const dp__pass *s, size_t t) {
+    return (const dp_real *)s->net->at[t].values;
+}
+
 /* The gradient of tensor t stands where the tensor stands in the flat buffer. */
 static dp_real *dp__grad_of(const dp__pass *s, size_t t) {
     return s->grad + s->net->params->list[t].offset;
@@ -8263,9 +8248,9 @@ static uint32_t dp__layer_site(int32_t layer, int place) {
 /* y [rows, n] = residual + dropout(in) with probability p; residual.p may be NULL (and is, in the
  * backward pass, where in is dy). doc [rows] dataset row, at [rows] row within the document:
  * token, or head * tokens + token for attention. */
-static void dp__dropout(const dp__exec *x, const dp__dropping *drop, float p, uint32_t site,
-                        const uint32_t *doc, const int32_t *at, dp__mat y, dp__mat in,
-                        dp__mat residual, size_t rows, size_t n) {
+static dp__vec dp__dropout(const dp__dropping *drop, float p, uint32_t site, const uint32_t *doc,
+                           const int32_t *at, dp__mat y, dp__mat in, dp__mat residual,
+                           size_t rows, size_t n) {
     dp__vec v = dp__vec_of(DP__VEC_DROPOUT, y, in, residual, rows, n);
     v.doc = doc;
     v.at = at;
@@ -8276,7 +8261,7 @@ static void dp__dropout(const dp__exec *x, const dp__dropping *drop, float p, ui
     v.threshold = (uint32_t)(p * 65536.0f + 0.5f);
     if (v.threshold > 65535) v.threshold = 65535;
     v.p[0] = (dp_real)65536 / (dp_real)(65536 - v.threshold);
-    dp__vec_run(x, &v);
+    return v;
 }
 
 /* y = residual + dropout(x) on rows [m, C]; where nothing drops, nothing is done. Returns where
@@ -8284,8 +8269,9 @@ static void dp__dropout(const dp__exec *x, const dp__dropping *drop, float p, ui
 static dp__mat dp__drop_rows(const dp__pass *s, const dp__tokens *rows, float p, uint32_t site,
                              dp__mat y, dp__mat x, dp__mat residual) {
     if (!(p > 0)) return x;
-    dp__dropout(s->exec, &s->drop, p, site, rows->doc, rows->at, y, x, residual, rows->m,
-                dp__width(s));
+    dp__vec v = dp__dropout(&s->drop, p, site, rows->doc, rows->at, y, x, residual, rows->m,
+                            dp__width(s));
+    dp__vec_run(s->exec, &v);
     return y;
 }
 
@@ -8295,8 +8281,8 @@ static dp__mat dp__drop_rows(const dp__pass *s, const dp__tokens *rows, float p,
 static void dp__norm_forward(const dp__pass *s, size_t gain, size_t m, dp__mat y, dp__stats stats,
                              dp__mat x) {
     dp__vec v = dp__vec_of(DP__VEC_LAYERNORM, y, x, dp__no_mat, m, dp__width(s));
-    v.w = s->net->at[gain].real;
-    v.b = s->net->at[gain + 1].real;
+    v.w = dp__real_of(s, gain);
+    v.b = dp__real_of(s, gain + 1);
     v.s = stats.mean;
     v.t = stats.rstd;
     v.p[0] = (dp_real)s->net->config->eps;
@@ -8316,7 +8302,7 @@ static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *
     v.cut_count = rows->cut_count;
     dp__vec_run(s->exec, &v);
     v = dp__vec_of(DP__VEC_LAYERNORM_GRAD, dx, dy, x, rows->m, n);
-    v.w = s->net->at[gain].real;
+    v.w = dp__real_of(s, gain);
     v.s = stats.mean;
     v.t = stats.rstd;
     dp__vec_run(s->exec, &v);
@@ -8327,8 +8313,8 @@ static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *
 
 static dp_real dp__table_at(const dp__weight *table, int32_t row, size_t j) {
     size_t at = (size_t)row * table->cols + j;
-    if (table->int8 == NULL) return table->real[at];
-    return table->scale[row] * (dp_real)((const int8_t *)table->int8)[at];
+    if (table->scale == NULL) return ((const dp_real *)table->values)[at];
+    return table->scale[row] * (dp_real)((const int8_t *)table->values)[at];
 }
 
 /* The sum where a table is INT8. */
@@ -8343,16 +8329,15 @@ static void dp__embed8(const dp__pass *s, dp__mat y, const int32_t *at) {
 }
 
 static void dp__embed_forward(const dp__pass *s, dp__mat y) {
-    const dp__weight *table = s->net->at;
     const dp__tokens *rows = &s->work->all;
     dp__mat           sum = s->work->embed;
-    if (table[DP__WORDS].int8 || table[DP__PLACES].int8 || table[DP__TYPES].int8) {
+    if (s->net->int8_tables > 0) {
         dp__embed8(s, sum, rows->at);
     } else {
         dp__vec v = dp__vec_of(DP__VEC_GATHER, sum, dp__no_mat, dp__no_mat, rows->m, dp__width(s));
-        v.x = table[DP__WORDS].real;
-        v.w = table[DP__TYPES].real;
-        v.z = table[DP__PLACES].real;
+        v.x = dp__real_of(s, DP__WORDS);
+        v.w = dp__real_of(s, DP__TYPES);
+        v.z = dp__real_of(s, DP__PLACES);
         v.ids = s->batch->ids;
         v.types = s->batch->types;
         v.at = rows->at;
@@ -8380,7 +8365,7 @@ static void dp__embed_backward(const dp__pass *s, dp__mat dy) {
  * y[m, out] = act(x[m, in] * W[out, in]^T + bias) or ... + residual. t is the tensor W. */
 
 /* c [m, n] = a [m, k] * b. */
-static dp__mm dp__mm_of(dp__mat c, dp__mat a, const dp_real *b, int b_form, size_t ldb, size_t m,
+static dp__mm dp__mm_of(dp__mat c, dp__mat a, const void *b, int b_form, size_t ldb, size_t m,
                         size_t n, size_t k) {
     dp__mm op;
     memset(&op, 0, sizeof op);
@@ -8413,56 +8398,41 @@ static size_t dp__bias_of(const dp__pass *s, size_t t) {
     return t + (s->net->params->list[t].part <= DP__V_W ? 3 : 1);
 }
 
-typedef struct dp__finish { /* what is done to a product while it is at hand */
-    int     act;            /* DP__ACT_NONE, or 1 + dp__act */
-    dp__mat pre;            /* [m, out] gets the value before the activation; p may be NULL */
-    dp__mat residual;       /* [m, out] added; p may be NULL */
-} dp__finish;
-
-static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat x,
-                           const dp__finish *finish) {
+/* act: DP__ACT_NONE, or 1 + dp__act. pre [m, out] gets the value before the activation, residual
+ * [m, out] is added; either may be dp__no_mat. */
+static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat x, int act,
+                           dp__mat pre, dp__mat residual) {
     const dp__weight *l = &s->net->at[t];
     dp__work         *w = s->work;
-    int    form = l->int8 != NULL ? DP__B_INT8 : l->packed != NULL ? DP__B_PACKED : DP__B_NK;
-    dp__mm op = dp__mm_of(y, x, l->real, form, l->cols, m, l->rows, l->cols);
-    if (form == DP__B_PACKED) op.b = l->packed;
-    if (form == DP__B_INT8) { /* input rows are quantized once, sums are exact */
+    dp__mm            op = dp__mm_of(y, x, l->values, l->form, l->cols, m, l->rows, l->cols);
+    if (l->form == DP__B_INT8) { /* input rows are quantized once, sums are exact */
         DP_ASSERT(s->exec->row->i8.group == s->net->row->i8.group);
         dp__quantize(s->exec, w->q8, w->ldq8, dp__ceil(l->cols, 4), 128, w->q8_scale, x, m,
                      l->cols);
         op.a8 = w->q8;
         op.a_row = w->ldq8;
         op.a_scale = w->q8_scale;
-        op.b = l->int8;
         op.comp = l->comp;
         op.scale = l->scale;
     }
-    op.bias = s->net->at[dp__bias_of(s, t)].real;
-    op.act = finish->act;
-    op.pre = finish->pre.p;
-    op.ldpre = finish->pre.ld;
-    op.residual = finish->residual.p;
-    op.ldr = finish->residual.ld;
+    op.bias = dp__real_of(s, dp__bias_of(s, t));
+    op.act = act;
+    op.pre = pre.p;
+    op.ldpre = pre.ld;
+    op.residual = residual.p;
+    op.ldr = residual.ld;
     dp__matmul(s->exec, &op);
 }
 
 static void dp__linear_forward(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat x) {
-    dp__finish plain = {DP__ACT_NONE, {NULL, 0}, {NULL, 0}};
-    dp__linear_run(s, t, m, y, x, &plain);
-}
-
-static void dp__linear_act(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat pre,
-                           dp__mat x, dp__act act) {
-    dp__finish finish = {1 + (int)act, pre, {NULL, 0}};
-    dp__linear_run(s, t, m, y, x, &finish);
+    dp__linear_run(s, t, m, y, x, DP__ACT_NONE, dp__no_mat, dp__no_mat);
 }
 
 /* sum [rows, C] = residual + dropout(x * W^T + bias): the end of both halves of a layer. */
 static void dp__linear_residual(const dp__pass *s, size_t t, const dp__tokens *rows, dp__mat sum,
                                 dp__mat x, dp__mat residual, uint32_t site) {
-    dp__finish finish = {DP__ACT_NONE, {NULL, 0}, residual};
-    if (s->drop.hidden > 0) finish.residual.p = NULL;
-    dp__linear_run(s, t, rows->m, sum, x, &finish);
+    dp__mat at_once = s->drop.hidden > 0 ? dp__no_mat : residual;
+    dp__linear_run(s, t, rows->m, sum, x, DP__ACT_NONE, dp__no_mat, at_once);
     dp__drop_rows(s, rows, s->drop.hidden, site, sum, sum, residual);
 }
 
@@ -8486,7 +8456,7 @@ static void dp__linear_weight_grad(const dp__pass *s, size_t t, const dp__tokens
 static void dp__linear_input_grad(const dp__pass *s, size_t t, size_t m, dp__mat dx, dp__mat dy,
                                   dp__mat residual) {
     const dp__weight *l = &s->net->at[t];
-    dp__mm op = dp__mm_of(dx, dy, l->real, DP__B_KN, l->cols, m, l->cols, l->rows);
+    dp__mm op = dp__mm_of(dx, dy, l->values, DP__B_KN, l->cols, m, l->cols, l->rows);
     op.residual = residual.p;
     op.ldr = residual.ld;
     dp__matmul(s->exec, &op);
@@ -8520,7 +8490,7 @@ typedef struct dp__attention {
 
 /* Working memory of one thread, for the T keys of one text and head. */
 typedef struct dp__head {
-    dp__exec  alone;       /* the row of the pass without its team */
+    const dp__row *row;
     dp_real  *scratch;     /* of dp__matmul_serial */
     dp_real  *k_nk, *v_kn; /* packed: T columns x D, D columns x T */
     dp_real  *k_kn, *v_nk; /* backward: D columns x T, T columns x D */
@@ -8546,9 +8516,7 @@ static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
     const dp__work *w = a->s->work;
     dp__carving     c = {w->scratch + (size_t)tid * w->scratch_each, 0, 0};
     memset(h, 0, sizeof *h);
-    h->alone = *a->s->exec;
-    h->alone.team = NULL;
-    h->alone.threads = 1;
+    h->row = a->s->exec->row;
     h->scratch = a->s->exec->scratch + (size_t)tid * DP__SCRATCH;
     h->d = dp__width(a->s) / (size_t)a->s->net->config->heads;
     h->scale = (dp_real)1 / (dp_real)sqrt((double)h->d);
@@ -8584,7 +8552,7 @@ static dp__mat dp__head_queries(const dp__head *h, const dp__attention *a, dp__m
 static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp_real *packed,
                              size_t m, size_t n, size_t k) {
     dp__mm op = dp__mm_of(c, a, packed, DP__B_PACKED, 0, m, n, k);
-    dp__matmul_serial(h->alone.row, &op, h->scratch);
+    dp__matmul_serial(h->row, &op, h->scratch);
 }
 
 /* y [m, T] = dropout(x) for the queries from i0 on; returns y, or x where nothing drops. */
@@ -8597,8 +8565,9 @@ static dp__mat dp__head_drop(const dp__head *h, const dp__attention *a, dp__mat 
         at[i] = (int32_t)(h->head * h->t + i0 + i);
         doc[i] = a->rows->doc[a->rows->begin[h->text]];
     }
-    dp__dropout(&h->alone, &a->s->drop, a->s->drop.attention, a->site, doc, at, y, x, dp__no_mat,
-                m, h->t);
+    dp__vec v = dp__dropout(&a->s->drop, a->s->drop.attention, a->site, doc, at, y, x, dp__no_mat,
+                            m, h->t);
+    h->row->vec(&v, 0, m);
     return y;
 }
 
@@ -8607,7 +8576,7 @@ static void dp__head_probabilities(const dp__head *h, dp__mat q, size_t m) {
     dp__head_product(h, h->p, q, h->k_nk, m, h->t, h->d);
     dp__vec v = dp__vec_of(DP__VEC_SOFTMAX, h->p, h->p, dp__no_mat, m, h->t);
     v.p[0] = h->scale;
-    dp__vec_run(&h->alone, &v);
+    h->row->vec(&v, 0, m);
 }
 
 /* The queries [i0, i0 + m) of a text and head. */
@@ -8636,12 +8605,12 @@ static void dp__head_block_backward(const dp__head *h, const dp__attention *a, s
     dp__head_drop(h, a, h->dp, h->dp, i0, m);
     dp__vec v = dp__vec_of(DP__VEC_SOFTMAX_GRAD, h->dp, h->dp, h->p, m, h->t);
     v.p[0] = h->scale;
-    dp__vec_run(&h->alone, &v);
+    h->row->vec(&v, 0, m);
     dp__head_product(h, dp__head_queries(h, a, dqkv, i0), h->dp, h->k_kn, m, h->d, h->t);
     dp__mm key = dp__mm_outer(dk, h->dp, q, h->t, h->d, m, i0 > 0);
-    dp__matmul_serial(h->alone.row, &key, h->scratch);
+    dp__matmul_serial(h->row, &key, h->scratch);
     dp__mm value = dp__mm_outer(dv, pd, dmixed, h->t, h->d, m, i0 > 0);
-    dp__matmul_serial(h->alone.row, &value, h->scratch);
+    dp__matmul_serial(h->row, &value, h->scratch);
 }
 #endif
 
@@ -8944,7 +8913,8 @@ static void dp__layer_forward(const dp__pass *s, int32_t layer) {
     dp__linear_residual(s, t + DP__MIX_W, rows, k->sum1, k->mixed, k->asking,
                         dp__layer_site(layer, DP__SITE_MIX));
     dp__norm_forward(s, t + DP__NORM1_GAIN, rows->m, k->middle, k->stats1, k->sum1);
-    dp__linear_act(s, t + DP__UP_W, rows->m, act, k->pre, k->middle, s->net->config->act);
+    dp__linear_run(s, t + DP__UP_W, rows->m, act, k->middle, 1 + (int)s->net->config->act, k->pre,
+                   dp__no_mat);
     dp__linear_residual(s, t + DP__DOWN_W, rows, k->sum2, act, k->middle,
                         dp__layer_site(layer, DP__SITE_DOWN));
     dp__norm_forward(s, t + DP__NORM2_GAIN, rows->m, k->y, k->stats2, k->sum2);
@@ -8962,8 +8932,8 @@ static void dp__head_forward(const dp__pass *s) {
     dp__work         *w = s->work;
     size_t            m = s->batch->texts;
     dp__mat           logits = {w->logits, (size_t)s->net->config->classes};
-    dp__linear_act(s, dp__tail_tensor(p, DP__POOL_W), m, w->pooled, w->pool_pre, dp__last_cls(s),
-                   DP__TANH);
+    dp__linear_run(s, dp__tail_tensor(p, DP__POOL_W), m, w->pooled, dp__last_cls(s), 1 + DP__TANH,
+                   w->pool_pre, dp__no_mat);
     dp__mat head = dp__drop_rows(s, &w->first, s->drop.classifier, DP__SITE_POOLED, w->head,
                                  w->pooled, dp__no_mat);
     dp__linear_forward(s, dp__tail_tensor(p, DP__CLASS_W), m, logits, head);
@@ -10785,22 +10755,21 @@ static dp_status dp__model_read_texts(dp_model *model, void *dir, const dp_open_
 static dp_status dp__model_read_weights(dp_model *model, void *dir, const dp_open_options *o,
                                         int new_labels, dp_error *err) {
     dp__store   store;
-    dp__binding binding;
     dp__params *params = &model->params;
+    dp__files   files = {params, &store, model->row, o->seed, model->config.init_range,
+                         NULL, NULL, 0, 0, 0};
     dp_status   status = dp__store_open(&store, &model->env, dir, &model->arena, err);
     if (status != DP_OK) return status;
     size_t first_new = params->count;
     if (o->new_head) first_new = dp__tail_tensor(params, DP__POOL_W);
     else if (new_labels) first_new = dp__tail_tensor(params, DP__CLASS_W);
-    status = dp__bind(params, &store, first_new, new_labels, &model->arena, &binding, err);
-    if (status == DP_OK) status = dp__bind_int8(&model->config, params, &store, &binding, err);
+    status = dp__bind(&files, first_new, new_labels, &model->arena, err);
+    if (status == DP_OK) status = dp__bind_int8(&model->config, &files, err);
     if (status == DP_OK) {
-        dp__file_source files = {params, &store, &binding, o->seed, model->config.init_range,
-                                 model->row};
-        dp__source      source = dp__source_files(&files);
-        model->new_tensors = binding.missing;
-        model->ignored = binding.ignored + binding.unknown;
-        if (binding.unknown > 0)
+        dp__source source = dp__source_files(&files);
+        model->new_tensors = files.missing;
+        model->ignored = files.ignored + files.unknown;
+        if (files.unknown > 0)
             dp__note(&model->env, DP_LOG_WARNING, "tensors of unknown names were left aside");
         status = dp__net_open(&model->net, &model->env.alloc, &model->config, params, NULL,
                               &source, err);
@@ -10858,9 +10827,9 @@ static dp_status dp__model_fill(dp_model *model, const dp_model_spec *spec, dp_e
                                  err);
     if (status == DP_OK) status = dp__params_init(&model->params, &model->config, arena, err);
     if (status != DP_OK) return status;
-    dp__file_source none = {&model->params, NULL, NULL, spec->seed, model->config.init_range,
-                            model->row};
-    dp__source      source = dp__source_files(&none);
+    dp__files  none = {&model->params, NULL, model->row, spec->seed, model->config.init_range,
+                       NULL, NULL, 0, 0, 0};
+    dp__source source = dp__source_files(&none);
     model->new_tensors = model->params.count;
     return dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
                         &source, err);

@@ -803,7 +803,8 @@ static void test_dropout_masks(void) {
     kernels_open(&e);
     for (size_t i = 0; i < R * N; i++) x[i] = 1 + (float)(i % 7);
     for (size_t r = 0; r < R; r++) doc[r] = (uint32_t)(r / 10), at[r] = (int32_t)(r % 10);
-    dp__dropout(&e, &where, 0.1f, 14, doc, at, ym, xm, none, R, N);
+    dp__vec v = dp__dropout(&where, 0.1f, 14, doc, at, ym, xm, none, R, N);
+    dp__vec_run(&e, &v);
     for (size_t i = 0; i < R * N; i++) {
         uint32_t key[2] = {0x89ABCDEFu, 0x1234567u};
         uint32_t j = (uint32_t)(i % N % 32);
@@ -815,19 +816,22 @@ static void test_dropout_masks(void) {
         zeros += (size_t)dropped;
     }
     CHECK(fabs((double)zeros / (R * N) - 0.1) < 0.02);
-    dp__dropout(&e, &where, 0.1f, 14, doc + 5, at + 5, om, xm, xm, R - 5, N);
+    v = dp__dropout(&where, 0.1f, 14, doc + 5, at + 5, om, xm, xm, R - 5, N);
+    dp__vec_run(&e, &v);
     for (size_t i = 0; i < (R - 5) * N; i++)
         CHECK((other[i] == x[i]) == (y[i + 5 * N] == 0)); /* the residual is added */
     for (int change = 0; change < 3; change++) {
         dp__dropping moved = where;
         if (change == 0) moved.seed ^= 1;
         if (change == 1) moved.step ^= 1;
-        dp__dropout(&e, &moved, 0.1f, change == 2 ? 15 : 14, doc, at, om, xm, none, R, N);
+        v = dp__dropout(&moved, 0.1f, change == 2 ? 15 : 14, doc, at, om, xm, none, R, N);
+        dp__vec_run(&e, &v);
         size_t same = 0;
         for (size_t i = 0; i < R * N; i++) same += (other[i] == 0) && (y[i] == 0);
         CHECK(same < zeros / 3);
     }
-    dp__dropout(&e, &where, 0, 14, doc, at, ym, xm, none, R, N);
+    v = dp__dropout(&where, 0, 14, doc, at, ym, xm, none, R, N);
+    dp__vec_run(&e, &v);
     CHECK(memcmp(x, y, sizeof x) == 0);
     dp__exec_close(&e);
 }

@@ -329,7 +329,7 @@ static size_t params_index(const netrun *r, const char *name) {
     const char *file = "file";
     dp__store   store;
     dp__entry   e;
-    dp__binding b;
+    dp__files   b;
     char        used = 0;
     size_t      tensor = 9999, found = 0;
     memset(&store, 0, sizeof store);
@@ -340,6 +340,8 @@ static size_t params_index(const netrun *r, const char *name) {
     store.entries = &e;
     store.count = 1;
     store.names = &file;
+    b.params = &r->params;
+    b.store = &store;
     for (size_t t = 0; t < r->params.count; t++) {
         const dp__entry *at = NULL;
         CHECK(dp__bind_find(&store, &r->params.list[t], "", &at, &used, NULL) == DP_OK);
@@ -347,7 +349,7 @@ static size_t params_index(const netrun *r, const char *name) {
         found += at != NULL;
     }
     CHECK(found <= 1 && used == (found == 1));
-    if (dp__bind_rest(&r->params, &store, &used, &b, NULL) != DP_OK) return 9999;
+    if (dp__bind_rest(&b, &used, NULL) != DP_OK) return 9999;
     CHECK_INT(found + b.ignored + b.unknown, 1);
     return found ? tensor : r->params.count + b.unknown;
 }
@@ -850,8 +852,7 @@ typedef struct netfiles { /* a model directory opened as far as [F1] goes */
     dp__store       store;
     dp__config      config;
     dp__params      params;
-    dp__binding     binding;
-    dp__file_source files;
+    dp__files       files;
 } netfiles;
 
 static dp_status netfiles_open(netfiles *f, const char *path, const dp_env *env, size_t new_from,
@@ -869,13 +870,12 @@ static dp_status netfiles_open(netfiles *f, const char *path, const dp_env *env,
         status = dp__config_parse(text, bytes, &f->arena, "config.json", &f->config, err);
     if (status == DP_OK) status = dp__store_open(&f->store, &f->env, f->dir, &f->arena, err);
     if (status == DP_OK) status = dp__params_init(&f->params, &f->config, &f->arena, err);
-    if (status == DP_OK)
-        status = dp__bind(&f->params, &f->store, new_from ? new_from : f->params.count, replace,
-                          &f->arena, &f->binding, err);
     f->files.params = &f->params;
     f->files.store = &f->store;
-    f->files.binding = &f->binding;
     f->files.range = f->config.init_range;
+    if (status == DP_OK)
+        status = dp__bind(&f->files, new_from ? new_from : f->params.count, replace, &f->arena,
+                          err);
     return status;
 }
 
@@ -902,8 +902,8 @@ static void test_network_disk(void) {
             printf("        %s\n", err.text);
             continue;
         }
-        CHECK_INT(f.binding.missing, 0);
-        CHECK_INT(f.binding.ignored, 2);
+        CHECK_INT(f.files.missing, 0);
+        CHECK_INT(f.files.ignored, 2);
         vec_open(&v, names[i]);
         double *data = v.data;
         vec_setup(&v, &r);
@@ -1079,6 +1079,10 @@ static void test_network_bind(void) {
         c.shapes[c.count++][1] = 1;
         bind_expect(&c, 0, part == 0 || part == 2 ? DP_OK : DP_E_UNSUPPORTED, "");
     }
+    float kept = c.values[28 + 20 + 8 + 4 + 4 + 3]; /* in the query weight */
+    c.values[28 + 20 + 8 + 4 + 4 + 3] = -1.01f;     /* -128 */
+    bind_expect(&c, 0, DP_E_FORMAT, "-127");
+    c.values[28 + 20 + 8 + 4 + 4 + 3] = kept;
     c.shapes[c.count - 1][0] = 3;
     bind_expect(&c, 0, DP_E_UNSUPPORTED, "scale");
     c.shapes[c.count - 1][0] = 4;
