@@ -7411,11 +7411,11 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1690 lines
+ * [F] Network                                                                budget 1650 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                                budget 610 lines
+ * [F1] Tensors                                                                budget 590 lines
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
@@ -8004,7 +8004,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 680 lines
+ * [F2] Layers                                                                 budget 660 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
