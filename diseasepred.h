@@ -1120,7 +1120,7 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #define DP__IMPLEMENTED 1
 
 /* ============================================================================================
- * [B] Foundations                                                            budget 1220 lines
+ * [B] Foundations                                                            budget 1200 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -1697,7 +1697,7 @@ static void dp__text_f32(dp__text *t, float v) {
 }
 
 /* ============================================================================================
- * [B5] Files                                                                  budget 450 lines
+ * [B5] Files                                                                  budget 440 lines
  * Owns:   default file hooks (POSIX, or C99 stdio), dp_env with its defaults, whole files.
  * Needs:  B2 sizes, B3 memory, B4 errors.
  * Never:  opens a name with a separator, a link that was not asked for, or anything that is
@@ -1757,7 +1757,7 @@ typedef struct dp__file {
     char     name[DP__NAME_BYTES + 1], temp[DP__NAME_BYTES + 40];
 } dp__file;
 
-static dp_status dp__posix_status(int code) {
+static dp_status dp__sys_status(int code) {
     if (code == ENOENT) return DP_E_NOT_FOUND;
     if (code == ELOOP) return DP_E_UNSUPPORTED;
     return code == ENOMEM ? DP_E_MEMORY : DP_E_IO;
@@ -1765,31 +1765,30 @@ static dp_status dp__posix_status(int code) {
 
 /* A handle like f; takes f->fd over, also when there is no memory. */
 static dp_status dp__posix_handle(const dp__file *f, void **out) {
-    if (f->fd < 0) return dp__posix_status(errno);
+    if (f->fd < 0) return dp__sys_status(errno);
     *out = DP_MALLOC(sizeof *f);
     if (*out != NULL) memcpy(*out, f, sizeof *f);
     else DP__SYS(close)(f->fd);
     return *out != NULL ? DP_OK : DP_E_MEMORY;
 }
 
-static void dp__posix_close(void *ctx, void *handle) {
+static void dp__io_close(void *ctx, void *handle) {
     (void)ctx;
     DP__SYS(close)(((dp__file *)handle)->fd);
     DP_FREE(handle);
 }
 
-static dp_status dp__posix_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
+static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
     dp__file f = {-1, -1, 0, "", ""};
     (void)ctx;
     if (make && DP__SYS(mkdir)(path, 0700) != 0 && errno != EEXIST)
-        return dp__posix_status(errno);
+        return dp__sys_status(errno);
     f.fd = DP__SYS(openat)(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     return dp__posix_handle(&f, dir);
 }
 
-/* F2, F3. ctx: not NULL if links are followed. Trap: without O_NONBLOCK opening a FIFO waits for
- * a writer for ever. */
-static dp_status dp__posix_open(void *ctx, void *dir, const char *name, void **file,
+/* F2, F3. Trap: without O_NONBLOCK opening a FIFO waits for a writer for ever. */
+static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file,
                                 uint64_t *bytes) {
     struct stat st;
     dp__file  f = {-1, -1, 0, "", ""};
@@ -1797,8 +1796,8 @@ static dp_status dp__posix_open(void *ctx, void *dir, const char *name, void **f
     int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (ctx == NULL ? O_NOFOLLOW : 0);
     if (!dp__file_name_ok(name)) return DP_E_ARG;
     f.fd = DP__SYS(openat)(((dp__file *)dir)->fd, name, flags, 0);
-    if (f.fd < 0) return dp__posix_status(errno);
-    if (DP__SYS(fstat)(f.fd, &st) != 0) status = dp__posix_status(errno);
+    if (f.fd < 0) return dp__sys_status(errno);
+    if (DP__SYS(fstat)(f.fd, &st) != 0) status = dp__sys_status(errno);
     else if (!S_ISREG(st.st_mode) || st.st_size < 0) status = DP_E_FORMAT;
     if (status != DP_OK) {
         DP__SYS(close)(f.fd);
@@ -1809,7 +1808,7 @@ static dp_status dp__posix_open(void *ctx, void *dir, const char *name, void **f
 }
 
 /* F5: exactly these bytes of a file that has kept its size. */
-static dp_status dp__posix_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
+static dp_status dp__io_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
     const dp__file *f = (const dp__file *)file;
     struct stat st;
     char *p = (char *)to;
@@ -1832,7 +1831,7 @@ static dp_status dp__posix_pread(void *ctx, void *file, uint64_t offset, void *t
 }
 
 /* F7: a new file of our own, mode 0600. O_EXCL decides whose a name is, not the number in it. */
-static dp_status dp__posix_create(void *ctx, void *dir, const char *name, void **file) {
+static dp_status dp__io_create(void *ctx, void *dir, const char *name, void **file) {
     dp__file f = {-1, ((dp__file *)dir)->fd, 0, "", ""};
     (void)ctx;
     if (!dp__file_name_ok(name)) return DP_E_ARG;
@@ -1851,7 +1850,7 @@ static dp_status dp__posix_create(void *ctx, void *dir, const char *name, void *
     return status;
 }
 
-static dp_status dp__posix_append(void *ctx, void *file, const void *data, size_t bytes) {
+static dp_status dp__io_append(void *ctx, void *file, const void *data, size_t bytes) {
     const char *p = (const char *)data;
     (void)ctx;
     while (bytes > 0) {
@@ -1867,7 +1866,7 @@ static dp_status dp__posix_append(void *ctx, void *file, const void *data, size_
 
 /* Trap: fsync that failed is never repeated: the kernel may have dropped the pages, and a second
  * call would report success. A new file is the only way on. */
-static dp_status dp__posix_commit(void *ctx, void *file) {
+static dp_status dp__io_commit(void *ctx, void *file) {
     dp__file *f = (dp__file *)file;
     (void)ctx;
     int ok = DP__SYS(fsync)(f->fd) == 0;
@@ -1879,33 +1878,24 @@ static dp_status dp__posix_commit(void *ctx, void *file) {
     return ok ? DP_OK : DP_E_IO;
 }
 
-static void dp__posix_abort(void *ctx, void *file) {
+static void dp__io_abort(void *ctx, void *file) {
     DP__SYS(unlinkat)(((dp__file *)file)->dir, ((dp__file *)file)->temp, 0);
-    dp__posix_close(ctx, file);
+    dp__io_close(ctx, file);
 }
 
-static dp_status dp__posix_remove(void *ctx, void *dir, const char *name) {
+static dp_status dp__io_remove(void *ctx, void *dir, const char *name) {
     int fd = ((dp__file *)dir)->fd;
     (void)ctx;
     if (!dp__file_name_ok(name)) return DP_E_ARG;
-    if (DP__SYS(unlinkat)(fd, name, 0) != 0) return dp__posix_status(errno);
+    if (DP__SYS(unlinkat)(fd, name, 0) != 0) return dp__sys_status(errno);
     return DP__SYS(fsync)(fd) == 0 ? DP_OK : DP_E_IO;
 }
 
-static dp_status dp__posix_free_space(void *ctx, void *dir, uint64_t *bytes) {
+static dp_status dp__io_free_space(void *ctx, void *dir, uint64_t *bytes) {
     struct statvfs vfs;
     (void)ctx;
-    if (DP__SYS(fstatvfs)(((dp__file *)dir)->fd, &vfs) != 0) return dp__posix_status(errno);
+    if (DP__SYS(fstatvfs)(((dp__file *)dir)->fd, &vfs) != 0) return dp__sys_status(errno);
     return dp__mul_u64(vfs.f_bavail, vfs.f_frsize, bytes) ? DP_OK : DP_E_LIMIT;
-}
-
-static void dp__default_io(dp_io *io, int32_t follow_links) {
-    static const dp_io hooks = {
-        dp__posix_open_dir, dp__posix_close, dp__posix_open, dp__posix_pread, dp__posix_close,
-        dp__posix_create, dp__posix_append, dp__posix_commit, dp__posix_abort, dp__posix_remove,
-        dp__posix_free_space, NULL};
-    *io = hooks;
-    io->ctx = follow_links ? (void *)(uintptr_t)1 : NULL; /* a flag, see dp__posix_open */
 }
 
 #elif !defined(DP_NO_STDIO)
@@ -1942,20 +1932,20 @@ static dp_status dp__stdio_handle(const char *dir, const char *name, const char 
     return mode[0] == 'r' ? DP_E_NOT_FOUND : DP_E_IO;
 }
 
-static void dp__stdio_close(void *ctx, void *handle) {
+static void dp__io_close(void *ctx, void *handle) {
     dp__file *f = (dp__file *)handle;
     (void)ctx;
     if (f->stream != NULL) fclose(f->stream);
     DP_FREE(f);
 }
 
-static dp_status dp__stdio_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
+static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
     (void)ctx;
     (void)make;
     return dp__stdio_handle(path, NULL, NULL, dir);
 }
 
-static dp_status dp__stdio_open(void *ctx, void *dir, const char *name, void **file,
+static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file,
                                 uint64_t *bytes) {
     long end = -1;
     dp_status status = dp__stdio_handle(((dp__file *)dir)->path, name, "rb", file);
@@ -1964,11 +1954,11 @@ static dp_status dp__stdio_open(void *ctx, void *dir, const char *name, void **f
     if (fseek(f->stream, 0, SEEK_END) == 0) end = ftell(f->stream);
     f->bytes = *bytes = (uint64_t)end;
     if (end >= 0 && end < LONG_MAX) return DP_OK;
-    dp__stdio_close(ctx, f); /* a directory, a pipe, or too large for long */
+    dp__io_close(ctx, f); /* a directory, a pipe, or too large for long */
     return DP_E_FORMAT;
 }
 
-static dp_status dp__stdio_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
+static dp_status dp__io_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
     dp__file *f = (dp__file *)file;
     (void)ctx;
     if (bytes > f->bytes || offset > f->bytes - bytes) return DP_E_ARG;
@@ -1976,71 +1966,66 @@ static dp_status dp__stdio_pread(void *ctx, void *file, uint64_t offset, void *t
     return fread(to, 1, bytes, f->stream) == bytes ? DP_OK : DP_E_IO;
 }
 
-static dp_status dp__stdio_create(void *ctx, void *dir, const char *name, void **file) {
+static dp_status dp__io_create(void *ctx, void *dir, const char *name, void **file) {
     (void)ctx;
     return dp__stdio_handle(((dp__file *)dir)->path, name, "wb", file);
 }
 
-static dp_status dp__stdio_append(void *ctx, void *file, const void *data, size_t bytes) {
+static dp_status dp__io_append(void *ctx, void *file, const void *data, size_t bytes) {
     (void)ctx;
     return fwrite(data, 1, bytes, ((dp__file *)file)->stream) == bytes ? DP_OK : DP_E_IO;
 }
 
-/* Where rename does not replace a file (Windows), the old one is removed first. */
-static dp_status dp__stdio_commit(void *ctx, void *file) {
+static void dp__io_abort(void *ctx, void *file) {
     dp__file *f = (dp__file *)file;
-    (void)ctx;
+    if (f->stream != NULL) fclose(f->stream);
+    f->stream = NULL;
+    remove(f->temp);
+    dp__io_close(ctx, f);
+}
+
+/* Where rename does not replace a file (Windows), the old one is removed first. */
+static dp_status dp__io_commit(void *ctx, void *file) {
+    dp__file *f = (dp__file *)file;
     int ok = fclose(f->stream) == 0;
-    if (ok && rename(f->temp, f->path) != 0) {
-        remove(f->path);
-        ok = rename(f->temp, f->path) == 0;
-    }
-    if (!ok) remove(f->temp);
-    DP_FREE(f);
+    f->stream = NULL;
+    ok = ok && (rename(f->temp, f->path) == 0 ||
+                (remove(f->path) == 0 && rename(f->temp, f->path) == 0));
+    dp__io_abort(ctx, f); /* the temporary file is gone already, if all went well */
     return ok ? DP_OK : DP_E_IO;
 }
 
-static void dp__stdio_abort(void *ctx, void *file) {
-    dp__file *f = (dp__file *)file;
-    (void)ctx;
-    fclose(f->stream);
-    remove(f->temp);
-    DP_FREE(f);
-}
-
-static dp_status dp__stdio_remove(void *ctx, void *dir, const char *name) {
+static dp_status dp__io_remove(void *ctx, void *dir, const char *name) {
     void *f;
     dp_status status = dp__stdio_handle(((dp__file *)dir)->path, name, NULL, &f);
     if (status != DP_OK) return status;
     if (remove(((dp__file *)f)->path) != 0) status = DP_E_NOT_FOUND;
-    dp__stdio_close(ctx, f);
+    dp__io_close(ctx, f);
     return status;
 }
 
-static dp_status dp__stdio_free_space(void *ctx, void *dir, uint64_t *bytes) {
+static dp_status dp__io_free_space(void *ctx, void *dir, uint64_t *bytes) {
     (void)ctx;
     (void)dir;
     *bytes = 0;
     return DP_E_UNSUPPORTED;
 }
 
-static void dp__default_io(dp_io *io, int32_t follow_links) {
-    static const dp_io hooks = {
-        dp__stdio_open_dir, dp__stdio_close, dp__stdio_open, dp__stdio_pread, dp__stdio_close,
-        dp__stdio_create, dp__stdio_append, dp__stdio_commit, dp__stdio_abort, dp__stdio_remove,
-        dp__stdio_free_space, NULL};
-    (void)follow_links;
-    *io = hooks;
-}
+#endif
 
-#else
-
+/* ctx is a flag: not NULL if links are followed. */
 static void dp__default_io(dp_io *io, int32_t follow_links) {
+#ifdef DP_NO_STDIO
     (void)follow_links;
     memset(io, 0, sizeof *io);
-}
-
+#else
+    static const dp_io hooks = {
+        dp__io_open_dir, dp__io_close, dp__io_open, dp__io_pread, dp__io_close, dp__io_create,
+        dp__io_append, dp__io_commit, dp__io_abort, dp__io_remove, dp__io_free_space, NULL};
+    *io = hooks;
+    io->ctx = follow_links ? (void *)(uintptr_t)1 : NULL;
 #endif
+}
 
 /* A caller's structure that begins with struct_size, widened to this version's: what an older
  * caller does not know is 0. from NULL: all defaults. */
@@ -4055,7 +4040,7 @@ static int dp__special_tokens_write(const dp__tokenizer_config *from, dp__buffer
 }
 
 /* ============================================================================================
- * [D] Text                                                                   budget 1140 lines
+ * [D] Text                                                                   budget 1010 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -4287,7 +4272,7 @@ static const uint32_t dp__uc_multi[][4] = {
 /* End of generated tables. */
 
 /* ============================================================================================
- * [D2] Normalization                                                          budget 210 lines
+ * [D2] Normalization                                                          budget 200 lines
  * Owns:   UTF-8 decoding; what one character becomes; the word under construction.
  *         Needs: B3 arena, C1 UTF-8, D1.
  * Never:  holds more of a document than one word of DP__WORD_CHARS characters.
@@ -4431,14 +4416,15 @@ typedef struct dp__word {
     uint32_t c[DP__WORD_CHARS];
     uint32_t kind[DP__WORD_CHARS];
     size_t   from[DP__WORD_CHARS], to[DP__WORD_CHARS]; /* source of a character */
-    size_t   bytes;
     uint8_t  text[DP__WORD_CHARS * 4]; /* UTF-8 */
     uint8_t  at[DP__WORD_CHARS * 4];   /* character of a byte */
 } dp__word;
 
-/* Appends a character; combining ones move in front of those of a higher class (canonical order,
- * stable). The sources stay where they are: a token's bytes then are one stretch. */
-static void dp__word_push(dp__word *w, uint32_t c, uint32_t kind, size_t from, size_t to) {
+/* Appends what a character becomes, if that is one; combining ones move in front of those of a
+ * higher class (canonical order, stable). The sources stay where they are: a token's bytes then
+ * are one stretch. */
+static void dp__word_push(const dp__fold *f, dp__word *w, uint32_t c, size_t from, size_t to) {
+    uint32_t e = dp__fold_get(f, c), kind = e & 15;
     if (w->chars == 0) w->first = from;
     w->last = to;
     size_t i = w->chars++;
@@ -4450,15 +4436,8 @@ static void dp__word_push(dp__word *w, uint32_t c, uint32_t kind, size_t from, s
         w->c[i] = w->c[i - 1];
         w->kind[i] = w->kind[i - 1];
     }
-    w->c[i] = c;
+    w->c[i] = e >> 4 ? e >> 4 : c;
     w->kind[i] = kind;
-}
-
-/* One of the characters that a single one became: lower-cased where that is asked for. */
-static void dp__word_push_part(const dp__fold *f, dp__word *w, uint32_t c, size_t from,
-                               size_t to) {
-    uint32_t e = dp__fold_get(f, c);
-    dp__word_push(w, e >> 4 ? e >> 4 : c, e & 15, from, to);
 }
 
 /* Appends what source character c, with fold entry e, becomes; 0 if it ends the word. */
@@ -4472,27 +4451,17 @@ static int dp__word_add(const dp__fold *f, dp__word *w, uint32_t c, uint32_t e, 
         break;
     case DP__HANGUL: /* Unicode standard, section 3.12 */
         c -= 0xAC00;
-        dp__word_push_part(f, w, 0x1100 + c / 588, from, to);
-        dp__word_push_part(f, w, 0x1161 + c % 588 / 28, from, to);
-        if (c % 28 != 0) dp__word_push_part(f, w, 0x11A7 + c % 28, from, to);
+        dp__word_push(f, w, 0x1100 + c / 588, from, to);
+        dp__word_push(f, w, 0x1161 + c % 588 / 28, from, to);
+        if (c % 28 != 0) dp__word_push(f, w, 0x11A7 + c % 28, from, to);
         break;
     case DP__MULTI:
         for (int i = 1; i < 4 && dp__uc_multi[e >> 4][i] != 0; i++)
-            dp__word_push_part(f, w, dp__uc_multi[e >> 4][i], from, to);
+            dp__word_push(f, w, dp__uc_multi[e >> 4][i], from, to);
         break;
-    default: dp__word_push(w, e >> 4 ? e >> 4 : c, e & 15, from, to);
+    default: dp__word_push(f, w, c, from, to);
     }
     return 1;
-}
-
-/* The word as UTF-8; none of one that is too long. */
-static void dp__word_finish(dp__word *w) {
-    w->bytes = 0;
-    for (size_t i = 0; i < w->chars && w->chars <= DP__WORD_CHARS; i++) {
-        size_t n = dp__utf8_put((char *)w->text + w->bytes, w->c[i]);
-        memset(w->at + w->bytes, (int)i, n);
-        w->bytes += n;
-    }
 }
 
 /* ============================================================================================
@@ -4883,11 +4852,16 @@ DP__INLINE void dp__emit(dp__scratch *s, const uint8_t *text, size_t n, size_t f
                       w != NULL ? w->last : first + n);
 }
 
+/* The tokens of the word under construction, if there is one. */
 static void dp__emit_word(dp__scratch *s) {
     dp__word *w = &s->word;
-    if (w->chars == 0) return;
-    dp__word_finish(w);
-    dp__emit(s, w->text, w->bytes, 0, w);
+    size_t    bytes = 0;
+    for (size_t i = 0; i < w->chars && w->chars <= DP__WORD_CHARS; i++) {
+        size_t n = dp__utf8_put((char *)w->text + bytes, w->c[i]);
+        memset(w->at + bytes, (int)i, n);
+        bytes += n;
+    }
+    if (w->chars > 0) dp__emit(s, w->text, bytes, 0, w);
     w->chars = w->run = 0;
 }
 
@@ -4902,7 +4876,7 @@ static size_t dp__read_word(dp__scratch *s, size_t at, size_t n) {
         ends = !dp__word_add(s->fold, w, c, e, from, at);
         if (!ends || (e & 15) == DP__BLANK) continue;
         dp__emit_word(s);
-        dp__word_push(w, e >> 4 ? e >> 4 : c, e & 15, from, at);
+        dp__word_push(s->fold, w, c, from, at);
     }
     dp__emit_word(s);
     return at;
