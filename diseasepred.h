@@ -79,7 +79,7 @@
  *   [B5]   Files                            [G1]   Adam
  *   [B6]   Random and hash                  [G2]   Metrics
  *   [C]    Bytes from outside               [G3]   Training loop
- *   [C1]   Cursor                           [G4]   Quantizer
+ *   [C1]   Byte order and UTF-8             [G4]   Quantizer
  *   [C2]   JSON                             [G5]   Accuracy-aware search
  *   [C3]   safetensors                      [G6]   Explanations
  *   [C4]   PyTorch checkpoint               [H]    Public functions
@@ -156,8 +156,6 @@
  *   DP_MAX_HEADER_BYTES, 100000000     safetensors header
  *   DP_MAX_TENSORS, 65536              tensors of a file
  *   DP_MAX_JSON_DEPTH, 64              nesting
- *   DP_MAX_JSON_MEMBERS, 4194304       members of a JSON document
- *   DP_MAX_JSON_STRING, 16777216       bytes of a JSON string
  *   DP_MAX_JSON_NUMBER, 64             characters of a JSON number
  *   DP_MAX_TEXT_BYTES, 67108864        one document
  *   DP_MAX_THREADS, 1024               worker threads of one session or trainer
@@ -167,6 +165,8 @@
  *   DP_MAX_NAME_BYTES, 1024            name of a tensor
  *   DP_MAX_DIMS, 8                     dimensions of a tensor
  *   DP_MAX_SHARDS, 1024                files of a sharded checkpoint
+ *   DP_MAX_JSON_MEMBERS, 4194304       members of a JSON document
+ *   DP_MAX_JSON_STRING, 16777216       bytes of a JSON string
  *   DP_MAX_CONFIG_BYTES, 1048576       config.json and tokenizer_config.json
  *   DP_MAX_VOCAB, 4194304              vocabulary entries
  *   DP_MAX_VOCAB_ENTRY, 1024           bytes of an entry
@@ -2295,27 +2295,15 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1760 lines
+ * [C] Bytes from outside                                                     budget 1700 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C1] Cursor                                                                  budget 80 lines
- * Owns:   bounded reading of binary files; UTF-8; byte order.   Needs: nothing.
- * Never:  looks at p[n] or behind it; compares sums, only remainders (trust rule G2).
- * Tests:  tests/test_parse.c: cursor_*, utf8_*
+ * [C1] Byte order and UTF-8                                                    budget 60 lines
+ * Owns:   little-endian numbers; the grammar of UTF-8.   Needs: nothing.
+ * Never:  looks at p[n] or behind it.
+ * Tests:  tests/test_parse.c: byte_order, utf8_*
  * ============================================================================================ */
-
-typedef struct dp__cursor {
-    const uint8_t *p;
-    size_t         n, at; /* at <= n */
-} dp__cursor;
-
-/* The next bytes, or NULL when there are fewer. */
-static const uint8_t *dp__cursor_take(dp__cursor *c, size_t bytes) {
-    if (bytes > c->n - c->at) return NULL;
-    c->at += bytes;
-    return c->p + (c->at - bytes);
-}
 
 static uint64_t dp__load_le(const uint8_t *p, size_t bytes) {
     uint64_t v = 0;
@@ -2327,19 +2315,11 @@ static void dp__store_le(uint8_t *p, size_t bytes, uint64_t v) {
     for (size_t i = 0; i < bytes; i++, v >>= 8) p[i] = (uint8_t)v;
 }
 
-/* A little-endian number of 1 to 8 bytes. 1, or 0 at the end of the bytes. */
-static int dp__cursor_u(dp__cursor *c, size_t bytes, uint64_t *to) {
-    const uint8_t *p = dp__cursor_take(c, bytes);
-    if (p != NULL) *to = dp__load_le(p, bytes);
-    return p != NULL;
-}
-
 /* Little-endian items of a file into this machine's order, or back; nothing on most machines. */
 static void dp__swap_le(void *items, size_t count, size_t size) {
     const uint16_t one = 1;
-    char low, *p = (char *)items;
-    memcpy(&low, &one, 1);
-    if (low == 1 || size == 1) return;
+    char *p = (char *)items;
+    if (*(const char *)&one == 1) return;
     for (size_t i = 0; i < count; i++, p += size) {
         for (size_t a = 0, b = size - 1; a < b; a++, b--) {
             char swap = p[a];
@@ -2375,7 +2355,7 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 }
 
 /* ============================================================================================
- * [C2] JSON                                                                   budget 480 lines
+ * [C2] JSON                                                                   budget 470 lines
  * Owns:   the pull parser, duplicate keys, text of strings, the writer.
  * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
  * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
@@ -2388,12 +2368,8 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 #ifndef DP_MAX_JSON_DEPTH
 #define DP_MAX_JSON_DEPTH 64
 #endif
-#ifndef DP_MAX_JSON_MEMBERS
 #define DP_MAX_JSON_MEMBERS 4194304
-#endif
-#ifndef DP_MAX_JSON_STRING
 #define DP_MAX_JSON_STRING 16777216
-#endif
 #if DP_MAX_JSON_DEPTH > 64
 #error "diseasepred.h: DP_MAX_JSON_DEPTH is at most 64 (dp_json.in_object has a bit a level)"
 #endif
@@ -2421,18 +2397,23 @@ typedef struct dp__doc {
 static dp_status dp__doc_fail(dp__doc *d, dp_status code, const char *rule, uint64_t place,
                               const dp_json *token, const char *sentence) {
     dp__where where = {d->file, place, NULL, 0};
-    if (d->status != DP_OK) return d->status;
     if (token != NULL && token->kind >= DP_JSON_KEY) {
         where.name = token->text + token->token;
         where.name_bytes = token->length;
     }
-    d->status = dp__fail_at(d->err, code, rule, &where, sentence);
+    if (d->status == DP_OK) d->status = dp__fail_at(d->err, code, rule, &where, sentence);
     return d->status;
 }
 
+/* Breaks off at a token. */
+static void dp__doc_refuse(dp__doc *d, dp_status code, const char *rule, const dp_json *token,
+                           const char *sentence) {
+    dp__doc_fail(d, code, rule, token->token, token, sentence);
+}
+
 /* Breaks off at the present token. */
-static dp_status dp__doc_bad(dp__doc *d, const char *rule, const char *sentence) {
-    return dp__doc_fail(d, DP_E_FORMAT, rule, d->json.token, &d->json, sentence);
+static void dp__doc_bad(dp__doc *d, const char *rule, const char *sentence) {
+    dp__doc_refuse(d, DP_E_FORMAT, rule, &d->json, sentence);
 }
 
 /* Breaks off at the next byte. */
@@ -2448,16 +2429,11 @@ static void *dp__doc_get(dp__doc *d, size_t count, size_t size) {
     return p;
 }
 
-static int32_t dp__hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    c = (char)(c | 32);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The character at p[*at] of a string, escapes undone; *at moves behind it. Lone surrogates come
  * back as such. -1: not a character of a string. n bytes are readable; the quote is none. */
 static int32_t dp__json_char(const char *p, size_t n, size_t *at) {
     static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+    static const char hex[] = "0123456789abcdefABCDEF";
     size_t i = *at;
     if (i >= n || (unsigned char)p[i] < 32) return -1;
     if (p[i] != '\\') {
@@ -2470,16 +2446,16 @@ static int32_t dp__json_char(const char *p, size_t n, size_t *at) {
         return (int32_t)c;
     }
     if (++i >= n) return -1;
+    const char *found = p[i] != 0 ? strchr(plain, p[i]) : NULL;
     if (p[i] != 'u') {
-        const char *found = p[i] ? strchr(plain, p[i]) : NULL;
         *at = i + 1;
         return found != NULL ? meant[found - plain] : -1;
     }
     int32_t c = 0;
-    for (size_t k = 1; k <= 4; k++) {
-        int32_t digit = i + k < n ? dp__hex_digit(p[i + k]) : -1;
-        if (digit < 0) return -1;
-        c = c << 4 | digit;
+    for (size_t k = i + 1; k <= i + 4; k++) {
+        found = k < n && p[k] != 0 ? strchr(hex, p[k]) : NULL;
+        if (found == NULL) return -1;
+        c = c << 4 | (int32_t)(found - hex - (found - hex < 16 ? 0 : 6));
     }
     *at = i + 5;
     return c;
@@ -2519,9 +2495,7 @@ static dp_status dp__json_string(dp__doc *d, dp_json_kind kind) {
     while (at >= json->bytes || json->text[at] != '"') {
         json->at = at; /* where an error would stand */
         int32_t c = dp__json_rune(json->text, json->bytes, &at);
-        if (c < 0)
-            return dp__json_stop(d, DP_E_FORMAT, "J1", "a string breaks off, or holds a raw "
-                                 "control character, a bad escape or invalid UTF-8");
+        if (c < 0) return dp__json_stop(d, DP_E_FORMAT, "J1", "a string breaks off or is bad here");
         if (kind == DP_JSON_KEY && (c == 0 || dp__json_lone(c)))
             return dp__json_stop(d, DP_E_FORMAT, "J3", "a name holds NUL or a lone surrogate");
         if (at - start > DP_MAX_JSON_STRING)
@@ -2739,11 +2713,7 @@ static dp_status dp__doc_check(dp__doc *d) {
 }
 
 static dp__doc dp__doc_new(dp__arena *arena, const char *file, dp_error *err) {
-    dp__doc d;
-    memset(&d, 0, sizeof d);
-    d.arena = arena;
-    d.file = file;
-    d.err = err;
+    dp__doc d = {{NULL, 0, 0, 0, 0, DP_JSON_END, 0, 0, 0, 0}, DP_OK, arena, file, err};
     return d;
 }
 
@@ -2788,7 +2758,7 @@ static size_t dp__doc_count(const dp__doc *d) {
 static const char *dp__doc_name(dp__doc *d, const dp_json *token, size_t max) {
     const char *p = token->text + token->token;
     if (token->kind != DP_JSON_STRING && token->kind != DP_JSON_KEY)
-        dp__doc_fail(d, DP_E_FORMAT, "J1", token->token, token, "a string is expected");
+        dp__doc_refuse(d, DP_E_FORMAT, "J1", token, "a string is expected");
     for (size_t at = 0; d->status == DP_OK && at < token->length;) {
         size_t  here = token->token + at;
         int32_t c = dp__json_rune(p, token->length, &at);
@@ -2796,8 +2766,7 @@ static const char *dp__doc_name(dp__doc *d, const dp_json *token, size_t max) {
             dp__doc_fail(d, DP_E_FORMAT, "J3", here, NULL, "a name holds NUL or a lone surrogate");
     }
     size_t bytes = dp__json_text(token, NULL, 0);
-    if (bytes > max)
-        dp__doc_fail(d, DP_E_LIMIT, "J4", token->token, token, "a name is too long");
+    if (bytes > max) dp__doc_refuse(d, DP_E_LIMIT, "J4", token, "a name is too long");
     char *copy = (char *)dp__doc_get(d, bytes + 1, 1);
     if (copy != NULL) dp__json_text(token, copy, bytes + 1);
     return copy;
@@ -2854,9 +2823,9 @@ static void dp__put_string(dp__put *put, const char *p, size_t n) {
 }
 
 /* ============================================================================================
- * [C3] safetensors                                                            budget 610 lines
+ * [C3] safetensors                                                            budget 590 lines
  * Owns:   the header grammar and every offset check; one file or shards; the writer.
- * Needs:  B2 sizes, B3 memory, B5 files, B6 sort, C1 cursor, C2 JSON.
+ * Needs:  B2 sizes, B3 memory, B5 files, B6 sort, C1 bytes, C2 JSON.
  * Never:  trusts a shape, an offset or a name; keeps data of tensors in memory.
  * Rules:  S1 at least 8 bytes, S2 header length, S3 begins with a brace, S4 only spaces behind,
  *         S5 metadata are strings, S6 members of an entry, S7 shape, S8 size of the data,
@@ -2950,7 +2919,7 @@ static int32_t dp__st_numbers(dp__doc *d, uint64_t *to, int32_t cap, int64_t max
         if (!dp__json_int(&d->json, 0, INT64_MAX, &v))
             dp__doc_bad(d, "S6", "an integer from 0 up is expected");
         else if (n == cap || v > max)
-            dp__doc_fail(d, code, rule, first.token, &first, "too many numbers, or one too large");
+            dp__doc_refuse(d, code, rule, &first, "too many numbers, or one too large");
         else
             to[n] = (uint64_t)v;
     }
@@ -2962,7 +2931,7 @@ static void dp__st_dtype(dp__doc *d, dp__entry *e) {
     if (d->json.kind != DP_JSON_STRING) dp__doc_bad(d, "S6", "dtype is not a string");
     while (i < DP__DTYPE_COUNT && !dp__json_is(&d->json, dp__dtypes[i].name)) i++;
     if (i < DP__DTYPE_COUNT) e->dtype = (dp__dtype)i;
-    else dp__doc_fail(d, DP_E_UNSUPPORTED, "S10", d->json.token, &d->json, "unknown dtype");
+    else dp__doc_refuse(d, DP_E_UNSUPPORTED, "S10", &d->json, "unknown dtype");
 }
 
 /* The object behind the name of a tensor (S6, S7, S8). */
@@ -2971,17 +2940,15 @@ static void dp__st_entry(dp__doc *d, const dp_json *name, dp__entry *e) {
     size_t   place = d->json.token;
     int32_t  depth = d->json.depth, seen = 0;
     dp_json  key;
-    if (d->json.kind != DP_JSON_OBJECT)
-        dp__doc_bad(d, "S6", "the entry of a tensor is not an object");
+    if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "S6", "a tensor is not an object");
     while (dp__doc_next(d, depth, &key)) {
         int which = dp__json_is(&key, "dtype") ? 1 : dp__json_is(&key, "shape") ? 2
                   : dp__json_is(&key, "data_offsets") ? 4 : 0;
         seen |= which;
-        if (which == 1) dp__st_dtype(d, e);
+        if (which == 0) dp__doc_refuse(d, DP_E_FORMAT, "S6", &key, "an unknown member");
+        else if (which == 1) dp__st_dtype(d, e);
         else if (which == 2)
             e->dims = dp__st_numbers(d, e->shape, DP_MAX_DIMS, DP__MAX_DIM, DP_E_LIMIT, "S7");
-        else if (which == 0)
-            dp__doc_fail(d, DP_E_FORMAT, "S6", key.token, &key, "a tensor has an unknown member");
         else if (dp__st_numbers(d, at, 2, INT64_MAX, DP_E_FORMAT, "S6") != 2)
             dp__doc_bad(d, "S6", "data_offsets has less than two numbers");
     }
@@ -3003,11 +2970,10 @@ static void dp__st_metadata(dp__doc *d) {
     dp_json key;
     if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "S5", "__metadata__ is not an object");
     while (dp__doc_next(d, depth, &key)) {
-        if (d->json.kind != DP_JSON_STRING)
-            dp__doc_bad(d, "S5", "a value of __metadata__ is not a string");
+        if (d->json.kind != DP_JSON_STRING) dp__doc_bad(d, "S5", "not a string in __metadata__");
     }
     if (d->json.at - first > DP__MAX_METADATA_BYTES)
-        dp__doc_fail(d, DP_E_LIMIT, "S5", d->json.token, NULL, "__metadata__ is too large");
+        dp__doc_refuse(d, DP_E_LIMIT, "S5", &d->json, "__metadata__ is too large");
 }
 
 /* The tensors of the header text[8..end), behind those that the store has. want: how many the
@@ -3019,11 +2985,9 @@ static dp_status dp__st_entries(dp__store *store, dp__doc *d, const char *text, 
     dp__doc_begin(d, text, 8, end, "S3");
     root = d->json;
     while (dp__doc_next(d, 1, &name)) count += !dp__json_is(&name, "__metadata__");
-    if (count > DP_MAX_TENSORS)
-        dp__doc_fail(d, DP_E_LIMIT, "S6", d->json.token, NULL, "too many tensors");
+    if (count > DP_MAX_TENSORS) dp__doc_refuse(d, DP_E_LIMIT, "S6", &d->json, "too many tensors");
     if (want != 0 && count != want)
-        dp__doc_fail(d, DP_E_FORMAT, "F11", DP_NO_PLACE, NULL,
-                     "the index names more or fewer tensors of this file");
+        dp__doc_fail(d, DP_E_FORMAT, "F11", DP_NO_PLACE, NULL, "the index has other tensors here");
     if (want == 0) store->entries = (dp__entry *)dp__doc_get(d, count, sizeof *store->entries);
     d->json = root;
     while (dp__doc_next(d, 1, &name)) {
@@ -3035,7 +2999,7 @@ static dp_status dp__st_entries(dp__store *store, dp__doc *d, const char *text, 
         e->file = store->file_count - 1;
         e->name_bytes = dp__json_text(&name, NULL, 0);
         if (e->name_bytes > DP_MAX_NAME_BYTES)
-            dp__doc_fail(d, DP_E_LIMIT, "S6", name.token, &name, "the name is too long");
+            dp__doc_refuse(d, DP_E_LIMIT, "S6", &name, "the name is too long");
         e->name = dp__doc_name(d, &name, DP_MAX_NAME_BYTES);
         dp__st_entry(d, &name, e);
     }
@@ -3088,14 +3052,12 @@ static dp_status dp__doc_io(dp__doc *d, dp_status status) {
 
 /* Reads and checks the header of a file of size bytes: S1 to S9. */
 static dp_status dp__st_header(dp__store *store, dp__doc *d, uint64_t size, size_t want) {
-    uint8_t    raw[8];
-    uint64_t   n = 0;
-    void      *file = store->files[store->file_count - 1];
-    dp__cursor c = {raw, sizeof raw, 0};
+    uint8_t raw[8];
+    void   *file = store->files[store->file_count - 1];
     if (size < 8)
         return dp__doc_fail(d, DP_E_FORMAT, "S1", size, NULL, "the file is shorter than 8 bytes");
     if (dp__doc_io(d, store->io.pread(store->io.ctx, file, 0, raw, 8)) != DP_OK) return d->status;
-    dp__cursor_u(&c, 8, &n);
+    uint64_t n = dp__load_le(raw, 8);
     if (n > DP_MAX_HEADER_BYTES)
         return dp__doc_fail(d, DP_E_LIMIT, "S2", 0, NULL, "the header is too long");
     if (n > size - 8)
@@ -3151,31 +3113,16 @@ static dp__mapped *dp__index_map(dp__doc *d, size_t *count) {
     dp_json key;
     if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "F11", "weight_map is not an object");
     *count = dp__doc_count(d);
-    if (*count > DP_MAX_TENSORS)
-        dp__doc_fail(d, DP_E_LIMIT, "S6", d->json.token, NULL, "too many tensors");
+    if (*count > DP_MAX_TENSORS) dp__doc_refuse(d, DP_E_LIMIT, "S6", &d->json, "too many tensors");
     dp__mapped *map = (dp__mapped *)dp__doc_get(d, *count, sizeof *map), *m = map;
     for (; dp__doc_next(d, depth, &key); m++) {
-        if (d->json.kind != DP_JSON_STRING)
-            dp__doc_bad(d, "F11", "the name of a file is not a string");
+        if (d->json.kind != DP_JSON_STRING) dp__doc_bad(d, "F11", "a file's name is not a string");
         m->name = dp__doc_name(d, &key, DP_MAX_NAME_BYTES);
         m->file = dp__doc_name(d, &d->json, DP__NAME_BYTES);
         if (m->file != NULL && !dp__file_name_ok(m->file))
-            dp__doc_bad(d, "F1", "the name of a file is not a plain one");
+            dp__doc_bad(d, "F1", "a file's name is not a plain one");
     }
     if (d->status == DP_OK) dp__sort(map, *count, sizeof *map, dp__mapped_compare);
-    return map;
-}
-
-/* The root of an index: "weight_map", and "metadata", which is not used. */
-static dp__mapped *dp__index_root(dp__doc *d, size_t *count) {
-    dp__mapped *map = NULL;
-    dp_json     key;
-    while (dp__doc_next(d, 1, &key)) {
-        if (dp__json_is(&key, "weight_map")) map = dp__index_map(d, count);
-        else if (!dp__json_is(&key, "metadata"))
-            dp__doc_fail(d, DP_E_FORMAT, "F11", key.token, &key, "the index has an unknown member");
-    }
-    if (map == NULL) dp__doc_bad(d, "F11", "the index has no weight_map");
     return map;
 }
 
@@ -3184,17 +3131,24 @@ static void dp__store_room(dp__store *store, dp__doc *d, size_t files) {
     store->names = (const char **)dp__doc_get(d, files, sizeof *store->names);
 }
 
-/* The shards of an index: each has exactly the tensors that the map gives it (F11). */
+/* The shards of an index: each has exactly the tensors that the map gives it (F11). "metadata"
+ * is not used. */
 static dp_status dp__store_shards(dp__store *store, dp__doc *d, void *dir, const char *text,
                                   size_t bytes) {
-    size_t count = 0, files = 1;
+    size_t      count = 0, files = 1;
+    dp__mapped *map = NULL;
+    dp_json     key;
     dp__doc_begin(d, text, 0, bytes, "F11");
-    const dp__mapped *map = dp__index_root(d, &count);
+    while (dp__doc_next(d, 1, &key)) {
+        if (dp__json_is(&key, "weight_map")) map = dp__index_map(d, &count);
+        else if (!dp__json_is(&key, "metadata"))
+            dp__doc_refuse(d, DP_E_FORMAT, "F11", &key, "the index has an unknown member");
+    }
+    if (map == NULL) dp__doc_bad(d, "F11", "the index has no weight_map");
     store->entries = (dp__entry *)dp__doc_get(d, count, sizeof *store->entries);
     for (size_t i = 1; d->status == DP_OK && i < count; i++)
         files += strcmp(map[i].file, map[i - 1].file) != 0;
-    if (files > DP_MAX_SHARDS)
-        dp__doc_fail(d, DP_E_LIMIT, "F11", DP_NO_PLACE, NULL, "too many shards");
+    if (files > DP_MAX_SHARDS) dp__doc_refuse(d, DP_E_LIMIT, "F11", &d->json, "too many shards");
     dp__store_room(store, d, files);
     for (size_t i = 0, end; d->status == DP_OK && i < count; i = end) {
         for (end = i + 1; end < count && strcmp(map[end].file, map[i].file) == 0;) end++;
@@ -3203,8 +3157,7 @@ static dp_status dp__store_shards(dp__store *store, dp__doc *d, void *dir, const
             const dp__entry *e = store->entries + k;
             if (strcmp(e->name, map[k].name) != 0)
                 d->status = dp__entry_fail(store, e, DP_E_FORMAT, "F11", DP_NO_PLACE,
-                                           "the index does not give this tensor to this file",
-                                           d->err);
+                                           "the index names another tensor here", d->err);
         }
     }
     if (d->status == DP_OK)
@@ -3254,8 +3207,7 @@ static dp_status dp__store_read(const dp__store *store, const dp__entry *e, uint
                                 size_t count, void *to, dp_error *err) {
     size_t size = dp__dtype_bytes(e->dtype);
     if (size == 0)
-        return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin,
-                              "this dtype is known but not used", err);
+        return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin, "unused dtype", err);
     if (first > e->bytes / size || count > e->bytes / size - first)
         return dp__entry_fail(store, e, DP_E_ARG, "", e->begin, "outside of the tensor", err);
     dp_status status = store->io.pread(store->io.ctx, store->files[e->file],
@@ -3279,20 +3231,18 @@ static float dp__widen_f16(uint32_t half) {
 /* One element in memory of a floating dtype as a dp_real. */
 DP__INLINE dp_real dp__widen(dp__dtype dtype, const char *p) {
     uint16_t half;
+    uint32_t bits;
     float    f;
     double   d;
     if (dtype == DP__F64) {
         memcpy(&d, p, 8);
         return (dp_real)d;
     }
-    if (dtype == DP__F32) {
-        memcpy(&f, p, 4);
-        return (dp_real)f;
-    }
     memcpy(&half, p, 2);
-    uint32_t bits = (uint32_t)half << 16;
-    memcpy(&f, &bits, 4);
-    return (dp_real)(dtype == DP__F16 ? dp__widen_f16(half) : f);
+    if (dtype == DP__F16) return (dp_real)dp__widen_f16(half);
+    bits = (uint32_t)half << 16;
+    memcpy(&f, dtype == DP__F32 ? p : (const char *)&bits, 4);
+    return (dp_real)f;
 }
 
 #define DP__READ_ELEMENTS 65536 /* at a time: 256 KiB stay in the cache for the checks */
@@ -3305,8 +3255,7 @@ static dp_status dp__store_read_real(const dp__store *store, const dp__entry *e,
     int     wide = size > sizeof(dp_real);
     dp_real wide_part[128];
     if (dp__dtypes[e->dtype].use != 2)
-        return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin,
-                              "a floating-point tensor is expected", err);
+        return dp__entry_fail(store, e, DP_E_UNSUPPORTED, "S10", e->begin, "no real numbers", err);
     if (wide) most = sizeof wide_part / size;
     for (size_t at = 0, part; at < count; at += part) {
         part = count - at < most ? count - at : most;
@@ -3464,7 +3413,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 580 lines
+ * [C5] Model configuration                                                    budget 570 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3648,46 +3597,48 @@ static void dp__member_token(dp__doc *d, const dp__member *row, void *to) {
         if (dp__json_is(&key, "content")) content = d->json;
     }
     if (content.kind != DP_JSON_STRING || content.length == 0)
-        dp__doc_fail(d, DP_E_FORMAT, row->rule, d->json.token, NULL, "no text of a special token");
+        dp__doc_bad(d, row->rule, "no text of a special token");
     const char *text = dp__doc_name(d, &content, DP_MAX_VOCAB_ENTRY);
     memcpy((char *)to + row->offset, &text, sizeof text);
 }
 
-/* The present value, of member key, goes to its place. */
-static void dp__member_read(dp__doc *d, const dp_json *key, const dp__member *row, void *to) {
+/* The present value goes to its place. */
+static void dp__member_read(dp__doc *d, const dp__member *row, void *to) {
     const dp_json      *json = &d->json;
     const dp__word_row *word = row->words;
     int64_t i = 0;
     double  v = 0;
-    if (row->kind == DP__INT) {
+    if (row->kind == DP__TOKEN) {
+        dp__member_token(d, row, to);
+        return;
+    }
+    if (row->kind == DP__EMPTY) {
+        if ((int)json->kind != (int)row->usual || dp__doc_count(d) > 0)
+            dp__doc_refuse(d, DP_E_UNSUPPORTED, row->rule, json, "has to be empty");
+    } else if (row->kind == DP__INT) {
         if (!dp__json_int(json, (int64_t)row->low, INT64_MAX, &i))
-            dp__doc_fail(d, DP_E_FORMAT, row->rule, json->token, key, "no integer, or too small");
-        else if (i > (int64_t)row->high)
-            dp__doc_fail(d, DP_E_LIMIT, row->rule, json->token, key, "an integer over its limit");
-        else dp__member_set(row, to, (double)i);
+            dp__doc_bad(d, row->rule, "no integer, or one too small");
+        if (i > (int64_t)row->high) dp__doc_refuse(d, DP_E_LIMIT, row->rule, json, "too large");
+        v = (double)i;
     } else if (row->kind == DP__REAL) {
         int ok = dp__json_double(json, &v) && v >= -1 && v <= 2; /* a float holds it */
-        if (ok && (double)(float)v >= row->low && (double)(float)v <= row->high)
-            dp__member_set(row, to, v);
-        else dp__doc_fail(d, DP_E_FORMAT, row->rule, json->token, key, "not in its range");
-    } else if (row->kind == DP__TOKEN) {
-        dp__member_token(d, row, to);
-    } else if (row->kind == DP__EMPTY) {
-        if ((int)json->kind != (int)row->usual || dp__doc_count(d) > 0)
-            dp__doc_fail(d, DP_E_UNSUPPORTED, row->rule, json->token, json, "not supported");
+        if (!ok || (double)(float)v < row->low || (double)(float)v > row->high)
+            dp__doc_bad(d, row->rule, "no number, or out of its range");
     } else {
         while (word->text != NULL && !dp__value_is(json, word->text)) word++;
-        if (word->text != NULL) dp__member_set(row, to, word->value);
-        else dp__doc_fail(d, row->kind == DP__SWITCH ? DP_E_FORMAT : DP_E_UNSUPPORTED, row->rule,
-                          json->token, json, "this value is not supported");
+        if (word->text == NULL)
+            dp__doc_refuse(d, row->kind == DP__SWITCH ? DP_E_FORMAT : DP_E_UNSUPPORTED, row->rule,
+                           json, "this value is not supported");
+        v = word->value;
     }
+    if (d->status == DP_OK) dp__member_set(row, to, v);
 }
 
 /* Reads the present member if it stands in the table, or is null, which means "not given". */
 static int dp__members_read(dp__doc *d, const dp_json *key, const dp__member *row, void *to) {
     if (d->json.kind == DP_JSON_NULL) return 1;
     while (row->name != NULL && !dp__json_is(key, row->name)) row++;
-    if (row->name != NULL) dp__member_read(d, key, row, to);
+    if (row->name != NULL) dp__member_read(d, row, to);
     return row->name != NULL;
 }
 
@@ -3703,12 +3654,12 @@ static void dp__members_write(dp__put *put, const dp__member *row, size_t n, con
     for (; n > 0; n--, row++) {
         const dp__word_row *word = row->words;
         const char *at = (const char *)from + row->offset, *text;
-        int32_t i = 0;
         float   f;
-        dp__act value = (dp__act)0;
+        int32_t i = 0;
+        dp__act v = (dp__act)0;
         dp__put_name(put, row->name);
         if (row->kind == DP__INT || row->kind == DP__SWITCH) memcpy(&i, at, sizeof i);
-        if (row->kind == DP__WORD) memcpy(&value, at, sizeof value);
+        if (row->kind == DP__WORD) memcpy(&v, at, sizeof v);
         if (row->kind == DP__INT) {
             dp__put_u64(put, (uint64_t)i);
         } else if (row->kind == DP__REAL) {
@@ -3718,7 +3669,7 @@ static void dp__members_write(dp__put *put, const dp__member *row, size_t n, con
             memcpy(&text, at, sizeof text);
             dp__put_string(put, text, strlen(text));
         } else {
-            while (word->text != NULL && word->value != i + (int32_t)value) word++;
+            while (word->text != NULL && word->value != i + (int32_t)v) word++;
             dp__put_text(put, word->text != NULL ? word->text : "null");
         }
         dp__put_text(put, n > 1 ? ",\n" : end);
@@ -3726,14 +3677,6 @@ static void dp__members_write(dp__put *put, const dp__member *row, size_t n, con
 }
 
 /* ---- label map (V4) ----------------------------------------------------------------------- */
-
-/* 1: a name without control characters. */
-static int dp__label_ok(const char *name) {
-    for (; *name != 0; name++) {
-        if ((unsigned char)*name < 32 || *name == 127) return 0;
-    }
-    return 1;
-}
 
 static int dp__compare_names(const void *a, const void *b) {
     const char *x, *y;
@@ -3752,8 +3695,7 @@ static const char **dp__conf_labels(dp__doc *d, int by_id, dp__config *to) {
     int32_t  depth = d->json.depth;
     if (d->json.kind != DP_JSON_OBJECT || n == 0)
         dp__doc_bad(d, "V4", "the label map is not an object, or empty");
-    if (n > DP_MAX_CLASSES)
-        dp__doc_fail(d, DP_E_LIMIT, "V4", d->json.token, NULL, "too many labels");
+    if (n > DP_MAX_CLASSES) dp__doc_refuse(d, DP_E_LIMIT, "V4", &d->json, "too many labels");
     if (to->classes == 0) to->classes = (int32_t)n;
     const char **labels = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *labels);
     while (dp__doc_next(d, depth, &key)) {
@@ -3764,9 +3706,11 @@ static const char **dp__conf_labels(dp__doc *d, int by_id, dp__config *to) {
             dp__doc_bad(d, "V4", "ids of labels are not 0 .. n-1, each once");
             break;
         }
-        labels[id] = dp__doc_name(d, by_id ? &d->json : &key, DP__MAX_LABEL);
-        if (labels[id] != NULL && !dp__label_ok(labels[id]))
-            dp__doc_bad(d, "V4", "a label holds a control character");
+        const char *name = dp__doc_name(d, by_id ? &d->json : &key, DP__MAX_LABEL);
+        for (labels[id] = name; name != NULL && *name != 0; name++) {
+            if ((unsigned char)*name < 32 || *name == 127)
+                dp__doc_bad(d, "V4", "a label holds a control character");
+        }
     }
     if (n != (size_t)to->classes) dp__doc_bad(d, "V4", "the label map does not fit num_labels");
     return labels;
@@ -3888,8 +3832,7 @@ static void dp__conf_quant(dp__doc *d, dp__config *to) {
     uint32_t seen = 0, bit;
     if (begin.kind != DP_JSON_OBJECT) dp__doc_bad(d, "M9", "quantization_config is not an object");
     while (dp__doc_next(d, begin.depth, &name)) {
-        int names = dp__json_is(&name, "ignore") && d->json.kind == DP_JSON_ARRAY;
-        if (names) dp__quant_ignore(d, to);
+        if (dp__json_is(&name, "ignore") && d->json.kind == DP_JSON_ARRAY) dp__quant_ignore(d, to);
     }
     d->json = begin;
     for (int32_t n; (n = dp__quant_next(d, begin.depth, path)) > 0;) {
@@ -3898,16 +3841,13 @@ static void dp__conf_quant(dp__doc *d, dp__config *to) {
         dp_json ours = dp__quant_ours(path, n, &bit);
         if (ours.kind == DP_JSON_NULL) continue;
         if (!dp__token_same(&ours, &d->json) || (seen & bit) != 0)
-            dp__doc_fail(d, DP_E_UNSUPPORTED, "M9", d->json.token, &d->json,
-                         "not our INT8 scheme (compressed-tensors, int-quantized, channel "
-                         "weights, dynamic token activations)");
+            dp__doc_refuse(d, DP_E_UNSUPPORTED, "M9", &d->json, "not our INT8 scheme");
         seen |= bit;
     }
     to->quantized = 1;
     to->int8_tables = (seen & DP__Q_TABLE_BITS) != 0;
     if (seen != (DP__Q_LINEAR_BITS | (to->int8_tables ? DP__Q_TABLE_BITS : 0)))
-        dp__doc_fail(d, DP_E_UNSUPPORTED, "M9", begin.token, NULL,
-                     "a member of our INT8 scheme is missing");
+        dp__doc_refuse(d, DP_E_UNSUPPORTED, "M9", &begin, "a member of our INT8 scheme is missing");
 }
 
 /* ---- the files ---------------------------------------------------------------------------- */
@@ -3936,8 +3876,7 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
         if (dp__json_is(&key, "quantization_config")) dp__conf_quant(&d, to);
     }
     if (to->hidden % to->heads != 0)
-        dp__doc_fail(&d, DP_E_FORMAT, "M4", DP_NO_PLACE, NULL,
-                     "num_attention_heads does not divide hidden_size");
+        dp__doc_fail(&d, DP_E_FORMAT, "M4", DP_NO_PLACE, NULL, "heads do not divide hidden_size");
     if (to->pad_id >= to->vocab)
         dp__doc_fail(&d, DP_E_FORMAT, "M3", DP_NO_PLACE, NULL, "pad_token_id is above vocab_size");
     dp__conf_label_maps(&d, maps, to);
@@ -3999,8 +3938,7 @@ static void dp__conf_added(dp__doc *d) {
         while (dp__doc_next(d, depth + 1, &key))
             special |= dp__json_is(&key, "special") && d->json.kind == DP_JSON_TRUE;
         if (!special)
-            dp__doc_fail(d, DP_E_UNSUPPORTED, "T4", d->json.token, &word,
-                         "added words are not supported");
+            dp__doc_refuse(d, DP_E_UNSUPPORTED, "T4", &d->json, "an added word is not special");
     }
 }
 
