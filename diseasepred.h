@@ -7323,7 +7323,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1650 lines
+ * [F] Network                                                                budget 1660 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -7417,8 +7417,8 @@ static int dp__params_add(dp__params *p, const dp__config *c, dp__tensor *x, int
                           uint64_t layer, size_t *end) {
     const dp__part_rule *rule = &dp__part_rules[part];
     dp__text             name = {x->name, sizeof x->name, 0};
-    int    joins = (part > DP__Q_W && part <= DP__V_W) || (part > DP__Q_B && part <= DP__V_B);
     size_t               size;
+    int joins = (part > DP__Q_W && part <= DP__V_W) || (part > DP__Q_B && part <= DP__V_B);
     if (part >= DP__Q_W && part < DP__POOL_W) {
         dp__text_add(&name, "bert.encoder.layer.");
         dp__text_u64(&name, layer);
@@ -7582,7 +7582,8 @@ static dp_status dp__bind_check(const dp__store *store, const dp__tensor *x, con
         return dp__bind_refuse(store, e, DP_E_UNSUPPORTED, "a vector cannot be INT8", err);
     if (s == NULL)
         return dp__bind_refuse(store, e, DP_E_FORMAT, "an INT8 tensor without scales", err);
-    if (s->shape[0] != x->rows || s->dims > 2 || (s->dims == 2 && s->shape[1] != 1))
+    int column = s->dims == 1 || (s->dims == 2 && s->shape[1] == 1);
+    if (!column || s->shape[0] != x->rows)
         return dp__bind_refuse(store, s, DP_E_UNSUPPORTED, "not one scale for each row", err);
     return DP_OK;
 }
@@ -7916,7 +7917,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 660 lines
+ * [F2] Layers                                                                 budget 670 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -8201,6 +8202,7 @@ static void dp__norm_forward(const dp__pass *s, size_t gain, size_t m, dp__mat y
     dp__vec_run(s->exec, &v);
 }
 
+#ifndef DP_NO_TRAIN
 /* Differentiates y = LayerNorm(x): dx from dy, gain and bias gradients added. dx may be dy. */
 static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *rows, dp__mat dx,
                               dp__mat dy, dp__mat x, dp__stats stats) {
@@ -8219,6 +8221,7 @@ static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *
     v.t = stats.rstd;
     dp__vec_run(s->exec, &v);
 }
+#endif
 
 /* ---- embedding ------------------------------------------------------------------------------
  * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
@@ -8259,6 +8262,7 @@ static void dp__embed_forward(const dp__pass *s, dp__mat y) {
     dp__drop_rows(s, rows, s->drop.hidden, DP__SITE_EMBED, y, y, dp__no_mat);
 }
 
+#ifndef DP_NO_TRAIN
 /* Differentiates y = dropout(LayerNorm(word[id] + type[t] + place[at])). dy is used up. */
 static void dp__embed_backward(const dp__pass *s, dp__mat dy) {
     const dp__tokens *rows = &s->work->all;
@@ -8272,6 +8276,7 @@ static void dp__embed_backward(const dp__pass *s, dp__mat dy) {
         dp__vec_run(s->exec, &v);
     }
 }
+#endif
 
 /* ---- linear ---------------------------------------------------------------------------------
  * y[m, out] = act(x[m, in] * W[out, in]^T + bias) or ... + residual. t is the tensor W. */
@@ -8348,6 +8353,7 @@ static void dp__linear_residual(const dp__pass *s, size_t t, const dp__tokens *r
     dp__drop_rows(s, rows, s->drop.hidden, site, sum, sum, residual);
 }
 
+#ifndef DP_NO_TRAIN
 /* Differentiates y = x * W^T + bias by W and bias, for rows of m tokens:
  *   dW[out, in] += sum over tokens of dy[., out] x[., in],   dbias[out] += sum of dy[., out]. */
 static void dp__linear_weight_grad(const dp__pass *s, size_t t, const dp__tokens *rows,
@@ -8383,6 +8389,7 @@ static void dp__linear_residual_backward(const dp__pass *s, size_t t, const dp__
     dp__linear_weight_grad(s, t, rows, dy, x);
     dp__linear_input_grad(s, t, rows->m, dx, dy, dp__no_mat);
 }
+#endif
 
 /* ---- attention ------------------------------------------------------------------------------
  * For each text and head, with q, k, v the head's D columns:
