@@ -610,6 +610,23 @@ static void test_text_guarded(void) {
     text_bench_close(&b);
 }
 
+/* U+1D16D, of class 226, goes behind U+1D165, of class 216. */
+static void test_text_order(void) {
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\xF0\x9D\x85\xA5\xF0\x9D\x85\xAD\n";
+    static const char text[] = "a\xF0\x9D\x85\xAD\xF0\x9D\x85\xA5 "
+                               "a\xF0\x9D\x85\xA5\xF0\x9D\x85\xAD";
+    static text_bench b;
+    dp__tokenizer     t;
+    dp__arena         arena;
+    text_bench_open(&b);
+    memset(&arena, 0, sizeof arena);
+    CHECK(text_open(&t, &arena, vocab, sizeof vocab - 1, 1, 1, NULL) == DP_OK);
+    dp_encoding e = text_encode(&b, &t, text, sizeof text - 1);
+    CHECK(e.n == 4 && e.ids[1] == 4 && e.ids[2] == 4);
+    dp__arena_free(&arena);
+    text_bench_close(&b);
+}
+
 static void test_text_options(void) {
     static text_bench b;
     static char       big[16];
@@ -798,6 +815,7 @@ static const test tests_text[] = {
     {"text_memory", test_text_memory},
     {"text_floods", test_text_floods},
     {"text_guarded", test_text_guarded},
+    {"text_order", test_text_order},
     {"text_options", test_text_options},
     {"text_vocab_rules", test_text_vocab_rules},
     {"text_vocab_damage", test_text_vocab_damage},

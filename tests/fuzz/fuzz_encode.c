@@ -16,7 +16,8 @@ static void check(const dp_encoding *e, const dp__tokenizer *t, const dp_text *t
         MUST(e->types[i] == 0 || e->types[i] == 1);
         MUST(e->begin[i] <= e->end[i] && e->end[i] <= part[e->types[i]]);
     }
-    MUST(e->n >= 2 && e->ids[0] == t->vocab.cls && e->ids[e->n - 1] == t->vocab.sep);
+    const int32_t *special = t->vocab.special;
+    MUST(e->n >= 2 && e->ids[0] == special[DP__CLS] && e->ids[e->n - 1] == special[DP__SEP]);
     MUST(e->n <= e->total && e->unknown <= e->n);
 }
 
