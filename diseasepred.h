@@ -5547,15 +5547,6 @@ DP__INLINE const char *dp__strip_b(const dp__strip *s, size_t k) {
     return s->b + k / DP__TILE * s->b_step;
 }
 
-/* The strip without its first rows, which are done; size: bytes of a number of a. */
-DP__INLINE void dp__strip_skip(dp__strip *s, size_t rows, size_t size) {
-    s->a = (const char *)s->a + rows * s->a_row * size;
-    s->c += rows * s->ldc;
-    if (s->a_scale != NULL) s->a_scale += rows;
-    if (s->residual != NULL) s->residual += rows * s->ldr;
-    s->rows -= rows;
-}
-
 /* a * b + c rounded once. Without the instruction: the product of two floats is exact in
  * double, the sum is rounded to odd (the error of the addition, by Knuth's TwoSum, says on
  * which side the exact value lies), and rounding that to float is exact because double has
@@ -6240,20 +6231,12 @@ DP__INLINE void dp__gemm_f32_rows_avx2(const dp__strip *s, const size_t rows) {
 
 DP__TARGET("avx2,fma")
 static void dp__gemm_f32_avx2(const dp__strip *s) {
-    dp__strip t = *s;
-    if (t.rows == 6) {
-        dp__gemm_f32_rows_avx2(s, 6);
-        return;
+    switch (s->rows) {
+    case 1: dp__gemm_f32_rows_avx2(s, 1); break;
+    case 2: dp__gemm_f32_rows_avx2(s, 2); break;
+    case 4: dp__gemm_f32_rows_avx2(s, 4); break;
+    default: dp__gemm_f32_rows_avx2(s, 6);
     }
-    if (t.rows >= 4) {
-        dp__gemm_f32_rows_avx2(&t, 4);
-        dp__strip_skip(&t, 4, sizeof(float));
-    }
-    if (t.rows >= 2) {
-        dp__gemm_f32_rows_avx2(&t, 2);
-        dp__strip_skip(&t, 2, sizeof(float));
-    }
-    if (t.rows == 1) dp__gemm_f32_rows_avx2(&t, 1);
 }
 
 /* One k-group: a pair of every row of a times the pairs of 16 columns. */
@@ -6322,7 +6305,6 @@ static void dp__gemm_s16_avx2(const dp__strip *s) {
     switch (s->rows) {
     case 1: dp__gemm_s16_rows_avx2(s, 1); break;
     case 2: dp__gemm_s16_rows_avx2(s, 2); break;
-    case 3: dp__gemm_s16_rows_avx2(s, 3); break;
     default: dp__gemm_s16_rows_avx2(s, 4);
     }
 }
@@ -6412,23 +6394,14 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
 #undef DP__ROW
 }
 
-/* A strip of fewer than 8 rows goes in pieces of 4, 2 and 1. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__gemm_f32_rows_avx512(const dp__strip *s, const size_t tiles) {
-    dp__strip t = *s;
-    if (t.rows == 8) {
-        dp__gemm_f32_tile_avx512(s, 8, tiles);
-        return;
+    switch (s->rows) {
+    case 1: dp__gemm_f32_tile_avx512(s, 1, tiles); break;
+    case 2: dp__gemm_f32_tile_avx512(s, 2, tiles); break;
+    case 4: dp__gemm_f32_tile_avx512(s, 4, tiles); break;
+    default: dp__gemm_f32_tile_avx512(s, 8, tiles);
     }
-    if (t.rows >= 4) {
-        dp__gemm_f32_tile_avx512(&t, 4, tiles);
-        dp__strip_skip(&t, 4, sizeof(float));
-    }
-    if (t.rows >= 2) {
-        dp__gemm_f32_tile_avx512(&t, 2, tiles);
-        dp__strip_skip(&t, 2, sizeof(float));
-    }
-    if (t.rows == 1) dp__gemm_f32_tile_avx512(&t, 1, tiles);
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
@@ -6506,20 +6479,12 @@ DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip *s, const size_t rows,
 
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE void dp__gemm_u8s8_rows_vnni(const dp__strip *s, const size_t tiles) {
-    dp__strip t = *s;
-    if (t.rows == 8) {
-        dp__gemm_u8s8_tile_vnni(s, 8, tiles);
-        return;
+    switch (s->rows) {
+    case 1: dp__gemm_u8s8_tile_vnni(s, 1, tiles); break;
+    case 2: dp__gemm_u8s8_tile_vnni(s, 2, tiles); break;
+    case 4: dp__gemm_u8s8_tile_vnni(s, 4, tiles); break;
+    default: dp__gemm_u8s8_tile_vnni(s, 8, tiles);
     }
-    if (t.rows >= 4) {
-        dp__gemm_u8s8_tile_vnni(&t, 4, tiles);
-        dp__strip_skip(&t, 4, 1);
-    }
-    if (t.rows >= 2) {
-        dp__gemm_u8s8_tile_vnni(&t, 2, tiles);
-        dp__strip_skip(&t, 2, 1);
-    }
-    if (t.rows == 1) dp__gemm_u8s8_tile_vnni(&t, 1, tiles);
 }
 
 DP__TARGET(DP__VNNI_NEEDS)
@@ -6622,7 +6587,7 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 
 typedef struct dp__kernel {
     void (*run)(const dp__strip *s);
-    size_t unit, tiles; /* of a strip: rows, tiles of 16 columns */
+    size_t unit, tiles; /* a strip: unit, 4, 2 or 1 rows; tiles of 16 columns */
     size_t group;       /* k of one k-group */
 } dp__kernel;
 
@@ -7121,12 +7086,13 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
     s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
     s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
     if (mm->b_form == DP__B_INT8) s->scale = mm->scale + j, s->comp = mm->comp + j;
-    for (size_t i = part->i0; i < part->i1; i += unit) {
+    for (size_t i = part->i0; i < part->i1; i += s->rows) {
+        size_t left = part->i1 - i;
+        s->rows = left >= unit ? unit : left >= 4 ? 4 : left >= 2 ? 2 : 1;
         s->a = part->a + (i - part->i0) * part->a_step;
         s->c = c + i * s->ldc + j;
         s->a_scale = mm->a_scale != NULL ? mm->a_scale + i : NULL;
         s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
-        s->rows = part->i1 - i < unit ? part->i1 - i : unit;
         part->kernel->run(s);
         if (last && mm->act != DP__ACT_NONE)
             dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s);
