@@ -558,7 +558,7 @@ DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, i
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
 
 /* ============================================================================================
- * [A6] Model                                                                  budget 160 lines
+ * [A6] Model                                                                  budget 170 lines
  * ============================================================================================ */
 
 typedef enum dp_problem { DP_SINGLE_LABEL = 0, DP_MULTI_LABEL, DP_REGRESSION } dp_problem;
@@ -629,7 +629,8 @@ DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out
  *   err      out, may be NULL
  *
  * Formula: none.
- * Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse.
+ * Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse, and for
+ * labels that a config.json could not hold (not UTF-8, too long, twice the same).
  * Memory: as dp_model_open.
  * Threads: reentrant.
  * Tests: tests/test_api.c: api_open, api_new_head */
@@ -1083,7 +1084,7 @@ typedef struct dp_metrics {
  * Formula: ECE = sum over 15 equal bins of |mean confidence - share right| * rows in the bin /
  * rows; "Obtaining Well Calibrated Probabilities" (Naeini and others, 2015). Others: [G2].
  * Returns DP_OK; DP_E_ARG for no rows or a label out of range; else as dp_predict_batch.
- * Memory: the session's, and 32 rows of results at a time.
+ * Memory: the session's, and 48 bytes a class.
  * Threads: as the session.
  * Tests: tests/test_learn.c: metrics_* */
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
@@ -8945,11 +8946,11 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1500 lines
+ * [G] Learning and measuring                                                 budget 1450 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [G1] Adam                                                                   budget 120 lines
+ * [G1] Adam                                                                   budget 110 lines
  * Owns:   one optimizer step over flat arrays, clipping, learning rates.   Needs: F2.
  * Never:  writes a weight before the gradient and both moments are known to be finite.
  * Tests:  tests/test_learn.c: adam_*, clip_*, rate_*
@@ -9059,10 +9060,11 @@ static dp__step_result dp__optim_step(const dp__exec *x, const dp__optim *a,
 #endif
 
 /* ============================================================================================
- * [G2] Metrics                                                                budget 210 lines
- * Owns:   what a row of logits is worth: right or wrong, loss, calibration.    Needs: E2.
+ * [G2] Metrics                                                                budget 340 lines
+ * Owns:   what a row of logits is worth: right or wrong, loss, calibration; sessions, which give
+ *         such rows for documents.                                     Needs: D4, E2, F3.
  * Never:  counts a number that is not finite: such a row is refused, not averaged in.
- * Tests:  tests/test_learn.c: metrics_*
+ * Tests:  tests/test_learn.c: metrics_*, tests/test_api.c: api_predict, api_batch, api_session
  * ============================================================================================ */
 
 #define DP__BINS 15 /* of confidence, for the expected calibration error */
@@ -9176,6 +9178,12 @@ static int dp__meter_add(dp__meter *m, const dp_real *logits, int32_t label, con
     return 1;
 }
 
+/* The same for a row of a dataset. */
+static int dp__meter_row(dp__meter *m, const dp_real *logits, const dp_dataset *data, size_t row) {
+    return dp__meter_add(m, logits, data->labels != NULL ? data->labels[row] : 0,
+                         data->targets != NULL ? data->targets + row * m->classes : NULL);
+}
+
 /* Mean over the outputs of 1 - error / spread; a constant target counts 1 if met, else 0. */
 static double dp__meter_r2(const dp__meter *m) {
     double sum = 0;
@@ -9226,47 +9234,174 @@ static void dp__meter_result(const dp__meter *m, dp_metrics *out) {
 
 /* "row 12: why": rows count from 0, and nothing of their text is said. */
 static dp_status dp__row_fail(dp_error *err, dp_status code, size_t row, const char *why) {
-    dp__fail(err, code, "row ");
-    if (err != NULL) {
-        dp__text t = {err->text, sizeof err->text, 4};
-        dp__text_u64(&t, row);
-        dp__text_add(&t, ": ");
-        dp__text_add(&t, why);
-    }
-    return code;
+    char     line[96];
+    dp__text t = {line, sizeof line, 0};
+    dp__text_add(&t, "row ");
+    dp__text_u64(&t, row);
+    dp__text_add(&t, ": ");
+    dp__text_add(&t, why);
+    return dp__fail(err, code, line);
 }
 
-/* Labels and targets that the loss and the metrics may index and divide by. */
+/* Why a row cannot be learned from or measured; NULL: it can. */
+static const char *dp__row_wrong(const dp_dataset *data, size_t row, const dp__config *c) {
+    const dp_text *text = &data->texts[row];
+    size_t         classes = (size_t)c->classes;
+    if (text->a == NULL && text->a_bytes > 0) return "no text";
+    if (text->b != NULL && c->types < 2)
+        return "a pair, but the model has one token type";
+    if (c->problem == DP_SINGLE_LABEL)
+        return data->labels[row] < 0 || (size_t)data->labels[row] >= classes
+                   ? "the label is out of range" : NULL;
+    for (size_t i = 0; i < classes; i++) {
+        float y = data->targets[row * classes + i];
+        if (!(y - y == 0)) return "a target is not finite";
+        if (c->problem == DP_MULTI_LABEL && (y < 0 || y > 1))
+            return "a target is not within 0 and 1";
+    }
+    return NULL;
+}
+
+/* Texts, labels and targets that the loss and the metrics may index and divide by. */
 static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, dp_error *err) {
-    dp_problem problem = c->problem;
-    size_t     classes = (size_t)c->classes;
-    int        single = problem == DP_SINGLE_LABEL;
+    int single = c->problem == DP_SINGLE_LABEL;
     if (data == NULL || data->struct_size != sizeof *data)
         return dp__fail(err, DP_E_ARG, "no dataset, or struct_size is wrong (use DP_CLEAR)");
     if (data->rows == 0) return dp__fail(err, DP_E_ARG, "the dataset has no rows");
     if (data->rows > UINT32_MAX) return dp__fail(err, DP_E_LIMIT, "more than 2^32 - 1 rows");
     if (data->texts == NULL || (single ? data->labels == NULL : data->targets == NULL))
         return dp__fail(err, DP_E_ARG, "the dataset lacks texts, labels or targets");
-    for (size_t r = 0; r < data->rows && c->types < 2; r++)
-        if (data->texts[r].b != NULL)
-            return dp__row_fail(err, DP_E_ARG, r, "a pair, but the model has one token type");
-    for (size_t r = 0; r < data->rows && single; r++)
-        if (data->labels[r] < 0 || (size_t)data->labels[r] >= classes)
-            return dp__row_fail(err, DP_E_ARG, r, "the label is out of range");
-    for (size_t r = 0; r < data->rows && !single; r++) {
-        for (size_t i = 0; i < classes; i++) {
-            float y = data->targets[r * classes + i];
-            if (!(y - y == 0)) return dp__row_fail(err, DP_E_ARG, r, "a target is not finite");
-            if (problem == DP_MULTI_LABEL && (y < 0 || y > 1))
-                return dp__row_fail(err, DP_E_ARG, r, "a target is not within 0 and 1");
-        }
+    for (size_t r = 0; r < data->rows; r++) {
+        const dp_text *text = &data->texts[r];
+        const char    *why = dp__row_wrong(data, r, c);
+        size_t         bytes = text->b != NULL ? text->b_bytes : 0;
+        if (why != NULL) return dp__row_fail(err, DP_E_ARG, r, why);
+        if (!dp__add_size(bytes, text->a_bytes, &bytes) || bytes > DP_MAX_TEXT_BYTES)
+            return dp__row_fail(err, DP_E_LIMIT, r, "longer than DP_MAX_TEXT_BYTES");
     }
     return DP_OK;
 }
 
+/* ---- sessions ------------------------------------------------------------------------------ */
+
+#define DP__BATCH_TOKENS 1024u /* enough rows for the matrix kernels; activations stay in L2 */
+
+/* Documents in, logits out, a batch at a time. Zeroed, it can be closed. */
+struct dp_session {
+    const dp__net       *net;
+    const dp__tokenizer *tokenizer;
+    const dp__exec      *exec;     /* own, or that of the trainer that measures */
+    dp__exec             own;
+    dp__arena            arena;    /* the arrays below */
+    dp__work             work;
+    dp__scratch          scratch;  /* of the tokenizer */
+    dp_encode_options    encode;
+    size_t               batch_tokens; /* a batch is computed when it holds so many */
+    size_t               token_cap, text_cap;
+    int32_t             *ids, *types;  /* [token_cap] */
+    size_t              *begin;        /* [text_cap + 1] */
+    dp_prediction       *infos;        /* [text_cap] */
+};
+
+static void dp__session_close(dp_session *s) {
+    if (s->ids != NULL) dp__wipe(s->ids, s->token_cap * sizeof *s->ids);
+    dp__scratch_free(&s->scratch);
+    dp__work_close(&s->work);
+    dp__exec_close(&s->own);
+    dp__arena_free(&s->arena);
+}
+
+/* A session without an exec of its own. On failure the caller closes it. */
+static dp_status dp__session_open(dp_session *s, const dp_alloc *alloc, const dp__net *net,
+                                  const dp__tokenizer *tokenizer, const dp_session_options *o,
+                                  dp_error *err) {
+    int32_t positions = net->config->positions;
+    int32_t most = o->max_tokens != 0 ? o->max_tokens : positions < 512 ? positions : 512;
+    memset(s, 0, sizeof *s);
+    s->net = net;
+    s->tokenizer = tokenizer;
+    dp__arena_init(&s->arena, alloc);
+    dp__work_init(&s->work, alloc, o->memory_limit);
+    dp__scratch_init(&s->scratch, alloc);
+    if (most < 3 || most > positions || o->batch_tokens < 0)
+        return dp__fail(err, DP_E_ARG, "max_tokens must be from 3 to the model's positions");
+    s->encode.max_tokens = most;
+    s->encode.letter_case = o->letter_case;
+    s->batch_tokens = o->batch_tokens > 0 ? (size_t)o->batch_tokens : DP__BATCH_TOKENS;
+    s->token_cap = s->batch_tokens + (size_t)positions;
+    s->text_cap = s->token_cap / 2; /* a text has [CLS] and [SEP] at least */
+    s->types = (int32_t *)dp__arena_get(&s->arena, s->token_cap, sizeof *s->types);
+    s->begin = (size_t *)dp__arena_get(&s->arena, s->text_cap + 1, sizeof *s->begin);
+    s->infos = (dp_prediction *)dp__arena_get(&s->arena, s->text_cap, sizeof *s->infos);
+    s->ids = (int32_t *)dp__arena_get(&s->arena, s->token_cap, sizeof *s->ids);
+    int all = s->types != NULL && s->begin != NULL && s->infos != NULL && s->ids != NULL;
+    return all ? DP_OK : dp__no_memory(err);
+}
+
+/* Encodes one document as text n of the batch. */
+static dp_status dp__session_encode(dp_session *s, const dp_text *text, size_t n, dp_error *err) {
+    size_t         at = s->begin[n];
+    dp_prediction *info = &s->infos[n];
+    dp_encoding    e = {s->ids + at, s->types + at, NULL, NULL, s->token_cap - at, 0, 0, 0, 0};
+    if (text->b != NULL && s->net->config->types < 2)
+        return dp__fail(err, DP_E_ARG, "a pair of texts, but the model has one token type");
+    dp_status status = dp__encode(s->tokenizer, &s->scratch, text, &s->encode, &e, err);
+    s->begin[n + 1] = at + e.n;
+    info->tokens = e.n;
+    info->total = e.total;
+    info->truncated = e.total > e.n;
+    info->unknown = e.unknown;
+    info->invalid = e.invalid;
+    return status;
+}
+
+/* Computes the n texts that stand in ids, types and begin: work.logits [n, K], work.pooled. */
+static dp_status dp__session_run(dp_session *s, size_t n, dp_error *err) {
+    dp__batch batch = {s->ids, s->types, s->begin, NULL, n, 0, n};
+    dp__pass  pass;
+    dp_status status = dp__pass_begin(&pass, s->exec, s->net, &batch, &s->work, NULL, NULL, err);
+    if (status == DP_OK) dp__forward(&pass);
+    return status;
+}
+
+/* The first *count of n > 0 documents, as many as make a batch: infos and work.logits. */
+static dp_status dp__session_next(dp_session *s, const dp_text *texts, size_t n, size_t *count,
+                                  dp_error *err) {
+    size_t    classes = (size_t)s->net->config->classes, rows = 0;
+    dp_status status = DP_OK;
+    s->begin[0] = 0;
+    while (rows < n && s->begin[rows] < s->batch_tokens && status == DP_OK) {
+        status = dp__session_encode(s, &texts[rows], rows, err);
+        rows++;
+    }
+    if (status == DP_OK) status = dp__session_run(s, rows, err);
+    for (size_t i = 0; i < rows && status == DP_OK; i++)
+        s->infos[i].best = (int32_t)dp__best(s->work.logits + i * classes, classes);
+    *count = rows;
+    return status;
+}
+
+/* Predicts and counts all rows of a checked dataset. */
+static dp_status dp__session_measure(dp_session *s, const dp_dataset *data, dp__meter *meter,
+                                     dp_metrics *out, dp_error *err) {
+    size_t truncated = 0;
+    for (size_t at = 0, n; at < data->rows; at += n) {
+        dp_status status = dp__session_next(s, data->texts + at, data->rows - at, &n, err);
+        if (status != DP_OK) return status;
+        for (size_t i = 0; i < n; i++) {
+            truncated += s->infos[i].truncated != 0;
+            if (!dp__meter_row(meter, s->work.logits + i * meter->classes, data, at + i))
+                return dp__row_fail(err, DP_E_DIVERGED, at + i, "a logit is not finite");
+        }
+    }
+    dp__meter_result(meter, out);
+    out->truncated = truncated;
+    return DP_OK;
+}
+
 /* ============================================================================================
- * [G3] Training loop                                                         budget 1030 lines
- * Owns:   dp__trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
+ * [G3] Training loop                                                          budget 870 lines
+ * Owns:   dp_trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
  * Needs:  B5, B6, C5, D4, F3, F4, G1, G2.
  * Never:  writes a text or a token to a file; applies a step that is not finite; lets the
  *         number of threads, of micro-batches or of interruptions change a weight.
@@ -9286,19 +9421,14 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
  * digest of a section; K11 counters; K12 a number not finite; K13 other data.
  * ============================================================================================ */
 
+/* Adds the low bytes of value, lowest first. */
+static void dp__sha256_le(dp__sha256 *sha, size_t bytes, uint64_t value) {
+    uint8_t word[8];
+    dp__store_le(word, bytes, value);
+    dp__sha256_add(sha, word, bytes);
+}
+
 #ifndef DP_NO_TRAIN
-
-#define DP__CK_HEAD 64u
-#define DP__CK_ENTRY 64u
-#define DP__CK_TAIL 48u
-#define DP__CK_VERSION 1u
-#define DP__CK_MARK 0x01020304u
-#define DP__PIECE ((size_t)1 << 22) /* numbers of one section: the team hashes sections */
-
-enum { DP__CK_CONFIG = 1, DP__CK_VOCAB, DP__CK_OPTIONS, DP__CK_COUNTERS, DP__CK_NUMBERS };
-
-/* What two runs must agree on to give equal bits, beside machine-independent arithmetic. */
-static const char dp__ck_numerics[24] = "chain1024 rows8 v1";
 
 /* Where a run stands. Words of 8 bytes only: saved as they are. */
 typedef struct dp__counters {
@@ -9312,16 +9442,6 @@ typedef struct dp__counters {
     uint64_t data[4];  /* their SHA-256 */
 } dp__counters;
 
-/* Rows as the network sees them; ids say what a text says, so they are wiped like one. */
-typedef struct dp__corpus {
-    size_t         rows, cap, truncated; /* cap: tokens that there is memory for */
-    size_t         longest;              /* tokens of a row */
-    int32_t       *ids, *types;          /* [cap] */
-    size_t        *start;                /* [rows + 1] of a row in ids */
-    const int32_t *labels;               /* [rows] or NULL; borrowed, as targets */
-    const float   *targets;              /* [rows, K] or NULL */
-} dp__corpus;
-
 /* The rows that are computed together, one behind the other. */
 typedef struct dp__micro {
     size_t    rows, tokens;  /* there is memory for */
@@ -9332,858 +9452,48 @@ typedef struct dp__micro {
     dp_real  *targets;       /* [rows, K] */
 } dp__micro;
 
-/* A trainer without the objects that own texts of vocabulary and labels (those are in [H]). It
- * is bound to its own address: never copied. */
-typedef struct dp__trainer {
-    dp_env               env; /* complete, as opt */
-    dp_train_options     opt;
-    dp__config           config; /* its names are borrowed */
+/* The first five fields are set by [H] before dp__trainer_open; shell has the configuration (with
+ * the dropout of opt), the vocabulary and the table of parameters, but no weights. */
+struct dp_trainer {
+    dp_model            *shell;
+    const dp_env        *env;   /* of shell, as the next three */
+    const dp__config    *config;
+    const dp__params    *params;
     const dp__tokenizer *tokenizer;
-    dp__arena            arena; /* table of parameters, the arrays of optim, piece, tally */
-    dp__params           params;
+    dp_train_options     opt;   /* complete */
+    dp__arena            arena; /* the arrays of optim and piece, tally */
     dp__exec             exec;
     dp__net              net;   /* over optim.w */
-    dp__work             work, eval; /* of passes with and without gradients */
+    dp__work             work;
     dp__optim            optim;
     dp__micro            piece;
     dp__tally           *tally; /* [K] */
     dp__counters         now;
     uint64_t             steps; /* of the whole run; 0: not known */
     int                  lost;  /* 1: a weight is not finite; only a checkpoint helps */
-} dp__trainer;
+};
 
-typedef struct dp__section {
-    uint32_t    kind, index;
-    uint64_t    offset, bytes;
-    const void *data;  /* in this machine's byte order */
-    size_t      width; /* of an item of data */
-    uint8_t     sha[32];
-} dp__section;
+/* ---- options and memory ------------------------------------------------------------------- */
 
-/* A checkpoint in memory, its numbers borrowed from arrays. */
-typedef struct dp__ckpt {
-    dp_alloc     alloc;
-    dp__buffer   head;     /* head, table and tail, as in the file */
-    dp__buffer   config;
-    uint64_t     options[16];
-    dp__counters counters;
-    dp__section *sections; /* [count] */
-    size_t       count, pieces;
-    uint64_t     bytes;
-} dp__ckpt;
-
-static void dp__ckpt_free(dp__ckpt *c) {
-    dp__buffer_free(&c->head);
-    dp__buffer_free(&c->config);
-    dp__free(&c->alloc, c->sections, c->count, sizeof *c->sections);
+/* The first option that is not within its range, in which steps from finite numbers are finite. */
+static const char *dp__train_wrong(const dp_train_options *o, int32_t positions) {
+    if (o->epochs < 0) return "epochs";
+    if (o->batch_rows < 0 || o->batch_rows > 65536) return "batch_rows";
+    if (o->accumulate < 0 || o->accumulate > 65536) return "accumulate";
+    if (o->max_tokens < 3 || o->max_tokens > positions) return "max_tokens";
+    if (!(o->lr > 0 && o->lr <= 1)) return "lr";
+    if (!(o->weight_decay >= 0 && o->weight_decay * o->lr <= 1)) return "weight_decay";
+    if (!(o->beta1 > 0 && o->beta1 <= 0.9999)) return "beta1";
+    if (!(o->beta2 > 0 && o->beta2 < 1)) return "beta2";
+    if (!(o->eps >= 1e-12 && o->eps <= 1)) return "eps";
+    if (!(o->warmup >= 0 && o->warmup <= 1e15)) return "warmup";
+    if (o->grad_norm - o->grad_norm != 0) return "grad_norm";
+    if (!((float)o->dropout < 1)) return "dropout";
+    if ((unsigned)o->optimizer > DP_ADAMW) return "optimizer";
+    return (unsigned)o->schedule > DP_LINEAR ? "schedule" : NULL;
 }
 
-/* The options that decide weights. More epochs at a constant rate are the same run continued. */
-static void dp__ckpt_options(const dp_train_options *o, uint64_t word[16]) {
-    double real[8] = {o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->warmup, o->grad_norm,
-                      o->dropout};
-    int endless = o->schedule == DP_CONSTANT && (o->warmup == 0 || o->warmup >= 1);
-    memset(word, 0, 16 * sizeof *word);
-    memcpy(word, real, sizeof real);
-    word[8] = o->seed;
-    word[9] = endless ? 0 : (uint64_t)o->epochs;
-    word[10] = (uint64_t)o->batch_rows;
-    word[11] = (uint64_t)o->accumulate;
-    word[12] = (uint64_t)o->max_tokens;
-    word[13] = (uint64_t)o->optimizer;
-    word[14] = (uint64_t)o->schedule;
-}
-
-static void dp__ckpt_section(dp__ckpt *c, size_t i, uint32_t kind, uint32_t index,
-                             const void *data, size_t items, size_t width) {
-    dp__section *s = &c->sections[i];
-    s->kind = kind;
-    s->index = index;
-    s->offset = c->bytes;
-    s->bytes = (uint64_t)items * width;
-    s->data = data;
-    s->width = width;
-    c->bytes += s->bytes;
-}
-
-/* The sections that t's checkpoint has, with w, m, v as its numbers. */
-static dp_status dp__ckpt_plan(dp__ckpt *c, const dp__trainer *t, const dp_real *const wmv[3],
-                               dp_error *err) {
-    size_t n = t->optim.n, at = 0;
-    memset(c, 0, sizeof *c);
-    c->alloc = t->env.alloc;
-    dp__buffer_init(&c->head, &c->alloc);
-    dp__buffer_init(&c->config, &c->alloc);
-    c->pieces = (n + DP__PIECE - 1) / DP__PIECE;
-    c->count = 4 + 3 * c->pieces;
-    c->sections = (dp__section *)dp__alloc(&c->alloc, c->count, sizeof *c->sections);
-    size_t front = DP__CK_HEAD + c->count * DP__CK_ENTRY;
-    if (c->sections == NULL || !dp__buffer_reserve(&c->head, front + DP__CK_TAIL))
-        return dp__no_memory(err);
-    if (!dp__config_write(&t->config, &c->config)) return dp__no_memory(err);
-    dp__ckpt_options(&t->opt, c->options);
-    c->counters = t->now;
-    c->bytes = front;
-    memset(c->sections, 0, c->count * sizeof *c->sections);
-    dp__ckpt_section(c, at++, DP__CK_CONFIG, 0, c->config.p, c->config.n, 1);
-    dp__ckpt_section(c, at++, DP__CK_VOCAB, 0, t->tokenizer->vocab.text,
-                     t->tokenizer->vocab.text_bytes, 1);
-    dp__ckpt_section(c, at++, DP__CK_OPTIONS, 0, c->options, 16, 8);
-    dp__ckpt_section(c, at++, DP__CK_COUNTERS, 0, &c->counters, sizeof c->counters / 8, 8);
-    for (uint32_t k = 0; k < 3; k++) {
-        for (size_t i = 0; i < n; i += DP__PIECE)
-            dp__ckpt_section(c, at++, DP__CK_NUMBERS + k, (uint32_t)(i / DP__PIECE), wmv[k] + i,
-                             n - i < DP__PIECE ? n - i : DP__PIECE, sizeof(dp_real));
-    }
-    c->bytes += DP__CK_TAIL;
-    return DP_OK;
-}
-
-typedef struct dp__ckpt_job {
-    dp__ckpt       *c;
-    const dp__exec *x;
-    size_t          first; /* section */
-} dp__ckpt_job;
-
-/* SHA-256 of a section as it stands in a file; room [DP__SCRATCH] numbers. */
-static void dp__ckpt_hash(dp__section *s, void *room) {
-    size_t     step = DP__SCRATCH * sizeof(dp_real) / 8 * 8;
-    dp__sha256 sha;
-    dp__sha256_init(&sha);
-    for (size_t at = 0, n; at < s->bytes; at += n) {
-        n = s->bytes - at < step ? (size_t)(s->bytes - at) : step;
-        memcpy(room, (const char *)s->data + at, n);
-        dp__swap_le(room, n / s->width, s->width);
-        dp__sha256_add(&sha, room, n);
-    }
-    dp__sha256_end(&sha, s->sha);
-}
-
-static void dp__ckpt_hash_task(void *arg, int32_t tid, int32_t threads) {
-    dp__ckpt_job *job = (dp__ckpt_job *)arg;
-    for (size_t i = job->first + (size_t)tid; i < job->c->count; i += (size_t)threads)
-        dp__ckpt_hash(&job->c->sections[i], job->x->scratch + (size_t)tid * DP__SCRATCH);
-}
-
-/* Head, table and tail for the digests in the sections. */
-static void dp__ckpt_front(dp__ckpt *c, size_t parameters) {
-    uint8_t   *p = (uint8_t *)c->head.p, *tail;
-    size_t     front = DP__CK_HEAD + c->count * DP__CK_ENTRY;
-    dp__sha256 sha;
-    memset(p, 0, front + DP__CK_TAIL);
-    memcpy(p, "DPCKPT\r\n", 8); /* line ends are the first thing a text transfer breaks */
-    dp__store_le(p + 8, 4, DP__CK_VERSION);
-    dp__store_le(p + 12, 4, DP__CK_MARK);
-    dp__store_le(p + 16, 4, c->count);
-    dp__store_le(p + 20, 4, sizeof(dp_real));
-    dp__store_le(p + 24, 8, c->bytes);
-    dp__store_le(p + 32, 8, parameters);
-    memcpy(p + 40, dp__ck_numerics, sizeof dp__ck_numerics);
-    for (size_t i = 0; i < c->count; i++) {
-        const dp__section *s = &c->sections[i];
-        uint8_t           *q = p + DP__CK_HEAD + i * DP__CK_ENTRY;
-        dp__store_le(q, 4, s->kind);
-        dp__store_le(q + 4, 4, s->index);
-        dp__store_le(q + 8, 8, s->offset);
-        dp__store_le(q + 16, 8, s->bytes);
-        memcpy(q + 32, s->sha, sizeof s->sha);
-    }
-    tail = p + front;
-    dp__store_le(tail, 8, c->bytes);
-    dp__sha256_init(&sha);
-    dp__sha256_add(&sha, p, front);
-    dp__sha256_end(&sha, tail + 8);
-    memcpy(tail + 40, "DPCKEND\n", 8);
-    c->head.n = front + DP__CK_TAIL;
-}
-
-/* Appends the sections through room, in the byte order of files. */
-static dp_status dp__ckpt_append(const dp_io *io, void *file, const dp__ckpt *c, void *room) {
-    size_t    front = c->head.n - DP__CK_TAIL, step = DP__SCRATCH * sizeof(dp_real) / 8 * 8;
-    dp_status status = io->append(io->ctx, file, c->head.p, front);
-    for (size_t i = 0; i < c->count; i++) {
-        const dp__section *s = &c->sections[i];
-        for (size_t at = 0, n; at < s->bytes && status == DP_OK; at += n) {
-            n = s->bytes - at < step ? (size_t)(s->bytes - at) : step;
-            memcpy(room, (const char *)s->data + at, n);
-            dp__swap_le(room, n / s->width, s->width);
-            status = io->append(io->ctx, file, room, n);
-        }
-    }
-    if (status != DP_OK) return status;
-    return io->append(io->ctx, file, c->head.p + front, DP__CK_TAIL);
-}
-
-/* The file under its final name, or no file: room is checked first, a torn one is removed. */
-static dp_status dp__ckpt_write(const dp__trainer *t, void *dir, const char *name,
-                                const dp__ckpt *c, dp_error *err) {
-    const dp_io *io = &t->env.io;
-    uint64_t     room = 0;
-    void        *file;
-    if (io->free_space(io->ctx, dir, &room) == DP_OK && room < c->bytes)
-        return dp__fail(err, DP_E_IO, "not enough space for the checkpoint");
-    dp_status status = io->create(io->ctx, dir, name, &file);
-    if (status != DP_OK) return dp__io_fail(err, status, name);
-    status = dp__ckpt_append(io, file, c, t->exec.scratch);
-    if (status == DP_OK) status = io->commit(io->ctx, file);
-    else io->abort(io->ctx, file);
-    return status == DP_OK ? DP_OK : dp__io_fail(err, status, name);
-}
-
-static dp_status dp__ckpt_save(const dp__trainer *t, const char *path, const char *name,
-                               dp_error *err) {
-    const dp__optim *a = &t->optim;
-    const dp_real  *wmv[3] = {a->w, a->m, a->v};
-    dp__ckpt_job    job;
-    dp__ckpt        c;
-    void           *dir;
-    for (int i = 0; i < 3; i++)
-        if (!dp__all_finite(&t->exec, wmv[i], a->n))
-            return dp__fail(err, DP_E_DIVERGED, "a weight or moment is not finite: not saved");
-    dp_status status = dp__dir_open(&t->env, path, 0, &dir, err);
-    if (status != DP_OK) return status;
-    status = dp__ckpt_plan(&c, t, wmv, err);
-    if (status == DP_OK) {
-        job.c = &c;
-        job.x = &t->exec;
-        job.first = 0;
-        dp__exec_run(&t->exec, dp__ckpt_hash_task, &job);
-        dp__ckpt_front(&c, a->n);
-        status = dp__ckpt_write(t, dir, name, &c, err);
-    }
-    dp__ckpt_free(&c);
-    t->env.io.close_dir(t->env.io.ctx, dir);
-    return status;
-}
-
-/* A checkpoint that is read: the file, and what its errors name. */
-typedef struct dp__ckpt_file {
-    const dp_io *io;
-    void        *file;
-    uint64_t     bytes;
-    const char  *name;
-    dp_error    *err;
-} dp__ckpt_file;
-
-static dp_status dp__ckpt_refuse(const dp__ckpt_file *f, const char *rule, uint64_t place,
-                                 const char *why) {
-    dp__where where = {f->name, place, NULL, 0};
-    return dp__fail_at(f->err, DP_E_FORMAT, rule, &where, why);
-}
-
-static dp_status dp__ckpt_read(const dp__ckpt_file *f, uint64_t offset, void *to, size_t bytes) {
-    dp_status status = f->io->pread(f->io->ctx, f->file, offset, to, bytes);
-    return status == DP_OK ? DP_OK : dp__io_fail(f->err, status, f->name);
-}
-
-/* K1 to K5: is it a whole file of this build and geometry? found: its head, table and tail. */
-static dp_status dp__ckpt_front_check(const dp__ckpt_file *f, const dp__ckpt *c, uint8_t *found) {
-    const uint8_t *want = (const uint8_t *)c->head.p;
-    size_t     front = c->head.n - DP__CK_TAIL;
-    uint8_t    digest[32];
-    dp__sha256 sha;
-    if (f->bytes < DP__CK_HEAD) return dp__ckpt_refuse(f, "K1", f->bytes, "the file is cut off");
-    dp_status status = dp__ckpt_read(f, 0, found, DP__CK_HEAD);
-    if (status != DP_OK) return status;
-    if (memcmp(found, want, 8) != 0) return dp__ckpt_refuse(f, "K2", 0, "not a checkpoint");
-    if (memcmp(found + 8, want + 8, 4) != 0)
-        return dp__ckpt_refuse(f, "K3", 8, "a checkpoint of another version");
-    if (memcmp(found + 12, want + 12, 4) != 0 || memcmp(found + 20, want + 20, 4) != 0 ||
-        memcmp(found + 40, want + 40, 24) != 0)
-        return dp__ckpt_refuse(f, "K4", 12, "its numbers are computed in another way");
-    if (dp__load_le(found + 24, 8) != f->bytes)
-        return dp__ckpt_refuse(f, "K1", 24, "the file is cut off or too long");
-    if (memcmp(found + 16, want + 16, 4) != 0 || memcmp(found + 24, want + 24, 16) != 0)
-        return dp__ckpt_refuse(f, "K7", 16, "the checkpoint of a model of another shape");
-    status = dp__ckpt_read(f, DP__CK_HEAD, found + DP__CK_HEAD, front - DP__CK_HEAD);
-    if (status == DP_OK)
-        status = dp__ckpt_read(f, c->bytes - DP__CK_TAIL, found + front, DP__CK_TAIL);
-    if (status != DP_OK) return status;
-    dp__sha256_init(&sha);
-    dp__sha256_add(&sha, found, front);
-    dp__sha256_end(&sha, digest);
-    if (memcmp(found + front, want + front, 8) != 0 || memcmp(found + front + 8, digest, 32) != 0 ||
-        memcmp(found + front + 40, want + front + 40, 8) != 0)
-        return dp__ckpt_refuse(f, "K5", c->bytes - DP__CK_TAIL, "the tail does not agree");
-    return DP_OK;
-}
-
-/* K6 to K9: the table is the one that this trainer would write. */
-static dp_status dp__ckpt_table_check(const dp__ckpt_file *f, const dp__ckpt *c,
-                                      const uint8_t *found) {
-    static const char *const rule[3] = {"K7", "K8", "K9"};
-    static const char *const why[3] = {
-        "the checkpoint of another model or of other labels",
-        "the checkpoint of another vocabulary",
-        "the run had other options (more epochs need a constant learning rate)"};
-    for (size_t i = 0; i < c->count; i++) {
-        size_t at = DP__CK_HEAD + i * DP__CK_ENTRY;
-        if (memcmp(found + at, c->head.p + at, 32) != 0)
-            return dp__ckpt_refuse(f, "K6", at, "a section is not where it must be");
-        if (i < 3 && memcmp(found + at + 32, c->sections[i].sha, 32) != 0)
-            return dp__ckpt_refuse(f, rule[i], at + 32, why[i]);
-    }
-    return DP_OK;
-}
-
-/* K11: counters that a run can have. */
-static int dp__counters_ok(const dp__counters *n) {
-    double loss = n->loss;
-    return n->position <= n->rows && n->rows <= UINT32_MAX && n->right <= n->position &&
-           n->epoch <= INT32_MAX && n->skipped <= n->step && n->in_a_row <= n->skipped &&
-           loss - loss == 0;
-}
-
-/* The bytes of the first three sections, whose digests agree, are what their digests say. */
-static dp_status dp__ckpt_texts(const dp__ckpt_file *f, const dp__ckpt *c, void *room) {
-    size_t step = DP__SCRATCH * sizeof(dp_real) / 8 * 8;
-    for (size_t i = 0; i < 3; i++) {
-        const dp__section *s = &c->sections[i];
-        for (size_t at = 0, n; at < s->bytes; at += n) {
-            n = s->bytes - at < step ? (size_t)(s->bytes - at) : step;
-            dp_status status = dp__ckpt_read(f, s->offset + at, room, n);
-            if (status != DP_OK) return status;
-            dp__swap_le(room, n / s->width, s->width);
-            if (memcmp(room, (const char *)s->data + at, n) != 0)
-                return dp__ckpt_refuse(f, "K10", s->offset, "a digest does not agree");
-        }
-    }
-    return DP_OK;
-}
-
-/* Reads counters and numbers (one piece of the file) to where the sections point, and compares
- * every digest. */
-static dp_status dp__ckpt_body(const dp__ckpt_file *f, const dp__trainer *t, dp__ckpt *c,
-                               dp_real *numbers, const uint8_t *found) {
-    dp__ckpt_job job;
-    uint64_t     at = c->sections[3].offset;
-    size_t       count = 3 * t->optim.n;
-    dp_status    status = dp__ckpt_read(f, at, &c->counters, sizeof c->counters);
-    if (status != DP_OK) return status;
-    at += sizeof c->counters;
-    status = dp__ckpt_read(f, at, numbers, count * sizeof(dp_real));
-    if (status != DP_OK) return status;
-    dp__swap_le(&c->counters, sizeof c->counters / 8, 8);
-    dp__swap_le(numbers, count, sizeof(dp_real));
-    job.c = c;
-    job.x = &t->exec;
-    job.first = 3;
-    dp__exec_run(&t->exec, dp__ckpt_hash_task, &job);
-    for (size_t i = 3; i < c->count; i++)
-        if (memcmp(c->sections[i].sha, found + DP__CK_HEAD + i * DP__CK_ENTRY + 32, 32) != 0)
-            return dp__ckpt_refuse(f, "K10", c->sections[i].offset, "a digest does not agree");
-    if (!dp__counters_ok(&c->counters))
-        return dp__ckpt_refuse(f, "K11", c->sections[3].offset, "a counter is out of range");
-    if (!dp__all_finite(&t->exec, numbers, count))
-        return dp__ckpt_refuse(f, "K12", at, "a number is not finite");
-    return DP_OK;
-}
-
-/* Everything is read into new memory and checked before the trainer changes. */
-static dp_status dp__ckpt_take(dp__trainer *t, const dp__ckpt_file *f, dp__ckpt *c,
-                               dp_real *numbers) {
-    dp__optim *a = &t->optim;
-    size_t     bytes = a->n * sizeof(dp_real);
-    uint8_t  *found = (uint8_t *)dp__alloc(&c->alloc, c->head.cap, 1);
-    if (found == NULL) return dp__no_memory(f->err);
-    for (size_t i = 0; i < 3; i++) dp__ckpt_hash(&c->sections[i], t->exec.scratch);
-    dp__ckpt_front(c, a->n);
-    dp_status status = dp__ckpt_front_check(f, c, found);
-    if (status == DP_OK) status = dp__ckpt_table_check(f, c, found);
-    if (status == DP_OK) status = dp__ckpt_texts(f, c, t->exec.scratch);
-    if (status == DP_OK) status = dp__ckpt_body(f, t, c, numbers, found);
-    dp__free(&c->alloc, found, c->head.cap, 1);
-    if (status != DP_OK) return status;
-    memcpy(a->w, numbers, bytes);
-    memcpy(a->m, numbers + a->n, bytes);
-    memcpy(a->v, numbers + 2 * a->n, bytes);
-    t->now = c->counters;
-    t->lost = 0;
-    return DP_OK;
-}
-
-static dp_status dp__ckpt_load_file(dp__trainer *t, const dp__ckpt_file *f) {
-    const dp_alloc *alloc = &t->env.alloc;
-    size_t          n = t->optim.n;
-    dp_real        *numbers = (dp_real *)dp__alloc(alloc, n, 3 * sizeof(dp_real));
-    dp__ckpt        c;
-    if (numbers == NULL) return dp__no_memory(f->err);
-    const dp_real *wmv[3] = {numbers, numbers + n, numbers + 2 * n};
-    dp_status      status = dp__ckpt_plan(&c, t, wmv, f->err);
-    if (status == DP_OK) status = dp__ckpt_take(t, f, &c, numbers);
-    dp__ckpt_free(&c);
-    dp__free(alloc, numbers, n, 3 * sizeof(dp_real));
-    return status;
-}
-
-static dp_status dp__ckpt_load(dp__trainer *t, const char *path, const char *name,
-                               dp_error *err) {
-    const dp_io  *io = &t->env.io;
-    dp__ckpt_file f = {io, NULL, 0, name, err};
-    void         *dir;
-    dp_status     status = dp__dir_open(&t->env, path, 0, &dir, err);
-    if (status != DP_OK) return status;
-    status = io->open(io->ctx, dir, name, &f.file, &f.bytes);
-    if (status != DP_OK) {
-        status = dp__io_fail(err, status, name);
-    } else {
-        status = dp__ckpt_load_file(t, &f);
-        io->close(io->ctx, f.file);
-    }
-    io->close_dir(io->ctx, dir);
-    return status;
-}
-
-static void dp__corpus_close(dp__corpus *c, const dp_alloc *alloc) {
-    if (c->ids != NULL) dp__wipe(c->ids, c->cap * sizeof(int32_t));
-    dp__free(alloc, c->ids, c->cap, sizeof(int32_t));
-    dp__free(alloc, c->types, c->cap, sizeof(int32_t));
-    dp__free(alloc, c->start, c->rows + 1, sizeof(size_t));
-    memset(c, 0, sizeof *c);
-}
-
-/* Memory for the tokens of all rows: no text has more tokens than bytes. */
-static int dp__corpus_alloc(dp__corpus *c, const dp_alloc *alloc, const dp_dataset *data,
-                            size_t most) {
-    c->rows = data->rows;
-    for (size_t r = 0; r < data->rows; r++) {
-        const dp_text *text = &data->texts[r];
-        size_t tokens = text->b != NULL ? text->b_bytes : 0;
-        if (!dp__add_size(tokens, text->a_bytes, &tokens) || tokens > most - 3) tokens = most - 3;
-        if (!dp__add_size(c->cap, tokens + 3, &c->cap)) return 0;
-    }
-    c->start = (size_t *)dp__alloc(alloc, c->rows + 1, sizeof(size_t));
-    c->ids = (int32_t *)dp__alloc(alloc, c->cap, sizeof(int32_t));
-    c->types = (int32_t *)dp__alloc(alloc, c->cap, sizeof(int32_t));
-    return c->start != NULL && c->ids != NULL && c->types != NULL;
-}
-
-static dp_status dp__corpus_row(dp__corpus *c, size_t r, const dp__tokenizer *tokenizer,
-                                dp__scratch *scratch, const dp_text *text,
-                                const dp_encode_options *options, dp_error *err) {
-    dp_encoding e;
-    memset(&e, 0, sizeof e);
-    e.ids = c->ids + c->start[r];
-    e.types = c->types + c->start[r];
-    e.cap = c->cap - c->start[r];
-    dp_status status = dp__encode(tokenizer, scratch, text, options, &e, err);
-    if (status == DP_OK) {
-        c->start[r + 1] = c->start[r] + e.n;
-        c->truncated += e.total > e.n;
-        if (e.n > c->longest) c->longest = e.n;
-    }
-    return status;
-}
-
-/* The rows of a dataset that dp__dataset_check has passed. On failure c is closed. */
-static dp_status dp__corpus_open(dp__corpus *c, const dp_alloc *alloc, const dp_dataset *data,
-                                 const dp__tokenizer *tokenizer, int32_t max_tokens,
-                                 dp_error *err) {
-    dp_encode_options options;
-    dp__scratch       scratch;
-    dp_status         status = DP_OK;
-    memset(c, 0, sizeof *c);
-    if (!dp__corpus_alloc(c, alloc, data, (size_t)max_tokens)) status = dp__no_memory(err);
-    memset(&options, 0, sizeof options);
-    options.max_tokens = max_tokens;
-    dp__scratch_init(&scratch, alloc);
-    if (status == DP_OK) c->start[0] = 0;
-    for (size_t r = 0; r < data->rows && status == DP_OK; r++)
-        status = dp__corpus_row(c, r, tokenizer, &scratch, &data->texts[r], &options, err);
-    dp__scratch_free(&scratch);
-    c->labels = data->labels;
-    c->targets = data->targets;
-    if (status != DP_OK) dp__corpus_close(c, alloc);
-    return status;
-}
-
-/* What a resumed run must find again: tokens and labels of every row. */
-static void dp__corpus_digest(const dp__corpus *c, size_t classes, uint64_t digest[4]) {
-    dp__sha256 sha;
-    uint8_t    sum[32], word[8];
-    dp__sha256_init(&sha);
-    for (size_t r = 0; r < c->rows; r++) {
-        dp__store_le(word, 8, c->start[r + 1] - c->start[r]);
-        dp__sha256_add(&sha, word, 8);
-        for (size_t i = c->start[r]; i < c->start[r + 1]; i++) {
-            dp__store_le(word, 4, (uint32_t)c->ids[i]);
-            dp__store_le(word + 4, 4, (uint32_t)c->types[i]);
-            dp__sha256_add(&sha, word, 8);
-        }
-        for (size_t k = 0; k < classes && c->targets != NULL; k++) {
-            dp__store_le(word, 4, dp__f32_bits(c->targets[r * classes + k]));
-            dp__sha256_add(&sha, word, 4);
-        }
-        dp__store_le(word, 4, c->labels != NULL ? (uint32_t)c->labels[r] : 0);
-        dp__sha256_add(&sha, word, 4);
-    }
-    dp__sha256_end(&sha, sum);
-    for (int i = 0; i < 4; i++) digest[i] = dp__load_le(sum + 8 * i, 8);
-}
-
-/* ---- steps --------------------------------------------------------------------------------- */
-
-#define DP__STEP_TOKENS 2048u /* computed together, if 8 rows are not more */
-
-typedef struct dp__step_info {
-    double   loss;   /* sum over rows, before the step */
-    uint64_t right, tokens;
-    double   norm, rate;
-} dp__step_info;
-
-/* Where the rows [at, end) that are computed together end. All pieces but the last have a
- * multiple of 8 rows, where the sums of a weight's gradient begin anew in any case: so neither
- * batch_rows nor accumulate nor the budget of tokens changes a bit of the step. */
-static size_t dp__micro_end(const dp__trainer *t, const dp__corpus *c, const uint32_t *which,
-                            size_t n, size_t at) {
-    size_t tokens = 0, end = at;
-    while (end < n && end - at < t->piece.rows) {
-        size_t group = n - end < 8 ? n - end : 8, more = 0;
-        for (size_t i = end; i < end + group; i++)
-            more += c->start[which[i] + 1] - c->start[which[i]];
-        if (end > at && tokens + more > DP__STEP_TOKENS) break;
-        tokens += more;
-        end += group;
-    }
-    return end;
-}
-
-/* The batch of the rows which[at..end) of a step of n rows. */
-static dp__batch dp__micro_fill(dp__trainer *t, const dp__corpus *c, const uint32_t *which,
-                                size_t n, size_t at, size_t end) {
-    dp__micro *p = &t->piece;
-    size_t     classes = (size_t)t->config.classes;
-    dp__batch  batch = {p->ids, p->types, p->begin, p->docs, end - at, at, n};
-    p->begin[0] = 0;
-    for (size_t i = 0; i < end - at; i++) {
-        size_t row = which[at + i], from = c->start[row], count = c->start[row + 1] - from;
-        memcpy(p->ids + p->begin[i], c->ids + from, count * sizeof *p->ids);
-        memcpy(p->types + p->begin[i], c->types + from, count * sizeof *p->types);
-        p->begin[i + 1] = p->begin[i] + count;
-        p->docs[i] = (uint32_t)row;
-        p->labels[i] = c->labels != NULL ? c->labels[row] : 0;
-        for (size_t k = 0; k < classes && c->targets != NULL; k++)
-            p->targets[i * classes + k] = (dp_real)c->targets[row * classes + k];
-    }
-    return batch;
-}
-
-/* Adds the logits of a pass to the meter: 1, or 0 and the row whose logits are not finite. */
-static int dp__micro_meter(dp__meter *meter, const dp__corpus *c, const dp__pass *s,
-                           uint32_t *bad) {
-    for (size_t b = 0; b < s->batch->texts; b++) {
-        size_t row = s->batch->docs[b];
-        const float *target = c->targets != NULL ? c->targets + row * meter->classes : NULL;
-        *bad = (uint32_t)row;
-        if (!dp__meter_add(meter, s->work->logits + b * meter->classes,
-                           c->labels != NULL ? c->labels[row] : 0, target)) return 0;
-    }
-    return 1;
-}
-
-/* Says in the log why a step is not applied; rows are named by number. */
-static dp_status dp__step_skip(dp__trainer *t, const uint32_t *row, const char *why,
-                               dp_error *err) {
-    char     line[160];
-    dp__text text = {line, sizeof line, 0};
-    dp__text_add(&text, "step ");
-    dp__text_u64(&text, t->now.step);
-    dp__text_add(&text, " is not applied: ");
-    dp__text_add(&text, why);
-    if (row != NULL) {
-        dp__text_add(&text, " of row ");
-        dp__text_u64(&text, *row);
-    }
-    dp__text_add(&text, " is not finite");
-    if (t->env.log != NULL) t->env.log(t->env.log_ctx, DP_LOG_WARNING, line);
-    t->now.step++;
-    t->now.skipped++;
-    t->now.in_a_row++;
-    return dp__fail(err, DP_E_DIVERGED, line);
-}
-
-/* x [n] = 0. */
-static void dp__zero(dp_real *x, size_t n) {
-    memset(x, 0, n * sizeof *x);
-}
-
-/* Adds the gradient of the mean loss over the rows which[0..n); bad: the row that is not finite. */
-static dp_status dp__step_gradient(dp__trainer *t, const dp__corpus *c, const uint32_t *which,
-                                   size_t n, dp__meter *meter, uint32_t *bad, dp_error *err) {
-    dp__dropping drop;
-    double       loss = 0;
-    drop.seed = t->opt.seed;
-    drop.step = (uint32_t)t->now.step;
-    drop.hidden = t->config.hidden_dropout;
-    drop.attention = t->config.attention_dropout;
-    drop.classifier = t->config.classifier_dropout;
-    for (size_t at = 0, end; at < n; at = end) {
-        end = dp__micro_end(t, c, which, n, at);
-        dp__batch batch = dp__micro_fill(t, c, which, n, at, end);
-        dp__pass  s;
-        dp_status status = dp__pass_begin(&s, &t->exec, &t->net, &batch, &t->work, &drop,
-                                          t->optim.g, err);
-        if (status != DP_OK) return status;
-        dp__forward(&s);
-        loss += dp__pass_loss(&s, t->piece.labels, t->piece.targets);
-        if (!dp__micro_meter(meter, c, &s, bad)) return DP_E_DIVERGED;
-        dp__backward(&s);
-    }
-    return loss - loss == 0 ? DP_OK : DP_E_DIVERGED;
-}
-
-static dp_status dp__step_try(dp__trainer *t, const dp__corpus *c, const uint32_t *which, size_t n,
-                              dp__step_info *info, dp_error *err) {
-    dp__meter meter;
-    uint32_t  bad = 0;
-    memset(info, 0, sizeof *info);
-    if (t->lost) return dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
-    dp__meter_init(&meter, t->config.problem, (size_t)t->config.classes, t->tally, NULL);
-    dp_status status = dp__step_gradient(t, c, which, n, &meter, &bad, err);
-    if (status == DP_E_DIVERGED) return dp__step_skip(t, &bad, "the output", err);
-    if (status != DP_OK) return status;
-    info->loss = meter.loss;
-    info->right = meter.right;
-    for (size_t i = 0; i < n; i++) info->tokens += c->start[which[i] + 1] - c->start[which[i]];
-    info->rate = dp__rate(&t->opt, t->now.step, t->steps);
-    switch (dp__optim_step(&t->exec, &t->optim, &t->opt, info->rate,
-                           t->now.step - t->now.skipped + 1, &info->norm)) {
-    case DP__STEP_DONE: break;
-    case DP__STEP_SKIPPED: return dp__step_skip(t, NULL, "the gradient or a moment", err);
-    default:
-        t->lost = 1;
-        return dp__step_skip(t, NULL, "a weight", err);
-    }
-    t->now.step++;
-    t->now.in_a_row = 0;
-    return DP_OK;
-}
-
-/* One step of the optimizer. DP_E_DIVERGED: it was not applied, the counters say so. Between
- * steps the gradient is 0. */
-static dp_status dp__trainer_step(dp__trainer *t, const dp__corpus *c, const uint32_t *which,
-                                  size_t n, dp__step_info *info, dp_error *err) {
-    dp_status status = dp__step_try(t, c, which, n, info, err);
-    if (status != DP_OK) dp__zero(t->optim.g, t->optim.n);
-    return status;
-}
-
-/* Measures all rows without dropout. */
-static dp_status dp__trainer_measure(dp__trainer *t, const dp__corpus *c, const uint32_t *order,
-                                     dp_metrics *out, dp_error *err) {
-    dp__meter meter;
-    uint32_t  bad;
-    dp__meter_init(&meter, t->config.problem, (size_t)t->config.classes, t->tally, NULL);
-    for (size_t at = 0, end; at < c->rows; at = end) {
-        end = dp__micro_end(t, c, order, c->rows, at);
-        dp__batch batch = dp__micro_fill(t, c, order, c->rows, at, end);
-        dp__pass  s;
-        dp_status status = dp__pass_begin(&s, &t->exec, &t->net, &batch, &t->eval, NULL, NULL, err);
-        if (status != DP_OK) return status;
-        dp__forward(&s);
-        if (!dp__micro_meter(&meter, c, &s, &bad))
-            return dp__row_fail(err, DP_E_DIVERGED, bad, "a logit is not finite");
-    }
-    dp__meter_result(&meter, out);
-    return DP_OK;
-}
-
-/* ---- epochs -------------------------------------------------------------------------------- */
-
-/* One call of dp_train. */
-typedef struct dp__run {
-    dp__trainer *t;
-    dp__corpus   train, valid; /* valid.rows 0: none */
-    uint32_t    *order;        /* [max of both rows] */
-    size_t       order_cap;
-    size_t       step_rows;    /* batch_rows * accumulate */
-    uint64_t     rows, tokens; /* computed in this call */
-    dp_metrics   measured;     /* of valid, after the last complete epoch */
-} dp__run;
-
-/* The order of an epoch: a function of seed and epoch, not of what went before. */
-static void dp__run_order(dp__run *run, uint64_t epoch, int shuffled, size_t rows) {
-    dp__rng rng = {dp__mix64(run->t->opt.seed ^ dp__mix64(epoch + 1))};
-    for (size_t i = 0; i < rows; i++) run->order[i] = (uint32_t)i;
-    if (shuffled) dp__shuffle(run->order, rows, &rng);
-}
-
-/* Tells the caller; loss and right are of rows rows. DP_E_STOPPED if it says so. */
-static dp_status dp__run_tell(dp__run *run, int epoch_done, const dp__step_info *info, size_t rows,
-                              dp_error *err) {
-    const dp__trainer *t = run->t;
-    int                valid = epoch_done && run->valid.rows > 0;
-    dp_train_progress  now;
-    if (t->opt.progress == NULL) return DP_OK;
-    memset(&now, 0, sizeof now);
-    now.struct_size = sizeof now;
-    now.epoch = (int32_t)t->now.epoch + (epoch_done ? 0 : 1);
-    now.epoch_done = epoch_done;
-    now.step = t->now.step;
-    now.steps = t->steps;
-    now.rows = run->rows;
-    now.tokens = run->tokens;
-    now.loss = info->loss / (double)rows;
-    now.accuracy = (double)info->right / (double)rows;
-    now.valid_loss = valid ? run->measured.nll : (double)NAN;
-    now.valid_accuracy = valid ? run->measured.accuracy : (double)NAN;
-    now.valid_f1 = valid ? run->measured.macro_f1 : (double)NAN;
-    now.grad_norm = info->norm;
-    now.lr = info->rate;
-    if (t->opt.progress(t->opt.progress_ctx, &now) == 0) return DP_OK;
-    return dp__fail(err, DP_E_STOPPED, "stopped on request of the progress callback");
-}
-
-/* The next step of the present epoch. Skipped steps are an error once they are three in a row,
- * or three and more than one in a hundred. */
-static dp_status dp__run_step(dp__run *run, dp_error *err) {
-    dp__trainer  *t = run->t;
-    dp__counters *now = &t->now;
-    size_t        left = run->train.rows - (size_t)now->position;
-    size_t        n = left < run->step_rows ? left : run->step_rows;
-    dp__step_info info;
-    dp_status status = dp__trainer_step(t, &run->train, run->order + now->position, n, &info, err);
-    if (status != DP_OK && status != DP_E_DIVERGED) return status;
-    now->position += n;
-    if (status == DP_E_DIVERGED) {
-        int many = now->skipped >= 3 && now->skipped > t->steps / 100;
-        return t->lost || now->in_a_row >= 3 || many ? status : DP_OK;
-    }
-    now->loss += info.loss;
-    now->right += info.right;
-    run->rows += n;
-    run->tokens += info.tokens;
-    return dp__run_tell(run, 0, &info, n, err);
-}
-
-/* The rest of the present epoch, validation, and the counters of the next. */
-static dp_status dp__run_epoch(dp__run *run, dp_train_report *report, dp_error *err) {
-    dp__trainer  *t = run->t;
-    dp__step_info whole;
-    dp_status     status = DP_OK;
-    dp__run_order(run, t->now.epoch, 1, run->train.rows);
-    while (t->now.position < run->train.rows && status == DP_OK) status = dp__run_step(run, err);
-    if (status != DP_OK) return status;
-    if (run->valid.rows > 0) {
-        dp__run_order(run, 0, 0, run->valid.rows);
-        status = dp__trainer_measure(t, &run->valid, run->order, &run->measured, err);
-        if (status != DP_OK) return status;
-        report->valid_loss = run->measured.nll;
-        report->valid_accuracy = run->measured.accuracy;
-        report->valid_f1 = run->measured.macro_f1;
-    }
-    memset(&whole, 0, sizeof whole);
-    whole.loss = t->now.loss;
-    whole.right = t->now.right;
-    report->loss = whole.loss / (double)run->train.rows;
-    report->accuracy = (double)whole.right / (double)run->train.rows;
-    t->now.epoch++;
-    t->now.position = t->now.right = 0;
-    t->now.loss = 0;
-    return dp__run_tell(run, 1, &whole, run->train.rows, err);
-}
-
-/* Where the run begins: at the start, or where the counters stand, on the same rows (K13). */
-static dp_status dp__run_begin(dp__run *run, dp_error *err) {
-    dp__trainer *t = run->t;
-    dp__where    nowhere = {NULL, DP_NO_PLACE, NULL, 0};
-    uint64_t     data[4], per_epoch;
-    dp__corpus_digest(&run->train, (size_t)t->config.classes, data);
-    if (!t->opt.resume) {
-        memset(&t->now, 0, sizeof t->now);
-        dp__zero(t->optim.m, t->optim.n);
-        dp__zero(t->optim.v, t->optim.n);
-    } else if (t->now.rows != 0 &&
-               (t->now.rows != run->train.rows || memcmp(t->now.data, data, sizeof data) != 0)) {
-        return dp__fail_at(err, DP_E_ARG, "K13", &nowhere,
-                           "the training rows are not those of the run that goes on");
-    }
-    t->now.rows = run->train.rows;
-    memcpy(t->now.data, data, sizeof data);
-    run->step_rows = (size_t)t->opt.batch_rows * (size_t)t->opt.accumulate;
-    per_epoch = (run->train.rows + run->step_rows - 1) / run->step_rows;
-    t->steps = (uint64_t)t->opt.epochs * per_epoch;
-    size_t tokens = t->piece.rows < run->train.rows ? t->piece.rows : run->train.rows;
-    tokens *= run->train.longest; /* one reservation for the whole run, no larger than a piece */
-    return dp__work_reserve(&t->work, &t->exec, &t->net,
-                            tokens < t->piece.tokens ? tokens : t->piece.tokens, t->piece.rows,
-                            run->train.longest, 1, err);
-}
-
-static dp_status dp__run_open(dp__run *run, dp__trainer *t, const dp_dataset *train,
-                              const dp_dataset *valid, dp_error *err) {
-    const dp_alloc *alloc = &t->env.alloc;
-    memset(run, 0, sizeof *run);
-    run->t = t;
-    if (t->lost) return dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
-    dp_status status = dp__dataset_check(train, &t->config, err);
-    if (status == DP_OK && valid != NULL) status = dp__dataset_check(valid, &t->config, err);
-    if (status == DP_OK)
-        status = dp__corpus_open(&run->train, alloc, train, t->tokenizer, t->opt.max_tokens, err);
-    if (status == DP_OK && valid != NULL)
-        status = dp__corpus_open(&run->valid, alloc, valid, t->tokenizer, t->opt.max_tokens, err);
-    if (status != DP_OK) return status;
-    run->order_cap = run->train.rows > run->valid.rows ? run->train.rows : run->valid.rows;
-    run->order = (uint32_t *)dp__alloc(alloc, run->order_cap, sizeof *run->order);
-    return run->order != NULL ? dp__run_begin(run, err) : dp__no_memory(err);
-}
-
-/* dp_train: see there. */
-static dp_status dp__trainer_run(dp__trainer *t, const dp_dataset *train, const dp_dataset *valid,
-                                 dp_train_report *report, dp_error *err) {
-    const dp_alloc *alloc = &t->env.alloc;
-    dp__run         run;
-    memset(report, 0, sizeof *report);
-    report->struct_size = sizeof *report;
-    report->loss = report->accuracy = (double)NAN;
-    report->valid_loss = report->valid_accuracy = report->valid_f1 = (double)NAN;
-    dp_status status = dp__run_open(&run, t, train, valid, err);
-    while (status == DP_OK && t->now.epoch < (uint64_t)t->opt.epochs)
-        status = dp__run_epoch(&run, report, err);
-    report->epochs = (int32_t)t->now.epoch;
-    report->steps = t->now.step;
-    report->skipped_steps = t->now.skipped;
-    report->rows = run.rows;
-    report->tokens = run.tokens;
-    dp__free(alloc, run.order, run.order_cap, sizeof *run.order);
-    dp__corpus_close(&run.train, alloc);
-    dp__corpus_close(&run.valid, alloc);
-    return status;
-}
-
-/* One step over all rows of a dataset. */
-static dp_status dp__trainer_batch(dp__trainer *t, const dp_dataset *data, double *loss,
-                                   dp_error *err) {
-    const dp_alloc *alloc = &t->env.alloc;
-    dp__corpus      corpus;
-    dp__step_info   info;
-    dp_status       status = dp__dataset_check(data, &t->config, err);
-    if (status == DP_OK)
-        status = dp__corpus_open(&corpus, alloc, data, t->tokenizer, t->opt.max_tokens, err);
-    if (status != DP_OK) return status;
-    uint32_t *order = (uint32_t *)dp__alloc(alloc, data->rows, sizeof *order);
-    for (size_t i = 0; i < data->rows && order != NULL; i++) order[i] = (uint32_t)i;
-    status = order == NULL ? dp__no_memory(err)
-                           : dp__trainer_step(t, &corpus, order, data->rows, &info, err);
-    if (status == DP_OK && loss != NULL) *loss = info.loss / (double)data->rows;
-    dp__free(alloc, order, data->rows, sizeof *order);
-    dp__corpus_close(&corpus, alloc);
-    return status;
-}
-
-/* ---- a trainer ----------------------------------------------------------------------------- */
-
-static void dp__trainer_close(dp__trainer *t) {
-    if (t->piece.ids != NULL) dp__wipe(t->piece.ids, t->piece.tokens * sizeof *t->piece.ids);
-    t->piece.ids = NULL; /* a trainer whose opening failed is closed twice */
-    dp__work_close(&t->work);
-    dp__work_close(&t->eval);
-    dp__net_close(&t->net);
-    dp__exec_close(&t->exec);
-    dp__arena_free(&t->arena);
-}
-
-/* Options with their defaults, within ranges in which a step from finite numbers is finite. */
+/* Options with their defaults, checked. */
 static dp_status dp__train_options(dp_train_options *o, const dp_train_options *from,
                                    int32_t positions, dp_error *err) {
     dp_status status = dp__options_copy(o, sizeof *o, from, err);
@@ -10197,34 +9507,28 @@ static dp_status dp__train_options(dp_train_options *o, const dp_train_options *
     if (o->beta2 == 0) o->beta2 = 0.999;
     if (o->eps == 0) o->eps = 1e-8;
     if (o->grad_norm == 0) o->grad_norm = 10;
-    if (o->epochs < 0 || o->batch_rows < 0 || o->batch_rows > 65536 || o->accumulate < 0 ||
-        o->accumulate > 65536)
-        return dp__fail(err, DP_E_ARG, "epochs, batch_rows or accumulate is out of range");
-    if (o->max_tokens < 3 || o->max_tokens > positions)
-        return dp__fail(err, DP_E_ARG, "max_tokens is not within 3 and the model's positions");
-    if (!(o->lr > 0 && o->lr <= 1))
-        return dp__fail(err, DP_E_ARG, "lr is not above 0 and at most 1");
-    if (!(o->weight_decay >= 0 && o->weight_decay * o->lr <= 1))
-        return dp__fail(err, DP_E_ARG, "weight_decay is negative, or above 1 / lr");
-    if (!(o->beta1 > 0 && o->beta1 <= 0.9999 && o->beta2 > 0 && o->beta2 < 1 &&
-          o->eps >= 1e-12 && o->eps <= 1))
-        return dp__fail(err, DP_E_ARG, "beta1, beta2 or eps is out of range");
-    if (!(o->warmup >= 0 && o->warmup <= 1e15) || o->grad_norm - o->grad_norm != 0 ||
-        !(o->dropout < 1) || (unsigned)o->optimizer > DP_ADAMW || (unsigned)o->schedule > DP_LINEAR)
-        return dp__fail(err, DP_E_ARG, "warmup, grad_norm, dropout, optimizer or schedule");
-    return DP_OK;
+    const char *wrong = dp__train_wrong(o, positions);
+    dp__where   where = {NULL, DP_NO_PLACE, wrong, wrong != NULL ? strlen(wrong) : 0};
+    if (wrong == NULL) return DP_OK;
+    return dp__fail_at(err, DP_E_ARG, "", &where, "a training option is out of range");
 }
 
-/* The arrays of an open table of parameters. */
-static int dp__trainer_arrays(dp__trainer *t) {
+#define DP__STEP_TOKENS 2048u /* computed together, if 8 rows are not more */
+
+static dp_real *dp__trainer_reals(dp_trainer *t, size_t n) {
+    return (dp_real *)dp__arena_get(&t->arena, n, sizeof(dp_real));
+}
+
+/* The arrays of a trainer; 0 when there is no memory. */
+static int dp__trainer_arrays(dp_trainer *t) {
     dp__optim *a = &t->optim;
     dp__micro *p = &t->piece;
-    size_t     classes = (size_t)t->config.classes, group = 8 * (size_t)t->opt.max_tokens;
-    a->n = t->params.total;
-    a->w = (dp_real *)dp__arena_get(&t->arena, a->n, sizeof(dp_real));
-    a->g = (dp_real *)dp__arena_get(&t->arena, a->n, sizeof(dp_real));
-    a->m = (dp_real *)dp__arena_get(&t->arena, a->n, sizeof(dp_real));
-    a->v = (dp_real *)dp__arena_get(&t->arena, a->n, sizeof(dp_real));
+    size_t     classes = (size_t)t->config->classes, group = 8 * (size_t)t->opt.max_tokens;
+    a->n = t->params->total;
+    a->w = dp__trainer_reals(t, a->n);
+    a->g = dp__trainer_reals(t, a->n);
+    a->m = dp__trainer_reals(t, a->n);
+    a->v = dp__trainer_reals(t, a->n);
     a->sums = (double *)dp__arena_get(&t->arena, a->n / DP__FLAT + 1, sizeof(double));
     p->rows = dp__ceil((size_t)t->opt.batch_rows, 8);
     p->tokens = group > DP__STEP_TOKENS ? group : DP__STEP_TOKENS;
@@ -10233,35 +9537,730 @@ static int dp__trainer_arrays(dp__trainer *t) {
     p->begin = (size_t *)dp__arena_get(&t->arena, p->rows + 1, sizeof *p->begin);
     p->docs = (uint32_t *)dp__arena_get(&t->arena, p->rows, sizeof *p->docs);
     p->labels = (int32_t *)dp__arena_get(&t->arena, p->rows, sizeof *p->labels);
-    p->targets = (dp_real *)dp__arena_get(&t->arena, p->rows, classes * sizeof(dp_real));
+    p->targets = dp__trainer_reals(t, p->rows * classes);
     t->tally = (dp__tally *)dp__arena_get(&t->arena, classes, sizeof *t->tally);
     return a->w != NULL && a->g != NULL && a->m != NULL && a->v != NULL && a->sums != NULL &&
            p->ids != NULL && p->types != NULL && p->begin != NULL && p->docs != NULL &&
            p->labels != NULL && p->targets != NULL && t->tally != NULL;
 }
 
-/* A trainer with weights 0: the caller fills optim.w. env is complete; names in config and the
- * tokenizer must outlive the trainer. On failure it is closed. */
-static dp_status dp__trainer_open(dp__trainer *t, const dp_env *env, const dp__config *config,
-                                  const dp__tokenizer *tokenizer, const dp_train_options *options,
-                                  dp_error *err) {
-    memset(t, 0, sizeof *t);
-    t->env = *env;
-    t->config = *config;
-    t->tokenizer = tokenizer;
-    dp__arena_init(&t->arena, &t->env.alloc);
-    dp__work_init(&t->work, &t->env.alloc, 0);
-    dp__work_init(&t->eval, &t->env.alloc, 0);
-    dp_status status = dp__train_options(&t->opt, options, config->positions, err);
-    if (status == DP_OK && t->opt.dropout != 0)
-        t->config.hidden_dropout = t->config.attention_dropout = t->config.classifier_dropout =
-            t->opt.dropout > 0 ? (float)t->opt.dropout : 0;
-    if (status == DP_OK) status = dp__params_init(&t->params, &t->config, &t->arena, err);
-    if (status == DP_OK) status = dp__exec_open(&t->exec, env, err);
+/* A trainer whose first fields are set, with weights 0; on failure the caller closes it. */
+static dp_status dp__trainer_open(dp_trainer *t, dp_error *err) {
+    dp__arena_init(&t->arena, &t->env->alloc);
+    dp__work_init(&t->work, &t->env->alloc, 0);
+    dp_status status = dp__exec_open(&t->exec, t->env, err);
     if (status == DP_OK && !dp__trainer_arrays(t)) status = dp__no_memory(err);
-    if (status == DP_OK) status = dp__net_open(&t->net, &t->env.alloc, &t->config, &t->params,
-                                               t->optim.w, NULL, err);
-    if (status != DP_OK) dp__trainer_close(t);
+    if (status != DP_OK) return status;
+    return dp__net_open(&t->net, &t->env->alloc, t->config, t->params, t->optim.w, NULL, err);
+}
+
+static void dp__trainer_close(dp_trainer *t) {
+    if (t->piece.ids != NULL) dp__wipe(t->piece.ids, t->piece.tokens * sizeof *t->piece.ids);
+    dp__work_close(&t->work);
+    dp__net_close(&t->net);
+    dp__exec_close(&t->exec);
+    dp__arena_free(&t->arena);
+}
+
+/* ---- checkpoints --------------------------------------------------------------------------- */
+
+#define DP__CK_HEAD 64u
+#define DP__CK_ENTRY 64u
+#define DP__CK_TAIL 48u
+#define DP__CK_VERSION 1u
+#define DP__CK_MARK 0x01020304u
+#define DP__PIECE ((size_t)1 << 22) /* numbers of one section: the team hashes sections */
+
+enum { DP__CK_CONFIG = 1, DP__CK_VOCAB, DP__CK_OPTIONS, DP__CK_COUNTERS, DP__CK_NUMBERS };
+
+/* What two runs must agree on to give equal bits, beside machine-independent arithmetic. */
+static const char dp__ck_numerics[24] = "chain1024 rows8 v1";
+
+typedef struct dp__section {
+    const void *data;  /* in this machine's byte order; borrowed */
+    size_t      width; /* of an item of data */
+    size_t      offset, bytes;
+} dp__section;
+
+/* The checkpoint of a trainer as it stands, saved to a file or compared with one. */
+typedef struct dp__ckpt {
+    dp_trainer  *t;
+    const char  *name;     /* of the file */
+    dp_error    *err;
+    dp__arena    arena;    /* front, sections */
+    dp__buffer   config;
+    uint64_t     options[16];
+    uint8_t     *front;    /* head and table as in the file */
+    size_t       front_bytes, bytes; /* bytes: of the whole file */
+    dp__section *sections; /* [count] */
+    size_t       count;
+    uint8_t     *image;    /* [bytes] a file that is read; NULL while saving */
+} dp__ckpt;
+
+static uint8_t *dp__ckpt_entry(uint8_t *front, size_t section) {
+    return front + DP__CK_HEAD + section * DP__CK_ENTRY;
+}
+
+/* The options that decide weights. More epochs at a constant rate are the same run continued. */
+static void dp__ckpt_options(const dp_train_options *o, uint64_t word[16]) {
+    double real[8] = {o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->warmup, o->grad_norm,
+                      o->dropout};
+    int endless = o->schedule == DP_CONSTANT && (o->warmup == 0 || o->warmup >= 1);
+    memcpy(word, real, sizeof real);
+    word[8] = o->seed;
+    word[9] = endless ? 0 : (uint64_t)o->epochs;
+    word[10] = (uint64_t)o->batch_rows;
+    word[11] = (uint64_t)o->accumulate;
+    word[12] = (uint64_t)o->max_tokens;
+    word[13] = (uint64_t)o->optimizer;
+    word[14] = (uint64_t)o->schedule;
+}
+
+/* One more section, with its line of the table but for the digest. */
+static void dp__ckpt_section(dp__ckpt *c, uint32_t kind, size_t index, const void *data,
+                             size_t items, size_t width) {
+    uint8_t    *entry = dp__ckpt_entry(c->front, c->count);
+    dp__section s = {data, width, c->bytes, items * width};
+    c->sections[c->count++] = s;
+    c->bytes += s.bytes;
+    dp__store_le(entry, 4, kind);
+    dp__store_le(entry + 4, 4, index);
+    dp__store_le(entry + 8, 8, s.offset);
+    dp__store_le(entry + 16, 8, s.bytes);
+}
+
+/* Head, table and sections of the trainer, without digests. */
+static dp_status dp__ckpt_plan(dp__ckpt *c) {
+    const dp_trainer *t = c->t;
+    const dp__optim  *a = &t->optim;
+    const dp__vocab  *vocab = &t->tokenizer->vocab;
+    const dp_real    *numbers[3] = {a->w, a->m, a->v};
+    size_t            count = 4 + 3 * ((a->n + DP__PIECE - 1) / DP__PIECE);
+    c->bytes = c->front_bytes = DP__CK_HEAD + count * DP__CK_ENTRY;
+    c->sections = (dp__section *)dp__arena_get(&c->arena, count, sizeof *c->sections);
+    c->front = (uint8_t *)dp__arena_get(&c->arena, c->front_bytes, 1);
+    if (c->sections == NULL || c->front == NULL || !dp__config_write(t->config, &c->config))
+        return dp__no_memory(c->err);
+    dp__ckpt_options(&t->opt, c->options);
+    dp__ckpt_section(c, DP__CK_CONFIG, 0, c->config.p, c->config.n, 1);
+    dp__ckpt_section(c, DP__CK_VOCAB, 0, vocab->text, vocab->text_bytes, 1);
+    dp__ckpt_section(c, DP__CK_OPTIONS, 0, c->options, 16, 8);
+    dp__ckpt_section(c, DP__CK_COUNTERS, 0, &t->now, sizeof t->now / 8, 8);
+    for (uint32_t k = 0; k < 3; k++) {
+        for (size_t i = 0; i < a->n; i += DP__PIECE)
+            dp__ckpt_section(c, DP__CK_NUMBERS + k, i / DP__PIECE, numbers[k] + i,
+                             a->n - i < DP__PIECE ? a->n - i : DP__PIECE, sizeof(dp_real));
+    }
+    c->bytes += DP__CK_TAIL;
+    memcpy(c->front, "DPCKPT\r\n", 8); /* line ends are what a text transfer breaks first */
+    dp__store_le(c->front + 8, 4, DP__CK_VERSION);
+    dp__store_le(c->front + 12, 4, DP__CK_MARK);
+    dp__store_le(c->front + 16, 4, c->count);
+    dp__store_le(c->front + 20, 4, sizeof(dp_real));
+    dp__store_le(c->front + 24, 8, c->bytes);
+    dp__store_le(c->front + 32, 8, a->n);
+    memcpy(c->front + 40, dp__ck_numerics, sizeof dp__ck_numerics);
+    return DP_OK;
+}
+
+/* The bytes of a section's file from at on, as many as room [DP__SCRATCH] has place for. */
+static size_t dp__ckpt_part(const dp__section *s, size_t at, void *room) {
+    size_t most = DP__SCRATCH * sizeof(dp_real) / 8 * 8;
+    size_t n = s->bytes - at < most ? s->bytes - at : most;
+    memcpy(room, (const char *)s->data + at, n);
+    dp__swap_le(room, n / s->width, s->width);
+    return n;
+}
+
+/* SHA-256 of a section into the table: of the image, or else of the trainer's data. */
+static void dp__ckpt_hash(dp__ckpt *c, size_t section, void *room) {
+    const dp__section *s = &c->sections[section];
+    dp__sha256         sha;
+    dp__sha256_init(&sha);
+    if (c->image != NULL) dp__sha256_add(&sha, c->image + s->offset, s->bytes);
+    for (size_t at = 0, n; at < s->bytes && c->image == NULL; at += n) {
+        n = dp__ckpt_part(s, at, room);
+        dp__sha256_add(&sha, room, n);
+    }
+    dp__sha256_end(&sha, dp__ckpt_entry(c->front, section) + 32);
+}
+
+static void dp__ckpt_hash_task(void *arg, int32_t tid, int32_t threads) {
+    dp__ckpt *c = (dp__ckpt *)arg;
+    for (size_t i = (size_t)tid; i < c->count; i += (size_t)threads)
+        dp__ckpt_hash(c, i, c->t->exec.scratch + (size_t)tid * DP__SCRATCH);
+}
+
+/* The tail of a file that begins with front. */
+static void dp__ckpt_tail(const dp__ckpt *c, const uint8_t *front, uint8_t tail[DP__CK_TAIL]) {
+    dp__sha256 sha;
+    dp__store_le(tail, 8, c->bytes);
+    dp__sha256_init(&sha);
+    dp__sha256_add(&sha, front, c->front_bytes);
+    dp__sha256_end(&sha, tail + 8);
+    memcpy(tail + 40, "DPCKEND\n", 8);
+}
+
+static dp_status dp__ckpt_append(const dp__ckpt *c, const dp_io *io, void *file) {
+    void     *room = c->t->exec.scratch;
+    uint8_t   tail[DP__CK_TAIL];
+    dp_status status = io->append(io->ctx, file, c->front, c->front_bytes);
+    for (size_t i = 0; i < c->count; i++) {
+        for (size_t at = 0, n; at < c->sections[i].bytes && status == DP_OK; at += n) {
+            n = dp__ckpt_part(&c->sections[i], at, room);
+            status = io->append(io->ctx, file, room, n);
+        }
+    }
+    dp__ckpt_tail(c, c->front, tail);
+    return status == DP_OK ? io->append(io->ctx, file, tail, sizeof tail) : status;
+}
+
+/* The file under its final name, or no file: space is checked first, a torn one is removed. */
+static dp_status dp__ckpt_save(dp__ckpt *c, const dp_io *io, void *dir) {
+    const dp__exec  *x = &c->t->exec;
+    const dp__optim *a = &c->t->optim;
+    uint64_t         space = 0;
+    void            *file;
+    if (!dp__all_finite(x, a->w, a->n) || !dp__all_finite(x, a->m, a->n) ||
+        !dp__all_finite(x, a->v, a->n))
+        return dp__fail(c->err, DP_E_DIVERGED, "a weight or moment is not finite: not saved");
+    dp__exec_run(x, dp__ckpt_hash_task, c);
+    if (io->free_space(io->ctx, dir, &space) == DP_OK && space < c->bytes)
+        return dp__fail(c->err, DP_E_IO, "not enough space for the checkpoint");
+    dp_status status = io->create(io->ctx, dir, c->name, &file);
+    if (status != DP_OK) return dp__io_fail(c->err, status, c->name);
+    status = dp__ckpt_append(c, io, file);
+    if (status == DP_OK) status = io->commit(io->ctx, file);
+    else io->abort(io->ctx, file);
+    return status == DP_OK ? DP_OK : dp__io_fail(c->err, status, c->name);
+}
+
+static dp_status dp__ckpt_refuse(const dp__ckpt *c, const char *rule, uint64_t place,
+                                 const char *why) {
+    dp__where where = {c->name, place, NULL, 0};
+    return dp__fail_at(c->err, DP_E_FORMAT, rule, &where, why);
+}
+
+/* K1 to K4: the head of a file of so many bytes; K7 for the sizes in it. */
+static dp_status dp__ckpt_head_check(const dp__ckpt *c, const uint8_t *head, uint64_t bytes) {
+    static const struct {
+        uint8_t     at, bytes;
+        const char *rule, *why;
+    } fields[] = {{0, 8, "K2", "not a checkpoint"},
+                  {8, 4, "K3", "a checkpoint of another version"},
+                  {12, 4, "K4", "its numbers are computed in another way"},
+                  {20, 4, "K4", "its numbers are computed in another way"},
+                  {40, 24, "K4", "its numbers are computed in another way"},
+                  {24, 0, "K1", "the file is cut off or too long"},
+                  {16, 4, "K7", "the checkpoint of a model of another shape"},
+                  {24, 16, "K7", "the checkpoint of a model of another shape"}};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        size_t at = fields[i].at;
+        int    same = fields[i].bytes > 0 ? memcmp(head + at, c->front + at, fields[i].bytes) == 0
+                                          : dp__load_le(head + at, 8) == bytes;
+        if (!same) return dp__ckpt_refuse(c, fields[i].rule, at, fields[i].why);
+    }
+    return DP_OK;
+}
+
+/* K5 to K10: tail, table and digests of the image are those that this trainer would write, and
+ * those of its bytes. */
+static dp_status dp__ckpt_image_check(dp__ckpt *c) {
+    static const char *const rules[3] = {"K7", "K8", "K9"};
+    static const char *const why[3] = {
+        "the checkpoint of another model or of other labels",
+        "the checkpoint of another vocabulary",
+        "the run had other options (more epochs need a constant learning rate)"};
+    uint8_t tail[DP__CK_TAIL];
+    size_t  end = c->bytes - DP__CK_TAIL;
+    dp__ckpt_tail(c, c->image, tail);
+    if (memcmp(c->image + end, tail, sizeof tail) != 0)
+        return dp__ckpt_refuse(c, "K5", end, "the tail does not agree");
+    for (size_t i = 0; i < c->count; i++) {
+        const uint8_t *found = dp__ckpt_entry(c->image, i), *own = dp__ckpt_entry(c->front, i);
+        uint64_t       place = (uint64_t)(found - c->image);
+        if (memcmp(found, own, 32) != 0)
+            return dp__ckpt_refuse(c, "K6", place, "a section is not where it must be");
+        if (i < 3 && memcmp(found + 32, own + 32, 32) != 0)
+            return dp__ckpt_refuse(c, rules[i], place + 32, why[i]);
+    }
+    dp__exec_run(&c->t->exec, dp__ckpt_hash_task, c);
+    for (size_t i = 0; i < c->count; i++)
+        if (memcmp(dp__ckpt_entry(c->image, i), dp__ckpt_entry(c->front, i), 64) != 0)
+            return dp__ckpt_refuse(c, "K10", c->sections[i].offset, "a digest does not agree");
+    return DP_OK;
+}
+
+/* K11: counters that a run can have. */
+static int dp__counters_ok(const dp__counters *n) {
+    double loss = n->loss;
+    return n->position <= n->rows && n->rows <= UINT32_MAX && n->right <= n->position &&
+           n->epoch <= INT32_MAX && n->skipped <= n->step && n->in_a_row <= n->skipped &&
+           loss - loss == 0;
+}
+
+/* Takes over an image. Everything is checked before the trainer changes. */
+static dp_status dp__ckpt_take(dp__ckpt *c) {
+    dp_trainer  *t = c->t;
+    dp__optim   *a = &t->optim;
+    size_t       at = c->sections[4].offset;
+    dp_real     *numbers = (dp_real *)(void *)(c->image + at); /* aligned by dp__ckpt_load */
+    dp__counters now;
+    dp_status    status = dp__ckpt_image_check(c);
+    if (status != DP_OK) return status;
+    memcpy(&now, c->image + c->sections[3].offset, sizeof now);
+    dp__swap_le(&now, sizeof now / 8, 8);
+    dp__swap_le(numbers, 3 * a->n, sizeof *numbers);
+    if (!dp__counters_ok(&now))
+        return dp__ckpt_refuse(c, "K11", c->sections[3].offset, "a counter is out of range");
+    if (!dp__all_finite(&t->exec, numbers, 3 * a->n))
+        return dp__ckpt_refuse(c, "K12", at, "a number is not finite");
+    memcpy(a->w, numbers, a->n * sizeof *numbers);
+    memcpy(a->m, numbers + a->n, a->n * sizeof *numbers);
+    memcpy(a->v, numbers + 2 * a->n, a->n * sizeof *numbers);
+    t->now = now;
+    t->lost = 0;
+    return DP_OK;
+}
+
+/* Reads the whole of an open file whose head is right, and takes it over. */
+static dp_status dp__ckpt_read(dp__ckpt *c, const dp_io *io, void *file, uint64_t bytes) {
+    uint8_t head[DP__CK_HEAD];
+    size_t  shift = DP__ALIGN - c->sections[4].offset % DP__ALIGN; /* aligns the numbers */
+    if (bytes < sizeof head) return dp__ckpt_refuse(c, "K1", bytes, "the file is cut off");
+    dp_status status = io->pread(io->ctx, file, 0, head, sizeof head);
+    if (status != DP_OK) return dp__io_fail(c->err, status, c->name);
+    status = dp__ckpt_head_check(c, head, bytes);
+    if (status != DP_OK) return status;
+    uint8_t *room = (uint8_t *)dp__alloc(&c->arena.alloc, c->bytes + shift, 1);
+    if (room == NULL) return dp__no_memory(c->err);
+    for (size_t i = 0; i < 3; i++) dp__ckpt_hash(c, i, c->t->exec.scratch);
+    c->image = room + shift;
+    status = io->pread(io->ctx, file, 0, c->image, c->bytes);
+    status = status == DP_OK ? dp__ckpt_take(c) : dp__io_fail(c->err, status, c->name);
+    dp__free(&c->arena.alloc, room, c->bytes + shift, 1);
+    return status;
+}
+
+static dp_status dp__ckpt_load(dp__ckpt *c, const dp_io *io, void *dir) {
+    void     *file;
+    uint64_t  bytes;
+    dp_status status = io->open(io->ctx, dir, c->name, &file, &bytes);
+    if (status != DP_OK) return dp__io_fail(c->err, status, c->name);
+    status = dp__ckpt_read(c, io, file, bytes);
+    io->close(io->ctx, file);
+    return status;
+}
+
+/* Saves or loads the checkpoint name in the directory path. */
+typedef dp_status dp__ckpt_way(dp__ckpt *c, const dp_io *io, void *dir);
+
+static dp_status dp__ckpt_run(dp_trainer *t, const char *path, const char *name,
+                              dp__ckpt_way *way, dp_error *err) {
+    const dp_io *io = &t->env->io;
+    dp__ckpt     c;
+    void        *dir;
+    dp_status    status = dp__dir_open(t->env, path, 0, &dir, err);
+    if (status != DP_OK) return status;
+    memset(&c, 0, sizeof c);
+    c.t = t;
+    c.name = name;
+    c.err = err;
+    dp__arena_init(&c.arena, &t->env->alloc);
+    dp__buffer_init(&c.config, &t->env->alloc);
+    status = dp__ckpt_plan(&c);
+    if (status == DP_OK) status = way(&c, io, dir);
+    dp__buffer_free(&c.config);
+    dp__arena_free(&c.arena);
+    io->close_dir(io->ctx, dir);
+    return status;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------- */
+
+/* Rows as the network sees them; ids say what a text says, so they are wiped like one. */
+typedef struct dp__corpus {
+    dp__arena  arena;        /* the arrays below */
+    dp_dataset data;         /* its arrays are borrowed */
+    size_t     rows, cap;    /* cap: tokens that there is memory for */
+    size_t     longest;      /* tokens of a row */
+    int32_t   *ids, *types;  /* [cap] */
+    size_t    *start;        /* [rows + 1] of a row in ids */
+    uint32_t  *order;        /* [rows] in which they are used; at first 0, 1, 2, ... */
+} dp__corpus;
+
+static void dp__corpus_close(dp__corpus *c) {
+    if (c->ids != NULL) dp__wipe(c->ids, c->cap * sizeof *c->ids);
+    dp__arena_free(&c->arena);
+    memset(c, 0, sizeof *c);
+}
+
+static size_t dp__corpus_tokens(const dp__corpus *c, size_t row) {
+    return c->start[row + 1] - c->start[row];
+}
+
+/* Memory for the tokens of all rows: no text has more tokens than bytes, and their sum is bounded
+ * by dp__dataset_check. */
+static int dp__corpus_alloc(dp__corpus *c, size_t most) {
+    for (size_t r = 0; r < c->rows; r++) {
+        const dp_text *text = &c->data.texts[r];
+        size_t         tokens = text->a_bytes + (text->b != NULL ? text->b_bytes : 0) + 3;
+        if (!dp__add_size(c->cap, tokens < most ? tokens : most, &c->cap)) return 0;
+    }
+    c->types = (int32_t *)dp__arena_get(&c->arena, c->cap, sizeof *c->types);
+    c->start = (size_t *)dp__arena_get(&c->arena, c->rows + 1, sizeof *c->start);
+    c->order = (uint32_t *)dp__arena_get(&c->arena, c->rows, sizeof *c->order);
+    c->ids = (int32_t *)dp__arena_get(&c->arena, c->cap, sizeof *c->ids);
+    return c->types != NULL && c->start != NULL && c->order != NULL && c->ids != NULL;
+}
+
+/* The rows of a dataset that dp__dataset_check has passed. On failure the caller closes c. */
+static dp_status dp__corpus_open(dp__corpus *c, const dp_alloc *alloc, const dp_dataset *data,
+                                 const dp__tokenizer *tokenizer, int32_t max_tokens,
+                                 dp_error *err) {
+    dp_encode_options options;
+    dp__scratch       scratch;
+    dp_status         status = DP_OK;
+    memset(c, 0, sizeof *c);
+    dp__arena_init(&c->arena, alloc);
+    c->data = *data;
+    c->rows = data->rows;
+    DP_CLEAR(options);
+    options.max_tokens = max_tokens;
+    if (!dp__corpus_alloc(c, (size_t)max_tokens)) return dp__no_memory(err);
+    dp__scratch_init(&scratch, alloc);
+    for (size_t r = 0; r < c->rows && status == DP_OK; r++) {
+        size_t      at = c->start[r];
+        dp_encoding e = {c->ids + at, c->types + at, NULL, NULL, c->cap - at, 0, 0, 0, 0};
+        status = dp__encode(tokenizer, &scratch, &data->texts[r], &options, &e, err);
+        c->order[r] = (uint32_t)r;
+        c->start[r + 1] = at + e.n;
+        if (e.n > c->longest) c->longest = e.n;
+    }
+    dp__scratch_free(&scratch);
+    return status;
+}
+
+/* The order of an epoch: a function of seed and epoch, not of what went before. */
+static void dp__corpus_shuffle(dp__corpus *c, uint64_t seed, uint64_t epoch) {
+    dp__rng rng = {dp__mix64(seed ^ dp__mix64(epoch + 1))};
+    for (size_t i = 0; i < c->rows; i++) c->order[i] = (uint32_t)i;
+    dp__shuffle(c->order, c->rows, &rng);
+}
+
+/* What a resumed run must find again: tokens and labels of every row. */
+static void dp__corpus_digest(const dp__corpus *c, size_t classes, uint64_t digest[4]) {
+    const dp_dataset *data = &c->data;
+    dp__sha256        sha;
+    uint8_t           sum[32];
+    dp__sha256_init(&sha);
+    for (size_t r = 0; r < c->rows; r++) {
+        dp__sha256_le(&sha, 8, dp__corpus_tokens(c, r));
+        for (size_t i = c->start[r]; i < c->start[r + 1]; i++) {
+            dp__sha256_le(&sha, 4, (uint32_t)c->ids[i]);
+            dp__sha256_le(&sha, 4, (uint32_t)c->types[i]);
+        }
+        for (size_t k = 0; k < classes && data->targets != NULL; k++)
+            dp__sha256_le(&sha, 4, dp__f32_bits(data->targets[r * classes + k]));
+        dp__sha256_le(&sha, 4, data->labels != NULL ? (uint32_t)data->labels[r] : 0);
+    }
+    dp__sha256_end(&sha, sum);
+    for (int i = 0; i < 4; i++) digest[i] = dp__load_le(sum + 8 * i, 8);
+}
+
+/* ---- steps --------------------------------------------------------------------------------- */
+
+typedef struct dp__step_info {
+    double   loss;   /* sum over rows, before the step */
+    uint64_t right, tokens;
+    double   norm, rate;
+} dp__step_info;
+
+/* Where the rows [at, end) that are computed together end. All pieces but the last have a
+ * multiple of 8 rows, where the sums of a weight's gradient begin anew in any case: so neither
+ * batch_rows nor accumulate nor the budget of tokens changes a bit of the step. */
+static size_t dp__micro_end(const dp_trainer *t, const dp__corpus *c, const uint32_t *which,
+                            size_t n, size_t at) {
+    size_t tokens = 0, end = at;
+    while (end < n && end - at < t->piece.rows) {
+        size_t group = n - end < 8 ? n - end : 8, more = 0;
+        for (size_t i = end; i < end + group; i++) more += dp__corpus_tokens(c, which[i]);
+        if (end > at && tokens + more > DP__STEP_TOKENS) break;
+        tokens += more;
+        end += group;
+    }
+    return end;
+}
+
+/* The batch that begins with row which[at] of a step of n rows. */
+static dp__batch dp__micro_fill(dp_trainer *t, const dp__corpus *c, const uint32_t *which,
+                                size_t n, size_t at) {
+    const dp_dataset *data = &c->data;
+    dp__micro        *p = &t->piece;
+    size_t            classes = (size_t)t->config->classes;
+    size_t            rows = dp__micro_end(t, c, which, n, at) - at;
+    dp__batch         batch = {p->ids, p->types, p->begin, p->docs, rows, at, n};
+    p->begin[0] = 0;
+    for (size_t i = 0; i < rows; i++) {
+        size_t row = which[at + i], from = c->start[row], count = dp__corpus_tokens(c, row);
+        memcpy(p->ids + p->begin[i], c->ids + from, count * sizeof *p->ids);
+        memcpy(p->types + p->begin[i], c->types + from, count * sizeof *p->types);
+        p->begin[i + 1] = p->begin[i] + count;
+        p->docs[i] = (uint32_t)row;
+        p->labels[i] = data->labels != NULL ? data->labels[row] : 0;
+        for (size_t k = 0; k < classes && data->targets != NULL; k++)
+            p->targets[i * classes + k] = (dp_real)data->targets[row * classes + k];
+    }
+    return batch;
+}
+
+/* Adds the gradient of the mean loss over the rows which[0..n), and what they are worth to info.
+ * DP_E_DIVERGED: a number is not finite. */
+static dp_status dp__step_gradient(dp_trainer *t, const dp__corpus *c, const uint32_t *which,
+                                   size_t n, dp__step_info *info, dp_error *err) {
+    const dp__config *config = t->config;
+    dp__dropping drop = {t->opt.seed, (uint32_t)t->now.step, config->hidden_dropout,
+                         config->attention_dropout, config->classifier_dropout};
+    dp__meter    meter;
+    double       loss = 0;
+    dp__meter_init(&meter, config->problem, (size_t)config->classes, t->tally, NULL);
+    for (size_t at = 0; at < n;) {
+        dp__batch batch = dp__micro_fill(t, c, which, n, at);
+        dp__pass  s;
+        dp_status status = dp__pass_begin(&s, &t->exec, &t->net, &batch, &t->work, &drop,
+                                          t->optim.g, err);
+        if (status != DP_OK) return status;
+        dp__forward(&s);
+        loss += dp__pass_loss(&s, t->piece.labels, t->piece.targets);
+        for (size_t i = 0; i < batch.texts; i++, at++)
+            if (!dp__meter_row(&meter, t->work.logits + i * meter.classes, &c->data, which[at]))
+                return dp__row_fail(err, DP_E_DIVERGED, which[at], "the output is not finite");
+        info->tokens += batch.begin[batch.texts];
+        dp__backward(&s);
+    }
+    info->loss = meter.loss;
+    info->right = meter.right;
+    if (loss - loss == 0) return DP_OK;
+    return dp__fail(err, DP_E_DIVERGED, "the loss is not finite");
+}
+
+static dp_status dp__step_try(dp_trainer *t, const dp__corpus *c, const uint32_t *which, size_t n,
+                              dp__step_info *info, dp_error *err) {
+    dp_status status = dp__step_gradient(t, c, which, n, info, err);
+    if (status != DP_OK) return status;
+    info->rate = dp__rate(&t->opt, t->now.step, t->steps);
+    dp__step_result result = dp__optim_step(&t->exec, &t->optim, &t->opt, info->rate,
+                                            t->now.step - t->now.skipped + 1, &info->norm);
+    t->lost = result == DP__STEP_LOST;
+    if (result == DP__STEP_DONE) return DP_OK;
+    return dp__fail(err, DP_E_DIVERGED, t->lost ? "a weight is not finite"
+                                                : "the gradient or a moment is not finite");
+}
+
+/* Says in the log why a step is not applied; rows are named by number. */
+static dp_status dp__step_skip(dp_trainer *t, const char *why, dp_error *err) {
+    char     line[160];
+    dp__text text = {line, sizeof line, 0};
+    dp__text_add(&text, "step ");
+    dp__text_u64(&text, t->now.step);
+    dp__text_add(&text, " is not applied: ");
+    dp__text_add(&text, why);
+    if (t->env->log != NULL) t->env->log(t->env->log_ctx, DP_LOG_WARNING, line);
+    t->now.skipped++;
+    t->now.in_a_row++;
+    return dp__fail(err, DP_E_DIVERGED, line);
+}
+
+/* One step of the optimizer. DP_E_DIVERGED: it was not applied, the counters say so. Between
+ * steps the gradient is 0. */
+static dp_status dp__trainer_step(dp_trainer *t, const dp__corpus *c, const uint32_t *which,
+                                  size_t n, dp__step_info *info, dp_error *err) {
+    dp_error why;
+    memset(info, 0, sizeof *info);
+    if (t->lost) return dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
+    dp_status status = dp__step_try(t, c, which, n, info, &why);
+    if (status == DP_OK) t->now.in_a_row = 0;
+    else memset(t->optim.g, 0, t->optim.n * sizeof *t->optim.g);
+    if (status == DP_E_DIVERGED) status = dp__step_skip(t, why.text, err);
+    else if (status != DP_OK) return dp__fail(err, status, why.text);
+    t->now.step++;
+    return status;
+}
+
+/* One step over all rows of a dataset. */
+static dp_status dp__trainer_batch(dp_trainer *t, const dp_dataset *data, double *loss,
+                                   dp_error *err) {
+    dp__corpus    corpus;
+    dp__step_info info;
+    dp_status     status = dp__dataset_check(data, t->config, err);
+    if (status != DP_OK) return status;
+    status = dp__corpus_open(&corpus, &t->env->alloc, data, t->tokenizer, t->opt.max_tokens, err);
+    if (status == DP_OK)
+        status = dp__trainer_step(t, &corpus, corpus.order, data->rows, &info, err);
+    if (status == DP_OK && loss != NULL) *loss = info.loss / (double)data->rows;
+    dp__corpus_close(&corpus);
+    return status;
+}
+
+/* ---- epochs -------------------------------------------------------------------------------- */
+
+/* One call of dp_train. */
+typedef struct dp__run {
+    dp_trainer       *t;
+    dp__corpus        train;
+    const dp_dataset *valid;     /* NULL: none */
+    dp_session        session;   /* that measures it */
+    size_t            step_rows; /* batch_rows * accumulate */
+    dp_train_report  *report;
+} dp__run;
+
+/* Tells the caller about a step of some rows; info NULL: about a whole epoch, whose figures are in
+ * the report. DP_E_STOPPED if the caller says so. */
+static dp_status dp__run_tell(const dp__run *run, const dp__step_info *info, size_t rows,
+                              dp_error *err) {
+    const dp_trainer      *t = run->t;
+    const dp_train_report *r = run->report;
+    dp_train_progress      now;
+    if (t->opt.progress == NULL) return DP_OK;
+    DP_CLEAR(now);
+    now.epoch = (int32_t)t->now.epoch + (info != NULL);
+    now.epoch_done = info == NULL;
+    now.step = t->now.step;
+    now.steps = t->steps;
+    now.rows = r->rows;
+    now.tokens = r->tokens;
+    now.loss = info != NULL ? info->loss / (double)rows : r->loss;
+    now.accuracy = info != NULL ? (double)info->right / (double)rows : r->accuracy;
+    now.valid_loss = info != NULL ? (double)NAN : r->valid_loss;
+    now.valid_accuracy = info != NULL ? (double)NAN : r->valid_accuracy;
+    now.valid_f1 = info != NULL ? (double)NAN : r->valid_f1;
+    now.grad_norm = info != NULL ? info->norm : 0;
+    now.lr = info != NULL ? info->rate : 0;
+    if (t->opt.progress(t->opt.progress_ctx, &now) == 0) return DP_OK;
+    return dp__fail(err, DP_E_STOPPED, "stopped on request of the progress callback");
+}
+
+/* The next step of the present epoch. Skipped steps are an error once they are three in a row,
+ * or three and more than one in a hundred. */
+static dp_status dp__run_step(dp__run *run, dp_error *err) {
+    dp_trainer   *t = run->t;
+    dp__counters *now = &t->now;
+    size_t        left = run->train.rows - (size_t)now->position;
+    size_t        n = left < run->step_rows ? left : run->step_rows;
+    uint32_t     *which = run->train.order + now->position;
+    dp__step_info info;
+    dp_status     status = dp__trainer_step(t, &run->train, which, n, &info, err);
+    if (status != DP_OK && status != DP_E_DIVERGED) return status;
+    now->position += n;
+    if (status == DP_E_DIVERGED) {
+        int many = now->skipped >= 3 && now->skipped > t->steps / 100;
+        return t->lost || now->in_a_row >= 3 || many ? status : DP_OK;
+    }
+    now->loss += info.loss;
+    now->right += info.right;
+    run->report->rows += n;
+    run->report->tokens += info.tokens;
+    return dp__run_tell(run, &info, n, err);
+}
+
+/* Measures the rows of validation, without dropout. */
+static dp_status dp__run_measure(dp__run *run, dp_error *err) {
+    const dp__config *c = run->t->config;
+    dp__meter         meter;
+    dp_metrics        out;
+    dp__meter_init(&meter, c->problem, (size_t)c->classes, run->t->tally, NULL);
+    dp_status status = dp__session_measure(&run->session, run->valid, &meter, &out, err);
+    if (status != DP_OK) return status;
+    run->report->valid_loss = out.nll;
+    run->report->valid_accuracy = out.accuracy;
+    run->report->valid_f1 = out.macro_f1;
+    return DP_OK;
+}
+
+/* The rest of the present epoch, validation, and the counters of the next. */
+static dp_status dp__run_epoch(dp__run *run, dp_error *err) {
+    dp__counters *now = &run->t->now;
+    double        rows = (double)run->train.rows;
+    dp_status     status = DP_OK;
+    dp__corpus_shuffle(&run->train, run->t->opt.seed, now->epoch);
+    while (now->position < run->train.rows && status == DP_OK) status = dp__run_step(run, err);
+    if (status == DP_OK && run->valid != NULL) status = dp__run_measure(run, err);
+    if (status != DP_OK) return status;
+    run->report->loss = now->loss / rows;
+    run->report->accuracy = (double)now->right / rows;
+    now->epoch++;
+    now->position = now->right = 0;
+    now->loss = 0;
+    return dp__run_tell(run, NULL, 0, err);
+}
+
+/* Where the run begins: at the start, or where the counters stand, on the same rows (K13). */
+static dp_status dp__run_begin(dp__run *run, dp_error *err) {
+    dp_trainer *t = run->t;
+    dp__where   nowhere = {NULL, DP_NO_PLACE, NULL, 0};
+    size_t      rows = run->train.rows, longest = run->train.longest;
+    uint64_t    data[4];
+    dp__corpus_digest(&run->train, (size_t)t->config->classes, data);
+    if (!t->opt.resume) {
+        memset(&t->now, 0, sizeof t->now);
+        memset(t->optim.m, 0, t->optim.n * sizeof *t->optim.m);
+        memset(t->optim.v, 0, t->optim.n * sizeof *t->optim.v);
+    } else if (t->now.rows != 0 &&
+               (t->now.rows != rows || memcmp(t->now.data, data, sizeof data) != 0)) {
+        return dp__fail_at(err, DP_E_ARG, "K13", &nowhere,
+                           "the training rows are not those of the run that goes on");
+    }
+    t->now.rows = rows;
+    memcpy(t->now.data, data, sizeof data);
+    run->step_rows = (size_t)t->opt.batch_rows * (size_t)t->opt.accumulate;
+    t->steps = (uint64_t)t->opt.epochs * ((rows + run->step_rows - 1) / run->step_rows);
+    /* one reservation for the whole run, no larger than a piece */
+    size_t tokens = (t->piece.rows < rows ? t->piece.rows : rows) * longest;
+    return dp__work_reserve(&t->work, &t->exec, &t->net,
+                            tokens < t->piece.tokens ? tokens : t->piece.tokens, t->piece.rows,
+                            longest, 1, err);
+}
+
+/* Corpus and session of a run over checked rows. */
+static dp_status dp__run_open(dp__run *run, const dp_dataset *train, dp_error *err) {
+    dp_trainer        *t = run->t;
+    const dp_alloc    *alloc = &t->env->alloc;
+    dp_session_options o;
+    DP_CLEAR(o);
+    o.max_tokens = t->opt.max_tokens;
+    o.batch_tokens = DP__STEP_TOKENS;
+    dp_status status = dp__corpus_open(&run->train, alloc, train, t->tokenizer,
+                                       t->opt.max_tokens, err);
+    if (status == DP_OK && run->valid != NULL)
+        status = dp__session_open(&run->session, alloc, &t->net, t->tokenizer, &o, err);
+    run->session.exec = &t->exec;
+    return status;
+}
+
+/* dp_train: see there. */
+static dp_status dp__trainer_run(dp_trainer *t, const dp_dataset *train, const dp_dataset *valid,
+                                 dp_train_report *report, dp_error *err) {
+    dp__run run;
+    memset(&run, 0, sizeof run);
+    run.t = t;
+    run.valid = valid;
+    run.report = report;
+    DP_CLEAR(*report);
+    report->loss = report->accuracy = (double)NAN;
+    report->valid_loss = report->valid_accuracy = report->valid_f1 = (double)NAN;
+    dp_status status = dp__dataset_check(train, t->config, err);
+    if (status == DP_OK && valid != NULL) status = dp__dataset_check(valid, t->config, err);
+    if (status == DP_OK && t->lost)
+        status = dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
+    if (status == DP_OK) status = dp__run_open(&run, train, err);
+    if (status == DP_OK) status = dp__run_begin(&run, err);
+    while (status == DP_OK && t->now.epoch < (uint64_t)t->opt.epochs)
+        status = dp__run_epoch(&run, err);
+    report->epochs = (int32_t)t->now.epoch;
+    report->steps = t->now.step;
+    report->skipped_steps = t->now.skipped;
+    dp__session_close(&run.session);
+    dp__corpus_close(&run.train);
     return status;
 }
 
@@ -10381,10 +10380,16 @@ static dp__source dp__source_quantizer(dp__quantizer *z) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                       budget 1100 lines
+ * [H] Public functions                                                        budget 920 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
+
+/* status, after the caller has its floating-point state back. */
+static dp_status dp__fp_return(uint32_t fp, dp_status status) {
+    dp__fp_leave(fp);
+    return status;
+}
 
 DPDEF void dp_clear(void *object, size_t bytes) {
     memset(object, 0, bytes);
@@ -10479,6 +10484,11 @@ DPDEF const char *dp_isa_missing(dp_isa isa) {
 
 /* ---- Model --------------------------------------------------------------------------------- */
 
+typedef struct dp__label {
+    const char *name;
+    int32_t     id;
+} dp__label;
+
 struct dp_model {
     dp_env               env;
     const dp__row       *row;   /* that sessions compute with */
@@ -10488,12 +10498,29 @@ struct dp_model {
     dp__tokenizer        tokenizer;
     dp__params           params;
     dp__net              net;
-    struct dp__label    *sorted; /* [K] labels by name */
+    dp__label           *sorted; /* [K] labels by name */
     size_t               new_tensors, ignored;
 };
 
-static void dp__note(const dp_env *env, int32_t level, const char *line) {
-    if (env->log != NULL) env->log(env->log_ctx, level, line);
+/* The texts of a model directory that are read, in this order. */
+enum { DP__CONFIG_TEXT, DP__WORDS_TEXT, DP__VOCAB_TEXT, DP__TEXTS };
+static const char *const dp__text_names[DP__TEXTS] = {"config.json", "tokenizer_config.json",
+                                                      "vocab.txt"};
+
+/* What a model is made of: three texts, from a directory or from memory, and weights: from a
+ * source, from the directory, or drawn. */
+typedef struct dp__recipe {
+    dp_open_options   o;
+    const char       *path;             /* of the directory; NULL: there is none */
+    void             *dir;
+    const char       *text[DP__TEXTS];  /* without a directory; NULL: missing */
+    size_t            bytes[DP__TEXTS];
+    const dp__source *weights;          /* NULL: the directory's or drawn */
+    int               derived; /* 1: from another model; without weights it will have none */
+} dp__recipe;
+
+static void dp__note(const dp_model *model, int32_t level, const char *line) {
+    if (model->env.log != NULL) model->env.log(model->env.log_ctx, level, line);
 }
 
 DPDEF void dp_model_close(dp_model *model) {
@@ -10506,10 +10533,9 @@ DPDEF void dp_model_close(dp_model *model) {
 
 static dp_status dp__model_alloc(const dp_env *env, dp_model **out, dp_error *err) {
     dp_env    full;
+    uint32_t  cpu = dp__cpu_bits(), os = dp__os_bits();
     dp_status status = dp__env_init(env, &full, err);
-    *out = NULL;
     if (status != DP_OK) return status;
-    uint32_t       cpu = dp__cpu_bits(), os = dp__os_bits();
     const char    *missing = dp__row_missing(full.isa_cap, cpu, os);
     const dp__row *row = dp__row_select(cpu, os, full.isa_cap, full.isa_deny);
     if (missing != NULL || row == NULL)
@@ -10525,265 +10551,232 @@ static dp_status dp__model_alloc(const dp_env *env, dp_model **out, dp_error *er
     return DP_OK;
 }
 
-typedef struct dp__label {
-    const char *name;
-    int32_t     id;
-} dp__label;
+/* Text number which of a recipe, in memory of the model. */
+static dp_status dp__recipe_text(dp_model *model, const dp__recipe *r, int which, char **text,
+                                 size_t *bytes, dp_error *err) {
+    uint64_t most = which == DP__VOCAB_TEXT ? (uint64_t)DP_MAX_VOCAB * 64 : DP_MAX_CONFIG_BYTES;
+    *text = NULL;
+    *bytes = r->bytes[which];
+    if (r->dir != NULL)
+        return dp__file_read(&model->env, r->dir, dp__text_names[which], most, &model->arena,
+                             text, bytes, err);
+    if (r->text[which] == NULL) return DP_E_NOT_FOUND;
+    *text = (char *)dp__arena_get(&model->arena, *bytes, 1);
+    if (*text == NULL) return dp__no_memory(err);
+    memcpy(*text, r->text[which], *bytes);
+    return DP_OK;
+}
+
+/* The labels given, if any, replace those of the configuration, which is then written and read
+ * again: so labels of a caller pass the same checks as those of a file. */
+static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int *changed,
+                                  dp_error *err) {
+    dp__config config = model->config;
+    dp__buffer text;
+    if ((o->labels == NULL) != (o->label_count == 0) || o->label_count < 0 ||
+        o->label_count > DP_MAX_CLASSES)
+        return dp__fail(err, DP_E_ARG, "labels and label_count do not agree");
+    *changed = o->label_count > 0 && o->label_count != config.classes;
+    for (int32_t i = 0; i < o->label_count && !*changed; i++)
+        *changed = strcmp(o->labels[i], config.labels[i]) != 0;
+    if (!*changed) return DP_OK;
+    config.labels = (const char **)(uintptr_t)o->labels;
+    config.classes = o->label_count;
+    dp__buffer_init(&text, &model->env.alloc);
+    dp_status status = dp__config_write(&config, &text) ? DP_OK : dp__no_memory(err);
+    if (status == DP_OK)
+        status = dp__config_parse(text.p, text.n, &model->arena, "labels", &model->config, err);
+    dp__buffer_free(&text);
+    for (int32_t i = 0; i < o->label_count && status == DP_OK; i++) /* bad UTF-8 was replaced */
+        if (strcmp(o->labels[i], model->config.labels[i]) != 0) status = DP_E_FORMAT;
+    if (status != DP_E_FORMAT) return status;
+    return dp__fail(err, DP_E_ARG, "a label stands twice, is too long or not plain UTF-8");
+}
 
 static int dp__label_compare(const void *a, const void *b) {
     return strcmp(((const dp__label *)a)->name, ((const dp__label *)b)->name);
 }
 
-/* The labels by name, for dp_model_find_label; refuses two of one name. */
+/* The labels by name, for dp_model_find_label. */
 static dp_status dp__model_index_labels(dp_model *model, dp_error *err) {
-    size_t     n = (size_t)model->config.classes;
-    dp__label *sorted = (dp__label *)dp__arena_get(&model->arena, n, sizeof *sorted);
-    if (sorted == NULL) return dp__no_memory(err);
+    size_t n = (size_t)model->config.classes;
+    model->sorted = (dp__label *)dp__arena_get(&model->arena, n, sizeof *model->sorted);
+    if (model->sorted == NULL) return dp__no_memory(err);
     for (size_t i = 0; i < n; i++) {
-        sorted[i].name = model->config.labels[i];
-        sorted[i].id = (int32_t)i;
+        model->sorted[i].name = model->config.labels[i];
+        model->sorted[i].id = (int32_t)i;
     }
-    dp__sort(sorted, n, sizeof *sorted, dp__label_compare);
-    for (size_t i = 1; i < n; i++)
-        if (strcmp(sorted[i - 1].name, sorted[i].name) == 0)
-            return dp__fail(err, DP_E_ARG, "two labels have the same name");
-    model->sorted = sorted;
+    dp__sort(model->sorted, n, sizeof *model->sorted, dp__label_compare);
     return DP_OK;
 }
 
-/* Copies of count strings in the arena; NULL when there is no memory. */
-static const char **dp__copy_strings(dp__arena *arena, const char *const *from,
-                                     int32_t count) {
-    const char **copy = (const char **)dp__arena_get(arena, (size_t)count, sizeof *copy);
-    for (int32_t i = 0; copy != NULL && i < count; i++) {
-        size_t n = strlen(from[i]);
-        char  *to = (char *)dp__arena_get(arena, n + 1, 1);
-        if (to == NULL) return NULL;
-        memcpy(to, from[i], n);
-        copy[i] = to;
-    }
-    return copy;
-}
-
-/* The labels given, if any, replace those of the configuration; *changed: they are others. */
-static dp_status dp__model_labels(dp_model *model, const char *const *labels, int32_t count,
-                                  int *changed, dp_error *err) {
-    dp__config *c = &model->config;
-    if ((labels == NULL) != (count == 0) || count < 0 || count > DP_MAX_CLASSES)
-        return dp__fail(err, DP_E_ARG, "labels and label_count do not agree");
-    *changed = count > 0 && count != c->classes;
-    for (int32_t i = 0; i < count && !*changed; i++)
-        *changed = strcmp(labels[i], c->labels[i]) != 0;
-    if (*changed) {
-        c->labels = dp__copy_strings(&model->arena, labels, count);
-        c->classes = count;
-        if (c->labels == NULL) return dp__no_memory(err);
-    }
-    return dp__model_index_labels(model, err);
-}
-
-/* What a vocabulary brings with it, besides the ids: notes for the log. */
-static dp_status dp__model_vocab(dp_model *model, const char *text, size_t bytes,
-                                 const char *file, dp_case letter_case, dp_error *err) {
-    if (letter_case != DP_CASE_MODEL) {
-        model->words.lower_case = letter_case == DP_CASE_LOWER;
+/* Vocabulary and case, with notes about what is unusual. */
+static dp_status dp__model_vocab(dp_model *model, const dp__recipe *r, const char *text,
+                                 size_t bytes, dp_error *err) {
+    const char      *file = dp__text_names[DP__VOCAB_TEXT];
+    const dp__vocab *vocab = &model->tokenizer.vocab;
+    dp__where        where = {file, DP_NO_PLACE, NULL, 0};
+    if (r->o.letter_case != DP_CASE_MODEL) {
+        model->words.lower_case = r->o.letter_case == DP_CASE_LOWER;
         model->words.explicit_case = 1;
     }
     dp_status status = dp__tokenizer_init(&model->tokenizer, text, bytes, &model->arena, file,
                                           &model->words, model->config.positions, err);
     if (status != DP_OK) return status;
-    const dp__vocab *vocab = &model->tokenizer.vocab;
-    if (vocab->count > model->config.vocab) {
-        dp__where where = {file, DP_NO_PLACE, NULL, 0};
+    if (vocab->count > model->config.vocab)
         return dp__fail_at(err, DP_E_FORMAT, "V1", &where,
                            "more entries than the embedding table has rows");
-    }
+    if (r->derived) return DP_OK;
     if (vocab->count < model->config.vocab)
-        dp__note(&model->env, DP_LOG_INFO, "the vocabulary is smaller than the embedding table");
+        dp__note(model, DP_LOG_INFO, "the vocabulary is smaller than the embedding table");
     if (vocab->duplicates > 0)
-        dp__note(&model->env, DP_LOG_WARNING, "the vocabulary has duplicate entries");
+        dp__note(model, DP_LOG_WARNING, "the vocabulary has duplicate entries");
     if (vocab->cased > 0 && model->words.lower_case && !model->words.explicit_case)
-        dp__note(&model->env, DP_LOG_WARNING, "texts are lower-cased by default although the "
+        dp__note(model, DP_LOG_WARNING, "texts are lower-cased by default although the "
                 "vocabulary has capital letters (as transformers does)");
     return DP_OK;
 }
 
-/* Configuration, vocabulary and the table of parameters out of a directory. */
-static dp_status dp__model_read_texts(dp_model *model, void *dir, const dp_open_options *o,
-                                      int *new_labels, dp_error *err) {
-    const dp_env *env = &model->env;
-    dp__arena    *arena = &model->arena;
-    char         *text = NULL;
-    size_t        bytes = 0;
-    dp_status status = dp__file_read(env, dir, "config.json", DP_MAX_CONFIG_BYTES, arena, &text,
-                                     &bytes, err);
+/* Configuration, labels, vocabulary and the table of parameters. */
+static dp_status dp__model_texts(dp_model *model, const dp__recipe *r, int *new_labels,
+                                 dp_error *err) {
+    dp__arena *arena = &model->arena;
+    char      *text;
+    size_t     bytes;
+    dp_status  status = dp__recipe_text(model, r, DP__CONFIG_TEXT, &text, &bytes, err);
     if (status == DP_OK)
         status = dp__config_parse(text, bytes, arena, "config.json", &model->config, err);
-    if (status == DP_OK)
-        status = dp__model_labels(model, o->labels, o->label_count, new_labels, err);
+    if (status == DP_OK) status = dp__model_labels(model, &r->o, new_labels, err);
+    if (status == DP_OK) status = dp__model_index_labels(model, err);
     if (status != DP_OK) return status;
-    text = NULL;
-    status = dp__file_read(env, dir, "tokenizer_config.json", DP_MAX_CONFIG_BYTES, arena, &text,
-                           &bytes, err);
+    status = dp__recipe_text(model, r, DP__WORDS_TEXT, &text, &bytes, err);
     if (status == DP_OK || status == DP_E_NOT_FOUND)
         status = dp__tokenizer_config_parse(text, bytes, arena, "tokenizer_config.json",
                                             &model->words, err);
-    if (status != DP_OK) return status;
-    status = dp__file_read(env, dir, "vocab.txt", (uint64_t)DP_MAX_VOCAB * 64, arena, &text,
-                           &bytes, err);
-    if (status == DP_OK)
-        status = dp__model_vocab(model, text, bytes, "vocab.txt", o->letter_case, err);
+    if (status == DP_OK) status = dp__recipe_text(model, r, DP__VOCAB_TEXT, &text, &bytes, err);
+    if (status == DP_OK) status = dp__model_vocab(model, r, text, bytes, err);
     return status == DP_OK ? dp__params_init(&model->params, &model->config, arena, err) : status;
 }
 
-/* Weights out of the files; what may be missing is drawn. New labels need a new classifier. */
-static dp_status dp__model_read_weights(dp_model *model, void *dir, const dp_open_options *o,
-                                        int new_labels, dp_error *err) {
-    dp__store   store;
+/* Which tensor of the files goes where, and which are new: new labels need a new classifier. */
+static dp_status dp__model_bind(dp_model *model, const dp_open_options *o, int new_labels,
+                                dp__files *files, dp_error *err) {
     dp__params *params = &model->params;
-    dp__files   files = {params, &store, model->row, o->seed, model->config.init_range,
-                         NULL, NULL, 0, 0, 0};
-    dp_status   status = dp__store_open(&store, &model->env, dir, &model->arena, err);
+    size_t      first_new = o->new_head ? dp__tail_tensor(params, DP__POOL_W)
+                          : new_labels  ? dp__tail_tensor(params, DP__CLASS_W) : params->count;
+    dp_status   status = dp__bind(files, first_new, new_labels, &model->arena, err);
+    if (status == DP_OK) status = dp__bind_int8(&model->config, files, err);
     if (status != DP_OK) return status;
-    size_t first_new = params->count;
-    if (o->new_head) first_new = dp__tail_tensor(params, DP__POOL_W);
-    else if (new_labels) first_new = dp__tail_tensor(params, DP__CLASS_W);
-    status = dp__bind(&files, first_new, new_labels, &model->arena, err);
-    if (status == DP_OK) status = dp__bind_int8(&model->config, &files, err);
-    if (status == DP_OK) {
-        dp__source source = dp__source_files(&files);
-        model->new_tensors = files.missing;
-        model->ignored = files.ignored + files.unknown;
-        if (files.unknown > 0)
-            dp__note(&model->env, DP_LOG_WARNING, "tensors of unknown names were left aside");
-        status = dp__net_open(&model->net, &model->env.alloc, &model->config, params, NULL,
-                              &source, err);
-    }
+    model->new_tensors = files->missing;
+    model->ignored = files->ignored + files->unknown;
+    if (files->unknown > 0)
+        dp__note(model, DP_LOG_WARNING, "tensors of unknown names were left aside");
+    return DP_OK;
+}
+
+static dp_status dp__model_net(dp_model *model, const dp__source *weights, dp_error *err) {
+    return dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
+                        weights, err);
+}
+
+/* The weights of a recipe; what files may lack is drawn. */
+static dp_status dp__model_weights(dp_model *model, const dp__recipe *r, int new_labels,
+                                   dp_error *err) {
+    dp__store  store;
+    dp__files  files = {&model->params, NULL, model->row, r->o.seed, model->config.init_range,
+                        NULL, NULL, 0, 0, 0};
+    dp__source source = dp__source_files(&files);
+    if (r->derived) return r->weights != NULL ? dp__model_net(model, r->weights, err) : DP_OK;
+    model->new_tensors = model->params.count;
+    if (r->dir == NULL && model->config.quantized)
+        return dp__fail(err, DP_E_ARG, "a new model cannot be quantized");
+    if (r->dir == NULL) return dp__model_net(model, &source, err);
+    dp_status status = dp__store_open(&store, &model->env, r->dir, &model->arena, err);
+    if (status != DP_OK) return status;
+    files.store = &store;
+    status = dp__model_bind(model, &r->o, new_labels, &files, err);
+    if (status == DP_OK) status = dp__model_net(model, &source, err);
     dp__store_close(&store);
     return status;
+}
+
+/* A model from a recipe: the only way to make one. */
+static dp_status dp__model_make(const dp_env *env, dp__recipe *r, dp_model **out, dp_error *err) {
+    int       new_labels = 0;
+    uint32_t  fp = dp__fp_enter();
+    dp_status status = dp__model_alloc(env, out, err);
+    if (status == DP_OK && r->path != NULL)
+        status = dp__dir_open(&(*out)->env, r->path, 0, &r->dir, err);
+    if (status == DP_OK) status = dp__model_texts(*out, r, &new_labels, err);
+    if (status == DP_OK) status = dp__model_weights(*out, r, new_labels, err);
+    if (r->dir != NULL) (*out)->env.io.close_dir((*out)->env.io.ctx, r->dir);
+    if (status != DP_OK) {
+        dp_model_close(*out);
+        *out = NULL;
+    }
+    return dp__fp_return(fp, status);
 }
 
 DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
                                    const dp_open_options *options, dp_model **out,
                                    dp_error *err) {
-    dp_open_options o;
-    void           *handle = NULL;
-    int             new_labels = 0;
-    uint32_t        fp = dp__fp_enter();
-    dp_status       status = dp__options_copy(&o, sizeof o, options, err);
+    dp__recipe r;
+    memset(&r, 0, sizeof r);
+    r.path = dir;
     *out = NULL;
+    dp_status status = dp__options_copy(&r.o, sizeof r.o, options, err);
     if (status == DP_OK && dir == NULL) status = dp__fail(err, DP_E_ARG, "dir is NULL");
-    if (status == DP_OK) status = dp__model_alloc(env, out, err);
-    if (status == DP_OK) status = dp__dir_open(&(*out)->env, dir, 0, &handle, err);
-    if (status == DP_OK) {
-        status = dp__model_read_texts(*out, handle, &o, &new_labels, err);
-        if (status == DP_OK) status = dp__model_read_weights(*out, handle, &o, new_labels, err);
-        (*out)->env.io.close_dir((*out)->env.io.ctx, handle);
-    }
-    if (status != DP_OK) {
-        dp_model_close(*out);
-        *out = NULL;
-    }
-    dp__fp_leave(fp);
-    return status;
+    return status == DP_OK ? dp__model_make(env, &r, out, err) : status;
 }
 
 DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out, dp_error *err) {
     return dp_model_open_with(env, dir, NULL, out, err);
 }
 
-/* The parts of a new model, after its memory. */
-static dp_status dp__model_fill(dp_model *model, const dp_model_spec *spec, dp_error *err) {
-    dp__arena *arena = &model->arena;
-    int        changed;
-    char      *vocab = (char *)dp__arena_get(arena, spec->vocab_bytes, 1);
-    if (vocab == NULL) return dp__no_memory(err);
-    memcpy(vocab, spec->vocab, spec->vocab_bytes);
-    dp_status status = dp__config_parse(spec->config, spec->config_bytes, arena, "config.json",
-                                        &model->config, err);
-    if (status == DP_OK && model->config.quantized)
-        status = dp__fail(err, DP_E_ARG, "a new model cannot be quantized");
-    if (status == DP_OK)
-        status = dp__model_labels(model, spec->labels, spec->label_count, &changed, err);
-    if (status == DP_OK)
-        status = dp__tokenizer_config_parse(NULL, 0, arena, "", &model->words, err);
-    if (status == DP_OK)
-        status = dp__model_vocab(model, vocab, spec->vocab_bytes, "vocab.txt", spec->letter_case,
-                                 err);
-    if (status == DP_OK) status = dp__params_init(&model->params, &model->config, arena, err);
-    if (status != DP_OK) return status;
-    dp__files  none = {&model->params, NULL, model->row, spec->seed, model->config.init_range,
-                       NULL, NULL, 0, 0, 0};
-    dp__source source = dp__source_files(&none);
-    model->new_tensors = model->params.count;
-    return dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
-                        &source, err);
-}
-
 DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_model **out,
                              dp_error *err) {
     dp_model_spec s;
-    uint32_t      fp = dp__fp_enter();
-    dp_status     status = dp__options_copy(&s, sizeof s, spec, err);
+    dp__recipe    r;
+    memset(&r, 0, sizeof r);
     *out = NULL;
+    dp_status status = dp__options_copy(&s, sizeof s, spec, err);
     if (status == DP_OK && (s.config == NULL || s.vocab == NULL))
         status = dp__fail(err, DP_E_ARG, "a new model needs a configuration and a vocabulary");
-    if (status == DP_OK) status = dp__model_alloc(env, out, err);
-    if (status == DP_OK) status = dp__model_fill(*out, &s, err);
-    if (status != DP_OK) {
-        dp_model_close(*out);
-        *out = NULL;
-    }
-    dp__fp_leave(fp);
-    return status;
-}
-
-/* The strings of a configuration and of the special tokens, copied from another model. */
-static dp_status dp__model_strings(dp_model *model, const dp_model *from, dp_error *err) {
-    dp__config           *c = &model->config;
-    dp__tokenizer_config *w = &model->words;
-    const char           *tokens[5] = {from->words.unk, from->words.cls, from->words.sep,
-                                       from->words.pad, from->words.mask};
-    c->labels = dp__copy_strings(&model->arena, c->labels, c->classes);
-    c->ignore = dp__copy_strings(&model->arena, c->ignore, c->ignore_count);
-    const char **copy = dp__copy_strings(&model->arena, tokens, 5);
-    if (c->labels == NULL || c->ignore == NULL || copy == NULL) return dp__no_memory(err);
-    *w = from->words;
-    w->unk = copy[0];
-    w->cls = copy[1];
-    w->sep = copy[2];
-    w->pad = copy[3];
-    w->mask = copy[4];
-    return dp__model_index_labels(model, err);
+    if (status != DP_OK) return status;
+    r.text[DP__CONFIG_TEXT] = s.config;
+    r.bytes[DP__CONFIG_TEXT] = s.config_bytes;
+    r.text[DP__VOCAB_TEXT] = s.vocab;
+    r.bytes[DP__VOCAB_TEXT] = s.vocab_bytes;
+    r.o.labels = s.labels;
+    r.o.label_count = s.label_count;
+    r.o.letter_case = s.letter_case;
+    r.o.seed = s.seed;
+    return dp__model_make(env, &r, out, err);
 }
 
 /* A model like another, with weights from a source (NULL: none): what training and quantization
- * give. config replaces the configuration; its strings are copied. */
+ * give. config replaces the configuration; it is copied by writing and reading it. */
 static dp_status dp__model_derive(const dp_model *from, const dp__config *config,
-                                  const dp__source *source, dp_model **out, dp_error *err) {
-    dp_status status = dp__model_alloc(&from->env, out, err);
-    if (status != DP_OK) return status;
-    dp_model        *model = *out;
+                                  const dp__source *weights, dp_model **out, dp_error *err) {
     const dp__vocab *vocab = &from->tokenizer.vocab;
-    char            *text = (char *)dp__arena_get(&model->arena, vocab->text_bytes, 1);
-    status = text == NULL ? dp__no_memory(err) : DP_OK;
-    if (status == DP_OK) {
-        memcpy(text, vocab->text, vocab->text_bytes);
-        model->config = *config;
-        status = dp__model_strings(model, from, err);
+    dp__buffer       text[2];
+    dp__recipe       r;
+    memset(&r, 0, sizeof r);
+    *out = NULL;
+    for (int i = 0; i < 2; i++) dp__buffer_init(&text[i], &from->env.alloc);
+    int       written = dp__config_write(config, &text[DP__CONFIG_TEXT]) &&
+                        dp__tokenizer_config_write(&from->words, &text[DP__WORDS_TEXT]);
+    dp_status status = written ? DP_OK : dp__no_memory(err);
+    for (int i = 0; i < 2; i++) {
+        r.text[i] = text[i].p;
+        r.bytes[i] = text[i].n;
     }
-    if (status == DP_OK)
-        status = dp__tokenizer_init(&model->tokenizer, text, vocab->text_bytes, &model->arena,
-                                    "vocab.txt", &model->words, config->positions, err);
-    if (status == DP_OK)
-        status = dp__params_init(&model->params, &model->config, &model->arena, err);
-    if (status == DP_OK && source != NULL)
-        status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params,
-                              NULL, source, err);
-    if (status != DP_OK) {
-        dp_model_close(model);
-        *out = NULL;
-    }
+    r.text[DP__VOCAB_TEXT] = vocab->text;
+    r.bytes[DP__VOCAB_TEXT] = vocab->text_bytes;
+    r.weights = weights;
+    r.derived = 1;
+    if (status == DP_OK) status = dp__model_make(&from->env, &r, out, err);
+    for (int i = 0; i < 2; i++) dp__buffer_free(&text[i]);
     return status;
 }
 
@@ -10844,22 +10837,22 @@ DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,
 /* ---- Saving -------------------------------------------------------------------------------- */
 
 /* The tensors of a model as entries of a file: each parameter, and the scales of INT8 ones. An
- * entry's field file holds 2 t for tensor t, 2 t + 1 for its scales. */
-static size_t dp__save_entries(const dp_model *model, const dp__source *source, dp__arena *arena,
-                               dp__entry *entries) {
+ * entry's field file holds 2 t for tensor t, 2 t + 1 for its scales. 0: no memory. */
+static size_t dp__save_entries(const dp__params *params, const dp__source *source,
+                               dp__arena *arena, dp__entry *entries) {
     size_t n = 0;
-    for (size_t t = 0; t < model->params.count; t++) {
-        const dp__tensor *x = &model->params.list[t];
+    for (size_t t = 0; t < params->count; t++) {
+        const dp__tensor *x = &params->list[t];
         int               int8 = source->is_int8(source->ctx, t);
         for (int scale = 0; scale <= int8; scale++) {
             dp__entry *e = &entries[n++];
-            size_t     bytes = strlen(x->name) + (scale ? 6 : 0);
-            char      *name = (char *)dp__arena_get(arena, bytes + 1, 1);
-            if (name == NULL) return 0;
-            memcpy(name, x->name, strlen(x->name));
-            if (scale) memcpy(name + bytes - 6, "_scale", 6);
-            e->name = name;
-            e->name_bytes = bytes;
+            char      *to = (char *)dp__arena_get(arena, sizeof x->name + 6, 1);
+            dp__text   name = {to, sizeof x->name + 6, 0};
+            if (to == NULL) return 0;
+            dp__text_add(&name, x->name);
+            if (scale) dp__text_add(&name, "_scale");
+            e->name = to;
+            e->name_bytes = name.n;
             e->dtype = int8 && !scale ? DP__I8 : DP__F32;
             e->dims = x->dims;
             e->shape[0] = x->rows;
@@ -10870,19 +10863,17 @@ static size_t dp__save_entries(const dp_model *model, const dp__source *source, 
     return n;
 }
 
-#define DP__SAVE_ROWS 48u /* rows of a tensor that are unpacked at a time: one panel */
-
-/* Appends one entry, some rows at a time. stage [48, widest], scales [48]. */
-static dp_status dp__save_tensor(const dp_model *model, const dp__source *source,
+/* Appends one entry, a panel of rows at a time: stage [DP__PANEL, widest]. */
+static dp_status dp__save_tensor(const dp__params *params, const dp__source *source,
                                  const dp__entry *e, dp__st_writer *w, dp_real *stage,
                                  dp_error *err) {
     size_t            t = e->file / 2;
-    const dp__tensor *x = &model->params.list[t];
-    dp_real           scales[DP__SAVE_ROWS];
+    const dp__tensor *x = &params->list[t];
+    dp_real           scales[DP__PANEL];
     dp_status         status = DP_OK;
     int               int8 = source->is_int8(source->ctx, t), scale = (int)(e->file % 2);
-    for (size_t row = 0; row < x->rows && status == DP_OK; row += DP__SAVE_ROWS) {
-        size_t rows = x->rows - row < DP__SAVE_ROWS ? x->rows - row : DP__SAVE_ROWS;
+    for (size_t row = 0; row < x->rows && status == DP_OK; row += DP__PANEL) {
+        size_t rows = x->rows - row < DP__PANEL ? x->rows - row : DP__PANEL;
         status = source->read(source->ctx, t, row, rows, stage, int8 ? scales : NULL, err);
         if (status != DP_OK) return status;
         status = dp__st_append(w, e, scale ? scales : stage, scale ? rows : rows * x->cols, err);
@@ -10892,137 +10883,93 @@ static dp_status dp__save_tensor(const dp_model *model, const dp__source *source
 
 static dp_status dp__save_weights(const dp_model *model, void *dir, dp__arena *arena,
                                   dp_error *err) {
-    dp__source source = dp__source_net(&model->net);
+    const dp__params *params = &model->params;
     const dp__config *c = &model->config;
+    dp__source        source = dp__source_net(&model->net);
+    dp__st_writer     w;
     size_t     widest = (size_t)(c->inner > c->hidden ? c->inner : c->hidden), count = 0;
-    dp__entry *entries = (dp__entry *)dp__arena_get(arena, 2 * model->params.count,
-                                                    sizeof *entries);
-    dp_real   *stage = (dp_real *)dp__arena_get(arena, DP__SAVE_ROWS * widest, sizeof *stage);
+    dp__entry *entries = (dp__entry *)dp__arena_get(arena, 2 * params->count, sizeof *entries);
+    dp_real   *stage = (dp_real *)dp__arena_get(arena, DP__PANEL * widest, sizeof *stage);
     if (entries != NULL && stage != NULL)
-        count = dp__save_entries(model, &source, arena, entries);
+        count = dp__save_entries(params, &source, arena, entries);
     if (count == 0) return dp__no_memory(err);
-    dp__st_writer w;
-    dp_status     status = dp__st_begin(&w, &model->env, dir, "model.safetensors", entries, count,
-                                        NULL, err);
+    dp_status status = dp__st_begin(&w, &model->env, dir, "model.safetensors", entries, count,
+                                    NULL, err);
     for (size_t i = 0; i < count && status == DP_OK; i++)
-        status = dp__save_tensor(model, &source, &entries[i], &w, stage, err);
+        status = dp__save_tensor(params, &source, &entries[i], &w, stage, err);
     if (status == DP_OK) return dp__st_end(&w, err);
     dp__st_abort(&w);
     return status;
 }
 
 /* The texts of the directory, config.json last. */
-static dp_status dp__save_texts(const dp_model *model, void *dir, dp__buffer *b, dp_error *err) {
+static dp_status dp__save_texts(const dp_model *model, void *dir, dp_error *err) {
     static const char *const names[3] = {"tokenizer_config.json", "special_tokens_map.json",
                                          "config.json"};
     const dp__vocab *vocab = &model->tokenizer.vocab;
+    dp__buffer       b;
     dp_status status = dp__file_write(&model->env, dir, "vocab.txt", vocab->text,
                                       vocab->text_bytes, err);
+    dp__buffer_init(&b, &model->env.alloc);
     for (int i = 0; i < 3 && status == DP_OK; i++) {
-        b->n = 0;
-        int done = i == 0 ? dp__tokenizer_config_write(&model->words, b)
-                 : i == 1 ? dp__special_tokens_write(&model->words, b)
-                          : dp__config_write(&model->config, b);
-        status = done ? dp__file_write(&model->env, dir, names[i], b->p, b->n, err)
+        b.n = 0;
+        int done = i == 0 ? dp__tokenizer_config_write(&model->words, &b)
+                 : i == 1 ? dp__special_tokens_write(&model->words, &b)
+                          : dp__config_write(&model->config, &b);
+        status = done ? dp__file_write(&model->env, dir, names[i], b.p, b.n, err)
                       : dp__no_memory(err);
     }
+    dp__buffer_free(&b);
     return status;
 }
 
 DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *err) {
-    void      *handle = NULL;
-    dp__arena  arena;
-    dp__buffer text;
-    dp_status  status = dp__dir_open(&model->env, dir, 1, &handle, err);
+    const dp_io *io = &model->env.io;
+    void        *handle = NULL;
+    dp__arena    arena;
+    dp_status    status = dp__dir_open(&model->env, dir, 1, &handle, err);
     if (status != DP_OK) return status;
     dp__arena_init(&arena, &model->env.alloc);
-    dp__buffer_init(&text, &model->env.alloc);
     /* Without its config.json the directory cannot be opened until it is complete again. */
-    status = model->env.io.remove(model->env.io.ctx, handle, "config.json");
+    status = io->remove(io->ctx, handle, "config.json");
     status = status == DP_OK || status == DP_E_NOT_FOUND ? DP_OK
                                                          : dp__io_fail(err, status, "config.json");
     if (status == DP_OK) status = dp__save_weights(model, handle, &arena, err);
-    if (status == DP_OK) status = dp__save_texts(model, handle, &text, err);
-    dp__buffer_free(&text);
+    if (status == DP_OK) status = dp__save_texts(model, handle, err);
     dp__arena_free(&arena);
-    model->env.io.close_dir(model->env.io.ctx, handle);
+    io->close_dir(io->ctx, handle);
     return status;
 }
 
 /* ---- Prediction ---------------------------------------------------------------------------- */
 
-struct dp_session {
-    const dp_model   *model;
-    dp__exec          exec;
-    dp__work          work;
-    dp__scratch       scratch; /* of the tokenizer */
-    dp_encode_options encode;
-    size_t            batch_tokens; /* a batch is computed when it holds so many */
-    size_t            token_cap, text_cap;
-    int32_t          *ids, *types;  /* [token_cap] */
-    size_t           *begin;        /* [text_cap + 1] */
-};
-
-#define DP__BATCH_TOKENS 1024u /* enough rows for the matrix kernels; activations stay in L2 */
-
 DPDEF void dp_session_close(dp_session *session) {
     if (session == NULL) return;
-    dp_alloc alloc = session->model->env.alloc;
-    size_t   tokens = session->token_cap;
-    if (session->ids != NULL) dp__wipe(session->ids, tokens * sizeof *session->ids);
-    dp__free(&alloc, session->ids, tokens, sizeof *session->ids);
-    dp__free(&alloc, session->types, tokens, sizeof *session->types);
-    dp__free(&alloc, session->begin, session->text_cap + 1, sizeof *session->begin);
-    dp__scratch_free(&session->scratch);
-    dp__work_close(&session->work);
-    dp__exec_close(&session->exec);
+    dp_alloc alloc = session->arena.alloc;
+    dp__session_close(session);
     dp__free(&alloc, session, 1, sizeof *session);
-}
-
-static dp_status dp__session_buffers(dp_session *s, const dp_session_options *o, dp_error *err) {
-    int32_t         positions = s->model->config.positions;
-    int32_t         most = o->max_tokens != 0 ? o->max_tokens : positions < 512 ? positions : 512;
-    const dp_alloc *alloc = &s->model->env.alloc;
-    if (most < 3 || most > positions || o->batch_tokens < 0)
-        return dp__fail(err, DP_E_ARG, "max_tokens must be from 3 to the model's positions");
-    s->encode.struct_size = sizeof s->encode;
-    s->encode.max_tokens = most;
-    s->encode.letter_case = o->letter_case;
-    s->batch_tokens = o->batch_tokens > 0 ? (size_t)o->batch_tokens : DP__BATCH_TOKENS;
-    s->token_cap = s->batch_tokens + (size_t)positions;
-    s->text_cap = s->token_cap / 2; /* a text has [CLS] and [SEP] at least */
-    s->ids = (int32_t *)dp__alloc(alloc, s->token_cap, sizeof *s->ids);
-    s->types = (int32_t *)dp__alloc(alloc, s->token_cap, sizeof *s->types);
-    s->begin = (size_t *)dp__alloc(alloc, s->text_cap + 1, sizeof *s->begin);
-    if (s->ids == NULL || s->types == NULL || s->begin == NULL) return dp__no_memory(err);
-    return dp__exec_open(&s->exec, &s->model->env, err);
 }
 
 DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
                                 dp_session **out, dp_error *err) {
+    const dp_alloc    *alloc = &model->env.alloc;
     dp_session_options o;
     dp_status          status = dp__options_copy(&o, sizeof o, options, err);
     *out = NULL;
     if (status != DP_OK) return status;
-    dp_session *s = (dp_session *)dp__alloc(&model->env.alloc, 1, sizeof *s);
+    dp_session *s = (dp_session *)dp__alloc(alloc, 1, sizeof *s);
     if (s == NULL) return dp__no_memory(err);
-    memset(s, 0, sizeof *s);
-    s->model = model;
-    dp__scratch_init(&s->scratch, &model->env.alloc);
-    dp__work_init(&s->work, &model->env.alloc, o.memory_limit);
-    status = dp__session_buffers(s, &o, err);
-    if (status == DP_OK) {
-        *out = s;
-        return DP_OK;
-    }
-    dp_session_close(s);
+    status = dp__session_open(s, alloc, &model->net, &model->tokenizer, &o, err);
+    if (status == DP_OK) status = dp__exec_open(&s->own, &model->env, err);
+    s->exec = &s->own;
+    if (status == DP_OK) *out = s;
+    else dp_session_close(s);
     return status;
 }
 
 DPDEF uint64_t dp_session_memory(const dp_session *session) {
-    uint64_t packing = (uint64_t)session->exec.threads * DP__SCRATCH * sizeof(dp_real);
-    return session->work.bytes + packing +
-           session->token_cap * (sizeof *session->ids + sizeof *session->types);
+    uint64_t packing = (uint64_t)session->exec->threads * DP__SCRATCH * sizeof(dp_real);
+    return session->work.bytes + packing + session->arena.total;
 }
 
 /* p [K] of logits z [K]: softmax, sigmoid, or the values themselves. */
@@ -11038,83 +10985,37 @@ static void dp__probabilities(float *p, const dp_real *z, size_t classes, dp_pro
     for (size_t k = 0; k < classes && problem == DP_SINGLE_LABEL; k++) p[k] /= (float)sum;
 }
 
-/* Computes the batch of n texts that stands in ids, types and begin. */
-static dp_status dp__session_run(dp_session *s, size_t n, float *prob, float *logits,
-                                 float *pooled, dp_error *err) {
-    const dp__config *c = &s->model->config;
-    size_t    classes = (size_t)c->classes, width = (size_t)c->hidden;
-    dp__batch batch = {s->ids, s->types, s->begin, NULL, n, 0, n};
-    dp__pass  pass;
-    dp_status status = dp__pass_begin(&pass, &s->exec, &s->model->net, &batch, &s->work, NULL,
-                                      NULL, err);
-    if (status != DP_OK) return status;
-    dp__forward(&pass);
-    for (size_t i = 0; i < n; i++) {
-        const dp_real *row = s->work.logits + i * classes;
-        for (size_t k = 0; k < classes && logits != NULL; k++)
-            logits[i * classes + k] = (float)row[k];
-        if (prob != NULL) dp__probabilities(prob + i * classes, row, classes, c->problem);
-    }
-    for (size_t k = 0; k < width && pooled != NULL; k++) pooled[k] = (float)s->work.pooled.p[k];
-    return DP_OK;
-}
-
-/* Encodes one document behind the tokens that the batch has already. */
-static dp_status dp__session_encode(dp_session *s, const dp_text *text, size_t n,
-                                    dp_prediction *info, dp_error *err) {
-    size_t      at = s->begin[n];
-    dp_encoding e = {s->ids + at, s->types + at, NULL, NULL, s->token_cap - at, 0, 0, 0, 0};
-    if (text->b != NULL && s->model->config.types < 2)
-        return dp__fail(err, DP_E_ARG, "a pair of texts, but the model has one token type");
-    dp_status status = dp__encode(&s->model->tokenizer, &s->scratch, text, &s->encode, &e, err);
-    s->begin[n + 1] = at + e.n;
-    info->best = 0;
-    info->tokens = e.n;
-    info->total = e.total;
-    info->truncated = e.total > e.n;
-    info->unknown = e.unknown;
-    info->invalid = e.invalid;
-    return status;
-}
-
-static dp_status dp__predict_rows(dp_session *s, const dp_text *texts, size_t n, float *prob,
-                                  float *logits, dp_prediction *infos, dp_error *err) {
-    size_t    classes = (size_t)s->model->config.classes, done = 0;
-    dp_status status = DP_OK;
-    while (done < n && status == DP_OK) {
-        size_t count = 0;
-        s->begin[0] = 0;
-        while (done + count < n && s->begin[count] < s->batch_tokens && status == DP_OK) {
-            dp_prediction unused, *info = infos != NULL ? &infos[done + count] : &unused;
-            status = dp__session_encode(s, &texts[done + count], count, info, err);
-            count++;
-        }
-        if (status == DP_OK)
-            status = dp__session_run(s, count, prob != NULL ? prob + done * classes : NULL,
-                                     logits != NULL ? logits + done * classes : NULL, NULL, err);
-        for (size_t i = 0; i < count && status == DP_OK && infos != NULL; i++)
-            infos[done + i].best = (int32_t)dp__best(s->work.logits + i * classes, classes);
-        done += count;
-    }
-    return status;
+/* The results of n texts behind a batch: prob and logits [n, K] or NULL. */
+static void dp__session_results(const dp_session *s, size_t n, float *prob, float *logits) {
+    size_t         classes = (size_t)s->net->config->classes;
+    const dp_real *z = s->work.logits;
+    for (size_t i = 0; i < n * classes && logits != NULL; i++) logits[i] = (float)z[i];
+    for (size_t i = 0; i < n && prob != NULL; i++)
+        dp__probabilities(prob + i * classes, z + i * classes, classes, s->net->config->problem);
 }
 
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
                                  float *prob, float *logits, dp_prediction *infos,
                                  dp_error *err) {
+    size_t    classes = (size_t)session->net->config->classes;
     uint32_t  fp = dp__fp_enter();
-    size_t    bytes = n * (size_t)session->model->config.classes * sizeof(float);
-    dp_status status = dp__predict_rows(session, texts, n, prob, logits, infos, err);
-    if (status != DP_OK && prob != NULL) memset(prob, 0, bytes);
-    if (status != DP_OK && logits != NULL) memset(logits, 0, bytes);
-    dp__fp_leave(fp);
-    return status;
+    dp_status status = DP_OK;
+    for (size_t at = 0, count; at < n && status == DP_OK; at += count) {
+        status = dp__session_next(session, texts + at, n - at, &count, err);
+        if (status != DP_OK) break;
+        dp__session_results(session, count, prob != NULL ? prob + at * classes : NULL,
+                            logits != NULL ? logits + at * classes : NULL);
+        if (infos != NULL) memcpy(infos + at, session->infos, count * sizeof *infos);
+    }
+    if (status != DP_OK && prob != NULL) memset(prob, 0, n * classes * sizeof *prob);
+    if (status != DP_OK && logits != NULL) memset(logits, 0, n * classes * sizeof *logits);
+    return dp__fp_return(fp, status);
 }
 
 DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
                            size_t prob_cap, dp_prediction *info, dp_error *err) {
     dp_text one = {text, text_bytes, NULL, 0};
-    if (prob == NULL || prob_cap < (size_t)session->model->config.classes)
+    if (prob == NULL || prob_cap < (size_t)session->net->config->classes)
         return dp__fail(err, DP_E_SPACE, "prob has less room than the model has classes");
     return dp_predict_batch(session, &one, 1, prob, NULL, info, err);
 }
@@ -11122,7 +11023,7 @@ DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_by
 DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
                                size_t n, float *prob, float *logits, float *pooled,
                                dp_error *err) {
-    const dp__config *c = &session->model->config;
+    const dp__config *c = session->net->config;
     if (n < 1 || n > (size_t)c->positions)
         return dp__fail(err, DP_E_ARG, "the sequence is empty or longer than the positions");
     for (size_t i = 0; i < n; i++) {
@@ -11132,42 +11033,27 @@ DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const in
         session->ids[i] = ids[i];
         session->types[i] = type;
     }
-    uint32_t fp = dp__fp_enter();
     session->begin[0] = 0;
     session->begin[1] = n;
-    dp_status status = dp__session_run(session, 1, prob, logits, pooled, err);
-    dp__fp_leave(fp);
-    return status;
+    uint32_t  fp = dp__fp_enter();
+    dp_status status = dp__session_run(session, 1, err);
+    if (status == DP_OK) dp__session_results(session, 1, prob, logits);
+    for (size_t k = 0; k < (size_t)c->hidden && status == DP_OK && pooled != NULL; k++)
+        pooled[k] = (float)session->work.pooled.p[k];
+    return dp__fp_return(fp, status);
 }
 
 /* ---- Quantization -------------------------------------------------------------------------- */
 
 #ifndef DP_NO_QUANTIZE
-static dp_status dp__quantize_checked(const dp_model *model, const dp_quant_options *o,
-                                      dp_model **out, dp_quant_report *report, dp__arena *arena,
-                                      dp_error *err) {
-    static const char *const ignore[1] = {"classifier"};
-    dp__quantizer z;
-    dp_status     status = dp__quantizer_init(&z, &model->net, model->row, o->embeddings, arena,
-                                              err);
-    if (status != DP_OK) return status;
-    dp__config config = model->config;
-    dp__source source = dp__source_quantizer(&z);
-    config.quantized = 1;
-    config.int8_tables = o->embeddings != 0;
-    config.ignore_count = 1;
-    config.ignore = (const char **)(uintptr_t)ignore;
-    status = dp__model_derive(model, &config, &source, out, err);
-    if (status == DP_OK && report != NULL) dp__quantizer_report(&z, report);
-    return status;
-}
-
 DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration,
                             const dp_quant_options *options, dp_model **out,
                             dp_quant_report *report, dp_error *err) {
+    static const char *const ignore[1] = {"classifier"};
     dp_quant_options o;
+    dp__config       config = model->config;
+    dp__quantizer    z;
     dp__arena        arena;
-    uint32_t         fp = dp__fp_enter();
     dp_status        status = dp__options_copy(&o, sizeof o, options, err);
     (void)calibration; /* dynamic quantization needs none */
     *out = NULL;
@@ -11176,12 +11062,17 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
                           "only dynamic quantization with full-range weights is supported yet");
     if (status == DP_OK && model->config.quantized)
         status = dp__fail(err, DP_E_UNSUPPORTED, "the model is INT8 already");
-    if (status == DP_OK) {
-        dp__arena_init(&arena, &model->env.alloc);
-        status = dp__quantize_checked(model, &o, out, report, &arena, err);
-        dp__arena_free(&arena);
-    }
-    dp__fp_leave(fp);
+    if (status != DP_OK) return status;
+    dp__arena_init(&arena, &model->env.alloc);
+    status = dp__quantizer_init(&z, &model->net, model->row, o.embeddings, &arena, err);
+    dp__source source = dp__source_quantizer(&z);
+    config.quantized = 1;
+    config.int8_tables = o.embeddings != 0;
+    config.ignore_count = 1;
+    config.ignore = (const char **)(uintptr_t)ignore;
+    if (status == DP_OK) status = dp__model_derive(model, &config, &source, out, err);
+    if (status == DP_OK && report != NULL) dp__quantizer_report(&z, report);
+    dp__arena_free(&arena);
     return status;
 }
 #endif
@@ -11189,36 +11080,30 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
 /* ---- Training ------------------------------------------------------------------------------ */
 
 #ifndef DP_NO_TRAIN
-/* shell: a model of the same configuration and vocabulary, whose strings the trainer uses and
- * from which dp_trainer_model derives; its own weights are gone. */
-struct dp_trainer {
-    dp__trainer t;
-    dp_model   *shell;
-};
-
 DPDEF void dp_trainer_close(dp_trainer *trainer) {
     if (trainer == NULL) return;
-    dp_alloc alloc = trainer->shell->env.alloc;
-    dp__trainer_close(&trainer->t);
-    dp_model_close(trainer->shell);
-    dp__free(&alloc, trainer, 1, sizeof *trainer);
+    dp_model *shell = trainer->shell;
+    dp__trainer_close(trainer);
+    dp__free(&shell->env.alloc, trainer, 1, sizeof *trainer);
+    dp_model_close(shell);
 }
 
-/* A trainer over a copy of the model; on failure it is gone. */
-static dp_status dp__trainer_begin(const dp_model *start, const dp_train_options *options,
+/* A trainer over a copy of the model without its weights, whose memory it takes. */
+static dp_status dp__trainer_begin(dp_model *shell, const dp_train_options *complete,
                                    dp_trainer **out, dp_error *err) {
-    dp__source source = dp__source_net(&start->net);
-    dp_model  *shell = NULL;
-    dp_status  status = dp__model_derive(start, &start->config, NULL, &shell, err);
-    if (status != DP_OK) return status;
-    dp_trainer *t = (dp_trainer *)dp__alloc(&start->env.alloc, 1, sizeof *t);
+    dp_trainer *t = (dp_trainer *)dp__alloc(&shell->env.alloc, 1, sizeof *t);
     if (t == NULL) {
         dp_model_close(shell);
         return dp__no_memory(err);
     }
+    memset(t, 0, sizeof *t);
     t->shell = shell;
-    status = dp__trainer_open(&t->t, &shell->env, &shell->config, &shell->tokenizer, options, err);
-    if (status == DP_OK) status = dp__flat_fill(&t->t.params, &source, t->t.optim.w, err);
+    t->env = &shell->env;
+    t->config = &shell->config;
+    t->params = &shell->params;
+    t->tokenizer = &shell->tokenizer;
+    t->opt = *complete;
+    dp_status status = dp__trainer_open(t, err);
     if (status == DP_OK) *out = t;
     else dp_trainer_close(t);
     return status;
@@ -11226,101 +11111,78 @@ static dp_status dp__trainer_begin(const dp_model *start, const dp_train_options
 
 DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *options,
                                 dp_trainer **out, dp_error *err) {
-    uint32_t  fp = dp__fp_enter();
-    dp_status status = DP_OK;
+    dp__source       source = dp__source_net(&start->net);
+    dp__config       config = start->config;
+    dp_model        *shell = NULL;
+    dp_train_options o;
+    uint32_t         fp = dp__fp_enter();
+    dp_status        status = dp__train_options(&o, options, config.positions, err);
     *out = NULL;
-    if (start->config.quantized)
+    if (status == DP_OK && config.quantized)
         status = dp__fail(err, DP_E_UNSUPPORTED, "an INT8 model cannot be trained");
-    if (status == DP_OK) status = dp__trainer_begin(start, options, out, err);
-    dp__fp_leave(fp);
-    return status;
+    if (o.dropout != 0)
+        config.hidden_dropout = config.attention_dropout = config.classifier_dropout =
+            o.dropout > 0 ? (float)o.dropout : 0;
+    if (status == DP_OK) status = dp__model_derive(start, &config, NULL, &shell, err);
+    if (status == DP_OK) status = dp__trainer_begin(shell, &o, out, err);
+    if (status == DP_OK) status = dp__flat_fill((*out)->params, &source, (*out)->optim.w, err);
+    return dp__fp_return(fp, status);
 }
 
 DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, double *loss,
                               dp_error *err) {
-    uint32_t  fp = dp__fp_enter();
-    dp_status status = dp__trainer_batch(&trainer->t, batch, loss, err);
-    dp__fp_leave(fp);
-    return status;
+    uint32_t fp = dp__fp_enter();
+    return dp__fp_return(fp, dp__trainer_batch(trainer, batch, loss, err));
 }
 
 DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_dataset *valid,
                          dp_train_report *report, dp_error *err) {
     dp_train_report unused;
     uint32_t        fp = dp__fp_enter();
-    dp_status status = dp__trainer_run(&trainer->t, train, valid,
-                                       report != NULL ? report : &unused, err);
-    dp__fp_leave(fp);
-    return status;
+    return dp__fp_return(fp, dp__trainer_run(trainer, train, valid,
+                                             report != NULL ? report : &unused, err));
 }
 
 DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err) {
-    return dp__ckpt_save(&trainer->t, dir, name, err);
+    return dp__ckpt_run(trainer, dir, name, dp__ckpt_save, err);
 }
 
 DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err) {
-    return dp__ckpt_load(&trainer->t, dir, name, err);
+    return dp__ckpt_run(trainer, dir, name, dp__ckpt_load, err);
 }
 
 DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer) {
-    return trainer->t.now.step;
+    return trainer->now.step;
 }
 
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err) {
-    dp__source source = dp__source_net(&trainer->t.net);
+    dp__source source = dp__source_net(&trainer->net);
     source.row = trainer->shell->row;
-    return dp__model_derive(trainer->shell, &trainer->t.config, &source, out, err);
+    return dp__model_derive(trainer->shell, trainer->config, &source, out, err);
 }
 #endif
 
 /* ---- Evaluation ---------------------------------------------------------------------------- */
 
-#define DP__EVALUATE 32 /* rows that are predicted by one call */
-
-/* Predicts and counts the rows [at, at + n); logits [n, K] and z [K] are working memory. */
-static dp_status dp__evaluate_rows(dp_session *s, const dp_dataset *data, size_t at, size_t n,
-                                   float *logits, dp_real *z, dp__meter *meter, size_t *truncated,
-                                   dp_error *err) {
-    dp_prediction info[DP__EVALUATE];
-    size_t        classes = meter->classes;
-    dp_status status = dp__predict_rows(s, data->texts + at, n, NULL, logits, info, err);
-    for (size_t i = 0; i < n && status == DP_OK; i++) {
-        const float *target = data->targets != NULL ? data->targets + (at + i) * classes : NULL;
-        for (size_t k = 0; k < classes; k++) z[k] = (dp_real)logits[i * classes + k];
-        *truncated += info[i].truncated != 0;
-        if (!dp__meter_add(meter, z, data->labels != NULL ? data->labels[at + i] : 0, target))
-            status = dp__row_fail(err, DP_E_DIVERGED, at + i, "a logit is not finite");
-    }
-    return status;
-}
-
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
                             uint64_t *confusion, dp_error *err) {
-    const dp__config *c = &session->model->config;
-    size_t            classes = (size_t)c->classes, truncated = 0;
-    uint32_t          fp = dp__fp_enter();
-    dp__arena         arena;
+    const dp__config *c = session->net->config;
+    const dp_alloc   *alloc = &session->arena.alloc;
+    size_t            classes = (size_t)c->classes;
     dp__meter         meter;
+    uint32_t          fp = dp__fp_enter();
     dp_clear(out, sizeof *out);
-    dp__arena_init(&arena, &session->model->env.alloc);
-    dp__tally *tally = (dp__tally *)dp__arena_get(&arena, classes, sizeof *tally);
-    float     *logits = (float *)dp__arena_get(&arena, DP__EVALUATE * classes, sizeof *logits);
-    dp_real   *z = (dp_real *)dp__arena_get(&arena, classes, sizeof *z);
+    dp__tally *tally = (dp__tally *)dp__alloc(alloc, classes, sizeof *tally);
     dp_status  status = dp__dataset_check(data, c, err);
-    if (status == DP_OK && (tally == NULL || logits == NULL || z == NULL))
-        status = dp__no_memory(err);
-    if (status == DP_OK) dp__meter_init(&meter, c->problem, classes, tally, confusion);
-    for (size_t at = 0, n; status == DP_OK && at < data->rows; at += n) {
-        n = data->rows - at < DP__EVALUATE ? data->rows - at : DP__EVALUATE;
-        status = dp__evaluate_rows(session, data, at, n, logits, z, &meter, &truncated, err);
+    if (status == DP_OK && tally == NULL) status = dp__no_memory(err);
+    if (status == DP_OK) {
+        dp__meter_init(&meter, c->problem, classes, tally, confusion);
+        status = dp__session_measure(session, data, &meter, out, err);
     }
-    if (status == DP_OK) dp__meter_result(&meter, out);
-    if (status == DP_OK) out->truncated = truncated;
-    dp__arena_free(&arena);
-    dp__fp_leave(fp);
-    return status;
+    dp__free(alloc, tally, classes, sizeof *tally);
+    return dp__fp_return(fp, status);
 }
 
 /* ---- Self-test ----------------------------------------------------------------------------- */
@@ -11333,58 +11195,53 @@ static const char dp__self_config[] =
 static const char dp__self_vocab[] =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\nl\nm\nn\no\np\nq\nr\ns\nt\nu\n"
     "v\nw\nx\ny\nz\n##a\n##e\n##i\n##o\n.\n";
-static const char *const dp__self_texts[3] = {"a be ca do. f i", "", "h. i. we no so ha je . k l"};
 
-static void dp__self_add(dp__sha256 *hash, const float *values, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        uint8_t  bytes[4];
-        memcpy(&bits, &values[i], sizeof bits);
-        dp__store_le(bytes, 4, bits);
-        dp__sha256_add(hash, bytes, 4);
-    }
-}
+#define DP__SELF_ROWS 3
+static const dp_text dp__self_texts[DP__SELF_ROWS] = {
+    {"a be ca do. f i", 15, NULL, 0}, {"", 0, NULL, 0},
+    {"h. i. we no so ha je . k l", 26, NULL, 0}};
+static const int32_t dp__self_labels[DP__SELF_ROWS] = {1, 4, 2};
 
-/* Adds the logits of the three texts. */
+/* Adds the bits of the logits of the texts. */
 static dp_status dp__self_predict(const dp_model *model, dp__sha256 *hash, dp_error *err) {
-    dp_text     texts[3];
-    float       logits[15];
+    float       logits[DP__SELF_ROWS * 5];
     dp_session *session;
     dp_status   status = dp_session_open(model, NULL, &session, err);
     if (status != DP_OK) return status;
-    memset(texts, 0, sizeof texts);
-    for (int i = 0; i < 3; i++) {
-        texts[i].a = dp__self_texts[i];
-        texts[i].a_bytes = strlen(dp__self_texts[i]);
-    }
-    status = dp_predict_batch(session, texts, 3, NULL, logits, NULL, err);
-    if (status == DP_OK) dp__self_add(hash, logits, 15);
+    status = dp_predict_batch(session, dp__self_texts, DP__SELF_ROWS, NULL, logits, NULL, err);
+    for (int i = 0; i < DP__SELF_ROWS * 5 && status == DP_OK; i++)
+        dp__sha256_le(hash, 4, dp__f32_bits(logits[i]));
     dp_session_close(session);
     return status;
 }
 
+#ifndef DP_NO_QUANTIZE
+static dp_status dp__self_quantize(const dp_model *model, dp__sha256 *hash, dp_error *err) {
+    dp_model        *int8;
+    dp_quant_options options;
+    DP_CLEAR(options);
+    options.embeddings = 1;
+    dp_status status = dp_quantize(model, NULL, &options, &int8, NULL, err);
+    if (status == DP_OK) status = dp__self_predict(int8, hash, err);
+    dp_model_close(int8);
+    return status;
+}
+#endif
+
 #ifndef DP_NO_TRAIN
 /* Two steps with dropout, then the logits of the new weights. */
 static dp_status dp__self_train(const dp_model *model, dp__sha256 *hash, dp_error *err) {
-    static const int32_t labels[3] = {1, 4, 2};
-    dp_text              texts[3];
-    dp_train_options     options;
-    dp_dataset           data;
-    dp_trainer          *trainer;
-    dp_model            *trained = NULL;
-    memset(texts, 0, sizeof texts);
+    dp_train_options options;
+    dp_dataset       data;
+    dp_trainer      *trainer;
+    dp_model        *trained = NULL;
     DP_CLEAR(options);
     DP_CLEAR(data);
-    for (int i = 0; i < 3; i++) {
-        texts[i].a = dp__self_texts[i];
-        texts[i].a_bytes = strlen(dp__self_texts[i]);
-    }
-    data.rows = 3;
-    data.texts = texts;
-    data.labels = labels;
+    data.rows = DP__SELF_ROWS;
+    data.texts = dp__self_texts;
+    data.labels = dp__self_labels;
     options.lr = 1e-2;
     dp_status status = dp_trainer_open(model, &options, &trainer, err);
-    if (status != DP_OK) return status;
     for (int i = 0; i < 2 && status == DP_OK; i++)
         status = dp_train_step(trainer, &data, NULL, err);
     if (status == DP_OK) status = dp_trainer_model(trainer, &trained, err);
@@ -11395,26 +11252,9 @@ static dp_status dp__self_train(const dp_model *model, dp__sha256 *hash, dp_erro
 }
 #endif
 
-static dp_status dp__self_run(const dp_model *model, dp__sha256 *hash, dp_error *err) {
-    dp_status status = dp__self_predict(model, hash, err);
-#ifndef DP_NO_QUANTIZE
-    dp_model        *int8 = NULL;
-    dp_quant_options options;
-    DP_CLEAR(options);
-    options.embeddings = 1;
-    if (status == DP_OK) status = dp_quantize(model, NULL, &options, &int8, NULL, err);
-    if (status == DP_OK) status = dp__self_predict(int8, hash, err);
-    dp_model_close(int8);
-#endif
-#ifndef DP_NO_TRAIN
-    if (status == DP_OK) status = dp__self_train(model, hash, err);
-#endif
-    return status;
-}
-
 DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err) {
     dp_model_spec spec;
-    dp_model     *model = NULL;
+    dp_model     *model;
     dp__sha256    hash;
     uint8_t       bytes[32];
     DP_CLEAR(spec);
@@ -11425,12 +11265,17 @@ DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err) {
     digest[0] = 0;
     dp__sha256_init(&hash);
     dp_status status = dp_model_new(env, &spec, &model, err);
-    if (status == DP_OK) status = dp__self_run(model, &hash, err);
+    if (status == DP_OK) status = dp__self_predict(model, &hash, err);
+#ifndef DP_NO_QUANTIZE
+    if (status == DP_OK) status = dp__self_quantize(model, &hash, err);
+#endif
+#ifndef DP_NO_TRAIN
+    if (status == DP_OK) status = dp__self_train(model, &hash, err);
+#endif
     dp_model_close(model);
-    if (status != DP_OK) return status;
     dp__sha256_end(&hash, bytes);
-    dp__hex(bytes, 32, digest);
-    return DP_OK;
+    if (status == DP_OK) dp__hex(bytes, sizeof bytes, digest);
+    return status;
 }
 
 #ifdef __cplusplus
