@@ -3802,7 +3802,7 @@ static int dp__token_same(const dp_json *a, const dp_json *b) {
                                                 b->text + b->token, b->length) == 0;
 }
 
-/* What our scheme has at a path, and its bit; a value of the kind DP_JSON_END: nothing. */
+/* What our scheme has at a path, and its bit; the kind DP_JSON_OBJECT_END: nothing. */
 static dp_json dp__quant_ours(const dp_json *path, int32_t levels, uint32_t *bit) {
     dp__doc ours = dp__doc_new(NULL, NULL, NULL);
     dp_json at[DP__Q_LEVELS];

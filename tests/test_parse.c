@@ -1273,6 +1273,7 @@ static const conf_case config_cases[] = {
     {"{\"layer_norm_eps\":1e-12}", DP_OK, "", 0}, {"{\"layer_norm_eps\":0.1}", DP_OK, "", 0},
     {"{\"layer_norm_eps\":0}", DP_E_FORMAT, "M7", 18},
     {"{\"layer_norm_eps\":1e-60}", DP_E_FORMAT, "M7", 18},
+    {"{\"layer_norm_eps\":2e-46}", DP_E_FORMAT, "M7", 18},
     {"{\"layer_norm_eps\":-1e-5}", DP_E_FORMAT, "M7", 18},
     {"{\"layer_norm_eps\":0.11}", DP_E_FORMAT, "M7", 18},
     {"{\"layer_norm_eps\":1e999}", DP_E_FORMAT, "M7", 18},
