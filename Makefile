@@ -26,7 +26,7 @@ help: ## this list
 build/train: examples/train.c
 build/predict: examples/predict.c
 build/quantize: examples/quantize.c
-build/train build/predict build/quantize: diseasepred.h examples/common.h
+build/train build/predict build/quantize: diseasepred.h examples/*.h
 	@sh tools/setup.sh stb
 	@mkdir -p build
 	$(CC) $(FLAGS) examples/$$(basename $@).c -o $@ $(LIBS)
@@ -50,7 +50,7 @@ build/test_double: $(TEST_SOURCES)
 	@mkdir -p build
 	$(CC) $(TEST_FLAGS) -DDP_REAL_DOUBLE tests/test_double.c -o $@ $(LIBS)
 
-build/test_readers: $(TEST_SOURCES) examples/common.h
+build/test_readers: $(TEST_SOURCES) examples/*.h
 	@sh tools/setup.sh stb
 	@mkdir -p build
 	$(CC) $(TEST_FLAGS) tests/test_readers.c -o $@ $(LIBS)

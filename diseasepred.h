@@ -10669,8 +10669,13 @@ static dp_status dp__model_bind(dp_model *model, const dp_open_options *o, int n
     if (status != DP_OK) return status;
     model->new_tensors = files->missing;
     model->ignored = files->ignored + files->unknown;
-    if (files->unknown > 0)
-        dp__note(model, DP_LOG_WARNING, "tensors of unknown names were left aside");
+    if (files->unknown > 0) {
+        char     line[80];
+        dp__text text = {line, sizeof line, 0};
+        dp__text_u64(&text, files->unknown);
+        dp__text_add(&text, " tensors of unknown names were left aside");
+        dp__note(model, DP_LOG_WARNING, line);
+    }
     return DP_OK;
 }
 

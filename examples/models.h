@@ -68,13 +68,21 @@ static dp_model *start_model(const dp_env *env, const model_source *from) {
     dp_open_options options;
     dp_model       *model = NULL;
     dp_error        err;
+    dp_model_info   info;
     int             known = from->keep_head;
     if (from->directory == NULL) return new_model(env, from);
     DP_CLEAR(options);
+    DP_CLEAR(info);
     options.new_head = 1;
     options.letter_case = from->letter_case;
     options.seed = (uint64_t)self.seed;
     require(dp_model_open_with(env, from->directory, &options, &model, &err), &err, END_MODEL);
+    dp_model_get_info(model, &info);
+    if (info.int8_linears > 0 || info.int8_tables > 0)
+        stop(END_MODEL, "%s: an INT8 model cannot be trained", from->directory);
+    if (info.new_tensors > 0)
+        say(INFO, "%s: %d tensors of pooler or classifier are missing: new ones", from->directory,
+            (int)info.new_tensors);
     for (ptrdiff_t i = 0; i < arrlen(from->labels) && known; i++)
         known = class_of(model, from->labels[i], strlen(from->labels[i])) >= 0;
     if (known) return model;
@@ -94,8 +102,11 @@ static void require_single_label(const dp_model_info *info) {
              info->problem == DP_MULTI_LABEL ? "multi-label" : "a regression");
 }
 
-/* The length in tokens that was asked for; INITIAL is the default, which a short model cuts. */
-static int64_t fit_length(int64_t asked, int64_t initial, const dp_model_info *info) {
+/* Stops when the options ask for more than the model can read: pairs, or too long a text. Returns
+ * the length in tokens; INITIAL is the default, which a short model cuts. */
+static int64_t fit_input(int64_t asked, int64_t initial, const dp_model_info *info) {
+    if (self.pair_column != NULL && info->types < 2)
+        stop(END_USAGE, "--pair-column: this model has one token type: it cannot read pairs");
     if (asked > info->positions)
         stop(END_USAGE, "--seq-length %d is more than the model's %d positions", (int)asked,
              (int)info->positions);

@@ -24,7 +24,7 @@ typedef struct item { /* what a row of the batch is, beside its text */
 } item;
 
 typedef struct job {
-    settings       set;
+    settings      *set;
     dp_model      *model;
     dp_session    *session;
     dp_model_info  info;
@@ -44,23 +44,23 @@ static void open_model(job *j) {
     dp_error           err;
     dp_env             env = environment();
     DP_CLEAR(options);
-    require(dp_model_open(&env, j->set.model, &j->model, &err), &err, END_MODEL);
+    require(dp_model_open(&env, j->set->model, &j->model, &err), &err, END_MODEL);
     DP_CLEAR(j->info);
     dp_model_get_info(j->model, &j->info);
-    if (j->set.evaluate) require_single_label(&j->info);
-    j->set.length = fit_length(j->set.length, 512, &j->info);
-    if (j->set.top > j->info.classes) j->set.top = j->info.classes;
+    if (j->set->evaluate) require_single_label(&j->info);
+    j->set->length = fit_input(j->set->length, 512, &j->info);
+    if (j->set->top > j->info.classes) j->set->top = j->info.classes;
     arrsetlen(j->order, j->info.classes);
     score_open(&j->score, j->model);
-    options.max_tokens = (int32_t)j->set.length;
-    options.letter_case = (dp_case)j->set.letter_case;
+    options.max_tokens = (int32_t)j->set->length;
+    options.letter_case = (dp_case)j->set->letter_case;
     require(dp_session_open(j->model, &options, &j->session, &err), &err, END_RUN);
 }
 
 /* The label's class when the row is to be evaluated; a row without one is at fault. */
 static int32_t label_of_row(const job *j, reader *r) {
     const bytes *label = &r->field[FIELD_LABEL];
-    if (!j->set.evaluate) return -1;
+    if (!j->set->evaluate) return -1;
     int32_t cls = class_of(j->model, label->p, label->n);
     if (cls < 0) row_fault(r, "V4", r->row_place, "a label that the model lacks");
     return cls;
@@ -70,8 +70,9 @@ static int32_t label_of_row(const job *j, reader *r) {
  * that are not there yet. */
 static int read_batch(job *j, reader *r) {
     size_t held = 0;
-    while (j->set.batch < 0 || arrlen(j->items) < (j->set.batch > 0 ? j->set.batch : 32)) {
-        if (j->set.batch == 0 && arrlen(j->items) > 0 && (held > 4194304 || reader_waits(r))) break;
+    while (j->set->batch < 0 || arrlen(j->items) < (j->set->batch > 0 ? j->set->batch : 32)) {
+        int may_end = j->set->batch == 0 && arrlen(j->items) > 0;
+        if (may_end && (held > 4194304 || reader_waits(r))) break;
         read_result got = read_row(r);
         heed_signal();
         if (got == READ_FAILED) report_file(r);
@@ -115,11 +116,11 @@ static void put_tokens(job *j, const dp_text *text) {
     dp_error          err;
     DP_CLEAR(options);
     memset(&tokens, 0, sizeof tokens);
-    options.max_tokens = (int32_t)j->set.length;
-    options.letter_case = (dp_case)j->set.letter_case;
-    arrsetlen(j->tokens, j->set.length);
+    options.max_tokens = (int32_t)j->set->length;
+    options.letter_case = (dp_case)j->set->letter_case;
+    arrsetlen(j->tokens, j->set->length);
     tokens.ids = j->tokens;
-    tokens.cap = (size_t)j->set.length;
+    tokens.cap = (size_t)j->set->length;
     require(dp_encode(j->model, text, &options, &tokens, &err), &err, END_RUN);
     for (size_t i = 0; i < tokens.n; i++)
         putf(&j->out, "%s%d", i == 0 ? ",\"input_ids\":[" : ",", (int)tokens.ids[i]);
@@ -132,14 +133,14 @@ static void put_batch(job *j) {
     for (ptrdiff_t row = 0; row < n; row++, j->rows++) {
         const float *prob = j->prob + row * j->info.classes;
         const float *logits = j->logits + row * j->info.classes;
-        answer       a = {j->model, j->items[row].id, prob, j->set.logits ? logits : NULL, j->order,
-                          j->info.classes, (int)j->set.top, j->infos[row].truncated};
+        answer       a = {j->model, j->items[row].id, prob, j->set->logits ? logits : NULL,
+                          j->order, j->info.classes, (int)j->set->top, j->infos[row].truncated};
         rank_classes(prob, a.classes, a.top, j->order);
-        put_answer_begin(&j->out, j->set.format, j->rows == 0, &a);
-        if (j->set.tokens) put_tokens(j, &j->texts[row]);
-        put_answer_end(&j->out, j->set.format);
+        put_answer_begin(&j->out, j->set->format, j->rows == 0, &a);
+        if (j->set->tokens) put_tokens(j, &j->texts[row]);
+        put_answer_end(&j->out, j->set->format);
         j->truncated += a.truncated != 0;
-        if (j->set.evaluate) score_row(&j->score, j->items[row].label, prob, logits);
+        if (j->set->evaluate) score_row(&j->score, j->items[row].label, prob, logits);
     }
     sink_flush(&j->out);
 }
@@ -147,7 +148,7 @@ static void put_batch(job *j) {
 /* Times the first batch, as the kit does. */
 static void benchmark(job *j) {
     double *times = NULL;
-    for (int64_t run = -j->set.warmup; run < j->set.runs; run++) {
+    for (int64_t run = -j->set->warmup; run < j->set->runs; run++) {
         double start = seconds();
         run_batch(j);
         if (run >= 0) arrput(times, seconds() - start);
@@ -159,18 +160,18 @@ static void benchmark(job *j) {
 }
 
 static void write_report(job *j) {
-    if (j->set.report == NULL) return;
-    sink out = sink_open(j->set.report);
+    if (j->set->report == NULL) return;
+    sink out = sink_open(j->set->report);
     putf(&out, "{\"program\":\"predict\",\"rows\":%" PRIu64 ",\"failed_rows\":%" PRIu64
          ",\"truncated\":%" PRIu64 ",", j->rows, self.failed_rows, j->truncated);
     put_options(&out);
-    if (j->set.evaluate) put_score(&out, &j->score);
+    if (j->set->evaluate) put_score(&out, &j->score);
     if (j->timing.runs > 0) put_timing(&out, &j->timing);
     putf(&out, "}\n");
     sink_close(&out);
 }
 
-static settings read_settings(int argc, char **argv) {
+static settings *read_settings(int argc, char **argv) {
     static settings     s;
     static const option rows[] = {
         {"model saved_model_dir", TEXT, &s.model, NULL, "DIR", 0, 0, "model directory, any kind"},
@@ -201,7 +202,7 @@ static settings read_settings(int argc, char **argv) {
     if ((s.logits || s.tokens) && s.format != JSONL)
         stop(END_USAGE, "--logits and --tokens belong to --format jsonl");
     refuse_existing(s.output);
-    return s;
+    return &s;
 }
 
 int main(int argc, char **argv) {
@@ -209,20 +210,20 @@ int main(int argc, char **argv) {
     start_program("predict");
     j.set = read_settings(argc, argv);
     open_model(&j);
-    reader r = reader_open(j.set.input, j.set.evaluate ? NEED_TEXT | NEED_LABEL : NEED_TEXT);
-    j.out = sink_open(j.set.output);
+    reader r = reader_open(j.set->input, j.set->evaluate ? NEED_TEXT | NEED_LABEL : NEED_TEXT);
+    j.out = sink_open(j.set->output);
     for (int more = 1; more && j.timing.runs == 0;) {
         more = read_batch(&j, &r);
         if (arrlen(j.items) == 0) break;
-        if (j.set.benchmark) benchmark(&j);
+        if (j.set->benchmark) benchmark(&j);
         else put_batch(&j);
         forget_batch(&j);
         show_progress(j.rows, 0, "rows", "");
     }
-    if (j.rows > 0) put_answers_end(&j.out, j.set.format);
+    if (j.rows > 0) put_answers_end(&j.out, j.set->format);
     sink_close(&j.out);
     if (r.rows == 0) say(WARNING, "%s: no rows", r.path);
-    if (j.set.evaluate && j.rows > 0) say_score(&j.score);
+    if (j.set->evaluate && j.rows > 0) say_score(&j.score);
     write_report(&j);
     dp_session_close(j.session);
     dp_model_close(j.model);

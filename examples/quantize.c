@@ -25,7 +25,7 @@ typedef struct side { /* a model measured */
 } side;
 
 typedef struct run {
-    settings        set;
+    settings       *set;
     dp_env          env;
     dp_model       *model, *small;
     data_set        data;
@@ -45,7 +45,7 @@ static void parse_criterion(settings *s) {
     s->tolerance = parse_number(&number, s->criterion + 9);
 }
 
-static settings read_settings(int argc, char **argv) {
+static settings *read_settings(int argc, char **argv) {
     static settings     s;
     static const option rows[] = {
         {"model saved_model_dir", TEXT, &s.model, NULL, "DIR", 0, 0, "FP32 model directory"},
@@ -82,32 +82,32 @@ static settings read_settings(int argc, char **argv) {
     if (s.criterion == NULL) s.criterion = s.data != NULL ? "relative:0.01" : "none";
     parse_criterion(&s);
     check_directory(s.output, s.model, 0);
-    return s;
+    return &s;
 }
 
 static void open_model(run *r) {
     dp_model_info info;
     dp_error      err;
     DP_CLEAR(info);
-    require(dp_model_open(&r->env, r->set.model, &r->model, &err), &err, END_MODEL);
+    require(dp_model_open(&r->env, r->set->model, &r->model, &err), &err, END_MODEL);
     dp_model_get_info(r->model, &info);
     if (info.int8_linears > 0 || info.int8_tables > 0)
-        stop(END_USAGE, "%s: is an INT8 model already", r->set.model);
-    r->set.length = fit_length(r->set.length, 512, &info);
-    if (r->set.data != NULL) require_single_label(&info);
+        stop(END_USAGE, "%s: is an INT8 model already", r->set->model);
+    r->set->length = fit_input(r->set->length, 512, &info);
+    if (r->set->data != NULL) require_single_label(&info);
 }
 
 static void load_rows(run *r) {
     label_entry *names = NULL;
-    if (r->set.data == NULL) return;
-    r->data = load_data(r->set.data, &names);
+    if (r->set->data == NULL) return;
+    r->data = load_data(r->set->data, &names);
     resolve_labels(&r->data, names, r->model, 0);
 }
 
 static side measure_side(const run *r, const dp_model *model) {
     double start = seconds();
     side   s;
-    s.metrics = measure(model, &r->data, (int32_t)r->set.length);
+    s.metrics = measure(model, &r->data, (int32_t)r->set->length);
     s.seconds = seconds() - start;
     heed_signal();
     return s;
@@ -119,10 +119,10 @@ static void quantize(run *r) {
     dp_error         err;
     DP_CLEAR(options);
     DP_CLEAR(r->report);
-    options.approach = (dp_approach)r->set.approach;
-    options.weights = (dp_weights)r->set.weights;
-    options.embeddings = r->set.embeddings;
-    require(dp_quantize(r->model, r->set.data != NULL ? &rows : NULL, &options, &r->small,
+    options.approach = (dp_approach)r->set->approach;
+    options.weights = (dp_weights)r->set->weights;
+    options.embeddings = r->set->embeddings;
+    require(dp_quantize(r->model, r->set->data != NULL ? &rows : NULL, &options, &r->small,
                         &r->report, &err), &err, END_RUN);
     heed_signal();
 }
@@ -130,8 +130,8 @@ static void quantize(run *r) {
 /* Does the loss of accuracy stay within the criterion? */
 static int criterion_met(const run *r) {
     double before = r->fp32.metrics.accuracy, lost = before - r->int8.metrics.accuracy;
-    if (r->set.tolerance < 0) return 1;
-    return lost <= (r->set.relative ? r->set.tolerance * before : r->set.tolerance);
+    if (r->set->tolerance < 0) return 1;
+    return lost <= (r->set->relative ? r->set->tolerance * before : r->set->tolerance);
 }
 
 static void say_result(const run *r) {
@@ -142,7 +142,7 @@ static void say_result(const run *r) {
         100 * ((double)q->bytes_after / (double)q->bytes_before - 1));
     say(INFO, "signal to quantization noise %.1f dB, worst tensor %.1f dB", q->sqnr_db,
         q->worst_db);
-    if (r->set.data == NULL) return;
+    if (r->set->data == NULL) return;
     const dp_metrics *a = &r->fp32.metrics, *b = &r->int8.metrics;
     say(INFO, "%-14s %10s %10s %10s", "Info Type", "FP32", "INT8", "ratio");
     say(INFO, "%-14s %10.4f %10.4f %+10.4f", "Accuracy", a->accuracy, b->accuracy,
@@ -151,24 +151,24 @@ static void say_result(const run *r) {
         b->macro_f1 - a->macro_f1);
     say(INFO, "%-14s %10.4f %10.4f %9.2fx", "Duration (s)", r->fp32.seconds, r->int8.seconds,
         r->fp32.seconds / r->int8.seconds);
-    if (r->set.tolerance >= 0)
-        say(r->met ? INFO : WARNING, "criterion %s: %s", r->set.criterion,
+    if (r->set->tolerance >= 0)
+        say(r->met ? INFO : WARNING, "criterion %s: %s", r->set->criterion,
             r->met ? "met" : "not met; the model is saved all the same");
 }
 
 /* diseasepred.json beside the model: what was made, from what, and how good it is. */
 static void write_report(const run *r) {
-    char *path = text_of("%s/diseasepred.json", r->set.output);
+    char *path = text_of("%s/diseasepred.json", r->set->output);
     sink  out = sink_open(path);
     putf(&out, "{\"program\":\"quantize\",\"version\":%d,\"linears\":%d,\"tables\":%d,"
          "\"bytes_before\":%" PRIu64 ",\"bytes_after\":%" PRIu64 ",\"sqnr_db\":", (int)dp_version(),
          (int)r->report.linears, (int)r->report.tables, r->report.bytes_before,
          r->report.bytes_after);
     put_real(&out, "%.6g", r->report.sqnr_db);
-    putf(&out, ",\"criterion\":\"%s\",\"criterion_met\":%s,", r->set.criterion,
-         r->set.tolerance < 0 ? "null" : r->met ? "true" : "false");
+    putf(&out, ",\"criterion\":\"%s\",\"criterion_met\":%s,", r->set->criterion,
+         r->set->tolerance < 0 ? "null" : r->met ? "true" : "false");
     put_options(&out);
-    if (r->set.data != NULL) {
+    if (r->set->data != NULL) {
         putf(&out, ",\"data_sha256\":\"%s\",\"rows\":%td,\"accuracy_before\":", r->data.sha256,
              arrlen(r->data.texts));
         put_real(&out, "%.10g", r->fp32.metrics.accuracy);
@@ -187,13 +187,13 @@ int main(int argc, char **argv) {
     r.env = environment();
     open_model(&r);
     load_rows(&r);
-    prepare_directory(r.set.output, 0);
-    if (r.set.data != NULL) r.fp32 = measure_side(&r, r.model);
+    prepare_directory(r.set->output, 0);
+    if (r.set->data != NULL) r.fp32 = measure_side(&r, r.model);
     quantize(&r);
-    if (r.set.data != NULL) r.int8 = measure_side(&r, r.small);
+    if (r.set->data != NULL) r.int8 = measure_side(&r, r.small);
     r.met = criterion_met(&r);
     write_report(&r);
-    save_model(r.small, r.set.output);
+    save_model(r.small, r.set->output);
     say_result(&r);
     dp_model_close(r.small);
     dp_model_close(r.model);

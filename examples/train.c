@@ -20,7 +20,7 @@ typedef struct settings {
 } settings;
 
 typedef struct run {
-    settings           set;
+    settings          *set;
     dp_env             env;
     label_entry       *names;
     data_set           train, valid;
@@ -33,7 +33,7 @@ typedef struct run {
     int                failed_saves;
 } run;
 
-static settings read_settings(int argc, char **argv) {
+static settings *read_settings(int argc, char **argv) {
     static settings     s;
     static const option rows[] = {
         {"data data_dir", TEXT, &s.data, NULL, "DIR", 0, 0, "holds Training.csv and Testing.csv"},
@@ -75,32 +75,32 @@ static settings read_settings(int argc, char **argv) {
     if (s.batch == 0) stop(END_USAGE, "--batch-size 0: a batch has rows");
     check_directory(s.output, s.model, s.resume);
     if (s.lr == 0) s.lr = s.model != NULL ? 1e-5 : 5e-4;
-    return s;
+    return &s;
 }
 
 /* Reads the data and opens or makes the model; nothing is written yet. */
 static void prepare(run *r) {
     dp_model_info info;
     DP_CLEAR(info);
-    if (r->set.labels != NULL) load_labels(r->set.labels, &r->names);
+    if (r->set->labels != NULL) load_labels(r->set->labels, &r->names);
     ptrdiff_t given = shlen(r->names);
-    r->train = load_data(r->set.train, &r->names);
+    r->train = load_data(r->set->train, &r->names);
     ptrdiff_t classes = given > 0 ? given : shlen(r->names);
-    if (classes < 2) stop(END_DATA, "%s: a single class", r->set.train);
-    model_source from = {r->set.model, r->set.config, r->set.vocab, (dp_case)r->set.letter_case,
-                         NULL, r->set.labels == NULL};
+    if (classes < 2) stop(END_DATA, "%s: a single class", r->set->train);
+    model_source from = {r->set->model, r->set->config, r->set->vocab, (dp_case)r->set->letter_case,
+                         NULL, r->set->labels == NULL};
     for (ptrdiff_t i = 0; i < classes; i++) arrput(from.labels, r->names[i].key);
-    if (r->set.valid != NULL) r->valid = load_data(r->set.valid, &r->names);
+    if (r->set->valid != NULL) r->valid = load_data(r->set->valid, &r->names);
     r->model = start_model(&r->env, &from);
     resolve_labels(&r->train, r->names, r->model, 0);
-    if (r->set.valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
+    if (r->set->valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
     dp_model_get_info(r->model, &info);
     require_single_label(&info);
-    r->set.length = fit_length(r->set.length, 64, &info);
+    r->set->length = fit_input(r->set->length, 64, &info);
     say(INFO, "%" PRIu64 " parameters, %d classes, %td training rows, %td validation rows, seed %"
         PRId64 ", %d threads", info.parameters, (int)info.classes, arrlen(r->train.texts),
         arrlen(r->valid.texts), self.seed, (int)r->env.threads);
-    prepare_directory(r->set.output, 24 * info.parameters); /* two checkpoints */
+    prepare_directory(r->set->output, 24 * info.parameters); /* two checkpoints */
 }
 
 /* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
@@ -108,9 +108,9 @@ static void save_checkpoint(run *r) {
     char     name[40];
     dp_error err;
     snprintf(name, sizeof name, "ckpt-%012" PRIu64 ".dpck", dp_trainer_step(r->trainer));
-    if (dp_trainer_save(r->trainer, r->set.output, name, &err) == DP_OK) {
+    if (dp_trainer_save(r->trainer, r->set->output, name, &err) == DP_OK) {
         r->failed_saves = 0;
-        remove_checkpoints(r->set.output, 2);
+        remove_checkpoints(r->set->output, 2);
         return;
     }
     say(WARNING, "%s", err.text);
@@ -122,11 +122,11 @@ static void epoch_line(run *r, const dp_train_progress *now) {
     double rows = (double)(now->rows - r->epoch_rows);
     double tokens = (double)(now->tokens - r->epoch_tokens);
     char   valid[96] = "";
-    if (r->set.valid != NULL)
+    if (r->set->valid != NULL)
         snprintf(valid, sizeof valid, ", validation accuracy %.4f, macro-F1 %.4f, loss %.4f",
                  now->valid_accuracy, now->valid_f1, now->valid_loss);
     say(INFO, "epoch %d/%d: loss %.4f, training accuracy %.4f%s, %.1f rows/s, %.0f tokens/s",
-        (int)now->epoch, (int)r->set.epochs, now->loss, now->accuracy, valid, rows / took,
+        (int)now->epoch, (int)r->set->epochs, now->loss, now->accuracy, valid, rows / took,
         tokens / took);
     arrput(r->epochs, *now);
     arrput(r->took, took);
@@ -140,7 +140,7 @@ static int32_t on_progress(void *ctx, const dp_train_progress *now) {
     run *r = (run *)ctx;
     char detail[64];
     if (now->epoch_done) epoch_line(r, now);
-    else if (r->set.every > 0 && now->step % (uint64_t)r->set.every == 0 &&
+    else if (r->set->every > 0 && now->step % (uint64_t)r->set->every == 0 &&
              now->step < now->steps) save_checkpoint(r);
     snprintf(detail, sizeof detail, ", loss %.4f", now->loss);
     show_progress(now->step, now->steps, "steps", detail);
@@ -151,26 +151,26 @@ static void open_trainer(run *r) {
     dp_train_options o;
     dp_error         err;
     DP_CLEAR(o);
-    o.epochs = (int32_t)r->set.epochs;
-    o.batch_rows = (int32_t)(r->set.batch < 0 ? arrlen(r->train.texts) : r->set.batch);
-    o.accumulate = (int32_t)r->set.accumulate;
-    o.max_tokens = (int32_t)r->set.length;
-    o.lr = r->set.lr;
-    o.optimizer = (dp_optimizer)r->set.optimizer;
-    o.schedule = (dp_schedule)r->set.schedule;
-    o.weight_decay = r->set.weight_decay;
-    o.warmup = r->set.warmup;
-    o.grad_norm = r->set.grad_norm > 0 ? r->set.grad_norm : -1;
-    o.dropout = r->set.dropout < 0 ? 0 : r->set.dropout > 0 ? r->set.dropout : -1;
+    o.epochs = (int32_t)r->set->epochs;
+    o.batch_rows = (int32_t)(r->set->batch < 0 ? arrlen(r->train.texts) : r->set->batch);
+    o.accumulate = (int32_t)r->set->accumulate;
+    o.max_tokens = (int32_t)r->set->length;
+    o.lr = r->set->lr;
+    o.optimizer = (dp_optimizer)r->set->optimizer;
+    o.schedule = (dp_schedule)r->set->schedule;
+    o.weight_decay = r->set->weight_decay;
+    o.warmup = r->set->warmup;
+    o.grad_norm = r->set->grad_norm > 0 ? r->set->grad_norm : -1;
+    o.dropout = r->set->dropout < 0 ? 0 : r->set->dropout > 0 ? r->set->dropout : -1;
     o.seed = (uint64_t)self.seed;
-    o.resume = r->set.resume;
+    o.resume = r->set->resume;
     o.progress = on_progress;
     o.progress_ctx = r;
     require(dp_trainer_open(r->model, &o, &r->trainer, &err), &err, END_MODEL);
     dp_model_close(r->model);
     r->model = NULL;
-    if (r->set.resume) resume_trainer(r->trainer, r->set.output);
-    else remove_checkpoints(r->set.output, 0);
+    if (r->set->resume) resume_trainer(r->trainer, r->set->output);
+    else remove_checkpoints(r->set->output, 0);
     r->resumed = dp_trainer_step(r->trainer);
 }
 
@@ -180,7 +180,7 @@ static void train_model(run *r) {
     dp_error   err;
     open_trainer(r);
     self.started = r->started = r->epoch_started = seconds();
-    dp_status status = dp_train(r->trainer, &train, r->set.valid != NULL ? &valid : NULL, NULL,
+    dp_status status = dp_train(r->trainer, &train, r->set->valid != NULL ? &valid : NULL, NULL,
                                 &err);
     if (status == DP_E_STOPPED) {
         save_checkpoint(r);
@@ -207,7 +207,7 @@ static void put_epoch(sink *out, const dp_train_progress *e, double took) {
 }
 
 static void write_report(const run *r, double accuracy, double took) {
-    char *path = text_of("%s/training_report.json", r->set.output);
+    char *path = text_of("%s/training_report.json", r->set->output);
     sink  out = sink_open(path);
     putf(&out, "{\"program\":\"train\",\"version\":%d,\"threads\":%d,\"resumed_from_step\":%" PRIu64
          ",\"failed_rows\":%" PRIu64 ",", (int)dp_version(), (int)r->env.threads, r->resumed,
@@ -233,16 +233,17 @@ int main(int argc, char **argv) {
     r.set = read_settings(argc, argv);
     r.env = environment();
     prepare(&r);
-    if (r.set.epochs > 0) train_model(&r);
-    if (r.set.epochs == 0 && r.set.valid != NULL)
-        accuracy = measure(r.model, &r.valid, (int32_t)r.set.length).accuracy;
+    if (r.set->epochs > 0) train_model(&r);
+    if (r.set->epochs == 0 && r.set->valid != NULL)
+        accuracy = measure(r.model, &r.valid, (int32_t)r.set->length).accuracy;
     double took = r.started > 0 ? seconds() - r.started : 0;
-    if (arrlen(r.epochs) > 0) accuracy = arrlast(r.epochs).valid_accuracy;
+    if (arrlen(r.epochs) > 0)
+        accuracy = r.set->valid ? arrlast(r.epochs).valid_accuracy : arrlast(r.epochs).accuracy;
     write_report(&r, accuracy, took);
-    save_model(r.model, r.set.output);
-    remove_checkpoints(r.set.output, 0);
-    say(INFO, "accuracy %.4f, training time %.1f s, peak memory %.0f MB", accuracy, took,
-        peak_megabytes());
+    save_model(r.model, r.set->output);
+    remove_checkpoints(r.set->output, 0);
+    say(INFO, "%saccuracy %.4f, training time %.1f s, peak memory %.0f MB",
+        r.set->valid ? "" : "training ", accuracy, took, peak_megabytes());
     dp_trainer_close(r.trainer);
     dp_model_close(r.model);
     finish_rows((uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows);

@@ -2,9 +2,10 @@
 """test_programs.py -- train, predict and quantize as a user meets them.
 
 Runs the programs of build/ on a small model (one layer of width 32) and 200 made-up rows. Every
-check prints "ok" or "FAIL"; ends with "N passed, N failed". DP_TEST_LONG=1 adds random kills.
+check prints "ok" or "FAIL"; ends with "N passed, N failed, N skipped". The parts, by subject, are
+in programs/. DP_TEST_LONG=1 adds random kills; an argument is a word in the names of the tests to
+run.
 """
-import csv
 import json
 import os
 import pathlib
@@ -17,32 +18,15 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build"
-LONG = os.environ.get("DP_TEST_LONG") == "1"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from programs import answering, habits, inputs, learning, shrinking, stopping  # noqa: E402
+from programs.base import (BUILD, LONG, ROOT, check, counts, make_small, records,  # noqa: E402
+                           run, write, write_csv)
+
 MARKER = "zqxjkvbpygw7731canary"
 CONFIG = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
           "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 28996}
 VOCAB = str(ROOT / "data/bert-base-cased-vocab.txt")
-counts = {"passed": 0, "failed": 0}
-
-
-def check(name, truth, detail=""):
-    counts["passed" if truth else "failed"] += 1
-    print(f"{'ok  ' if truth else 'FAIL'} {name}{'' if truth else '  ' + str(detail)[:300]}",
-          flush=True)
-
-
-def run(program, *args, data=b"", **more):
-    """A program's end: exit code, stdout, stderr."""
-    done = subprocess.run([str(BUILD / program), *map(str, args)], input=data, capture_output=True,
-                          timeout=300, **more)
-    return done.returncode, done.stdout, done.stderr.decode("utf-8", "replace")
-
-
-def write(path, text):
-    pathlib.Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
 
 
 def rows(n, seed=1):
@@ -56,46 +40,10 @@ def rows(n, seed=1):
     return out
 
 
-def write_csv(path, data, header=("symptoms", "prognosis")):
-    with open(path, "w", newline="") as f:
-        w = csv.writer(f)
-        w.writerow(header)
-        w.writerows(data)
-    return path
-
-
 def train(work, out, *more):
     return run("train", "--train", work / "train.csv", "--valid", work / "valid.csv", "--config",
                work / "config.json", "--vocab", VOCAB, "--case", "lower", "--seq-length", "32",
                "--output", out, "--lr", "5e-3", "--quiet", *more)
-
-
-def records(out):
-    return [json.loads(line) for line in out.decode().splitlines()]
-
-
-def test_usage():
-    for program in ("train", "predict", "quantize"):
-        code, out, err = run(program)
-        check(f"{program}: no arguments: usage, 2, stdout empty",
-              code == 2 and not out and "usage" in err, err)
-        start = time.time()
-        code, out, err = run(program, "--help")
-        check(f"{program}: --help lists options with defaults in brackets",
-              code == 0 and "[" in (out.decode() + err) and "--model" in (out.decode() + err))
-        check(f"{program}: --help is quick", time.time() - start < 0.5)
-        code, out, err = run(program, "--version")
-        check(f"{program}: --version names the levels", code == 0 and "scalar" in
-              (out.decode() + err), err)
-        code, out, err = run(program, "--modle", "x")
-        check(f"{program}: the nearest option is suggested", code == 2 and "model" in err, err)
-    for args in (["--dtype", "bf16"], ["--bf16"]):
-        code, _, err = run("predict", "--model", "x", "--input", "y", *args)
-        check(f"predict {args}: refused by a sentence", code == 2 and len(err) > 20, err)
-    for args in (["--approach", "static"], ["--weights", "pairs"], ["--strategy", "mse"],
-                 ["--diagnose"], ["--config", "x"], ["--allow", "x"]):
-        code, _, err = run("quantize", "--model", "x", "--output", "y", *args)
-        check(f"quantize {args}: refused by a sentence", code == 2 and len(err) > 20, err)
 
 
 def test_train(work):
@@ -217,38 +165,6 @@ def test_predict(work):
     check("an unknown level: 2", code == 2, err)
 
 
-def test_bad_rows(work):
-    model = work / "model"
-    for name, text, bad in (
-            ("ragged", b"symptoms,prognosis\na,Flu\nb\nc,Flu\n", 1),
-            ("a NUL byte", b"symptoms,prognosis\na,Flu\nb\0c,Flu\nd,Flu\n", 1)):
-        write(work / "bad.csv", text)
-        code, out, err = run("predict", "--model", model, "--input", work / "bad.csv")
-        check(f"{name}: the row fails alone, exit 6", code == 6 and len(records(out)) == 2, err)
-        check(f"{name}: its line number is given", "3" in err, err)
-    write(work / "bad.jsonl", b'{"symptoms":"a"}\n{"symptoms":}\n{"symptoms":"b"}\n')
-    code, out, err = run("predict", "--model", model, "--input", work / "bad.jsonl")
-    check("bad JSON: the row fails alone, exit 6", code == 6 and len(records(out)) == 2, err)
-    write(work / "open.csv", b'symptoms,prognosis\n"never closed,Flu\n')
-    code, out, err = run("predict", "--model", model, "--input", work / "open.csv")
-    check("an open quote at the end: 4, stdout empty", code == 4, (code, err))
-    write(work / "column.csv", b"text_of_patient,label\na,b\n")
-    code, out, err = run("predict", "--model", model, "--input", work / "column.csv")
-    check("no such column: 4, stdout empty", code == 4 and not out, err)
-    code, out, err = run("predict", "--model", model, "--input", work / "nothing.csv")
-    check("a missing input: 4", code == 4 and not out, err)
-    write_csv(work / "unknown.csv", [("a", "Flu"), ("b", "Martian flu"), ("c", "Flu")])
-    code, out, err = run("predict", "--model", model, "--input", work / "unknown.csv",
-                         "--evaluate")
-    check("an unknown label under --evaluate: 6, not quoted",
-          code == 6 and "Martian" not in err, err)
-    quoted = b'\xef\xbb\xbfid,symptoms,prognosis\r\n7,"a ""b"", c\nsecond line",Flu\r\n'
-    write(work / "quoted.csv", quoted)
-    code, out, err = run("predict", "--model", model, "--input", work / "quoted.csv")
-    check("BOM, CRLF, quotes, a line break in a field, own id", code == 0 and
-          str(records(out)[0]["id"]) == "7", (out, err))
-
-
 def damaged(work, name, change):
     """A copy of the model with one file changed; what predict says of it."""
     copy = work / "damaged"
@@ -304,26 +220,6 @@ def test_bad_models(work):
     check("--follow-links opens it", code == 0 and len(records(out)) == 1, err)
 
 
-def test_outputs(work):
-    model = work / "model"
-    if os.path.exists("/dev/full"):
-        with open("/dev/full", "w") as full:
-            done = subprocess.run([BUILD / "predict", "--model", model, "--input",
-                                   work / "valid.csv"], stdout=full, stderr=subprocess.PIPE)
-        check("a full stdout ends with 1", done.returncode == 1, done.stderr)
-    done = subprocess.run(["sh", "-c", f'"$0" --model {model} --input {work}/valid.csv >&-',
-                           BUILD / "predict"], stderr=subprocess.PIPE)
-    check("a closed stdout ends with 1", done.returncode == 1, done.stderr)
-    code, out, err = run("predict", "--model", model, "--input", work / "valid.csv", "--output",
-                         work / "out.jsonl")
-    check("--output writes the file, private", code == 0 and not out and
-          len(records((work / "out.jsonl").read_bytes())) == 40, err)
-    mode = stat.S_IMODE((model / "model.safetensors").stat().st_mode)
-    check("files of a model are 0600", mode == 0o600, oct(mode))
-    check("no temporary file is left", not [p for p in work.rglob("*tmp*")],
-          list(work.rglob("*tmp*")))
-
-
 def test_quantize(work):
     code, out, err = run("quantize", "--model", work / "model", "--output", work / "int8", "--data",
                          work / "valid.csv")
@@ -376,22 +272,33 @@ def test_canary(work):
 work_rows = rows(200)
 
 
+def run_all(work):
+    write_csv(work / "train.csv", work_rows)
+    write_csv(work / "valid.csv", rows(40, seed=2))
+    write(work / "config.json", json.dumps(CONFIG))
+    make_small(work)
+    loud, quiet = habits.Slow(work), habits.Slow(work, "--quiet")
+    tests = [t for part in (habits, inputs, answering, learning, stopping, shrinking)
+             for name, t in vars(part).items() if name.startswith("test_")]
+    tests = [t for t in tests if t is not habits.test_slow]
+    tests += [test_train, test_predict, test_bad_models, test_quantize, test_resume, test_canary]
+    if not LONG:
+        tests.remove(stopping.test_random_kills)
+    tests = [t for t in tests if WANTED in t.__name__]
+    for test in tests:
+        try:
+            test(work)
+        except Exception as error:  # a crash of a test is a failure, not the end
+            check(f"{test.__name__} runs through", False, repr(error))
+    habits.test_slow(work, loud, quiet)
+
+
 def main():
     with tempfile.TemporaryDirectory() as scratch:
-        work = pathlib.Path(scratch)
-        write_csv(work / "train.csv", work_rows)
-        write_csv(work / "valid.csv", rows(40, seed=2))
-        write(work / "config.json", json.dumps(CONFIG))
-        test_usage()
-        test_train(work)
-        for test in (test_predict, test_bad_rows, test_bad_models, test_outputs, test_quantize,
-                     test_resume, test_canary):
-            try:
-                test(work)
-            except Exception as error:  # a crash of a test is a failure, not the end
-                check(f"{test.__name__} runs through", False, repr(error))
-    print(f"{counts['passed']} passed, {counts['failed']} failed")
+        run_all(pathlib.Path(scratch))
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return counts["failed"] != 0
 
 
+WANTED = sys.argv[1] if len(sys.argv) > 1 else ""
 sys.exit(main())

@@ -1,0 +1,310 @@
+"""stopping.py -- signals, kills, checkpoints, full disks, closed pipes, outputs that exist."""
+import ctypes
+import os
+import random
+import re
+import resource
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+
+from .base import (BUILD, LONG, PROGRAMS, check, load, predict, quick, records, rows, run, weights,
+                   write, write_csv)
+
+
+def command(work, out, *more):
+    return [str(w) for w in (
+        BUILD / "train", "--train", work / "small.csv", "--valid", work / "small_valid.csv",
+        "--config", work / "small.json", "--vocab", work / "small_vocab.txt", "--output", out,
+        "--lr", "5e-3", *more)]
+
+
+def start(words):
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def wait_for(truth, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not truth() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def checkpoints(out):
+    return sorted(p.name for p in out.glob("*.dpck"))
+
+
+def test_signals(work):
+    for how, want in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        out = work / f"signal{int(how)}"
+        options = ["--epochs", "100000", "--checkpoint-every", "0"]
+        process = start(command(work, out, *options))
+        wait_for(lambda: out.exists() and not list(out.glob("*.tmp-*")), process)
+        time.sleep(0.3)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+        names = checkpoints(out)
+        check(f"train, {how.name}: {want}, one checkpoint and nothing else, said", want ==
+              process.returncode and len(names) == 1 and len(list(out.iterdir())) == 1 and
+              b"--resume" in err, (process.returncode, list(out.iterdir()), err[-300:]))
+        code, _, err = predict(out, work / "small.csv")
+        check("predict does not open a directory of checkpoints: 3", code == 3, err)
+        process = start(command(work, out, *options, "--resume"))
+        time.sleep(0.5)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+        check("the checkpoint is resumed, without --force", process.returncode == want and
+              names and b"resumed from " + names[0].encode() in err, err)
+    process = subprocess.Popen([BUILD / "predict", "--model", work / "small", "--input", "-",
+                                "--lines", "--output", work / "cut.jsonl"], stdin=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdin.write(b"fever\n")
+    process.stdin.flush()
+    wait_for(lambda: list(work.glob(".cut.jsonl.tmp-*")), process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.communicate(timeout=60)
+    check("predict --output, SIGINT: 130, neither output nor temporary file",
+          process.returncode == 130 and not list(work.glob("*cut.jsonl*")),
+          (process.returncode, list(work.glob("*cut*"))))
+
+
+def test_resume(work):
+    plain = ["--epochs", "2", "--batch-size", "8"]
+    quick(work, work / "straight", *plain)
+    want = weights(work / "straight")
+    code, _, err = quick(work, work / "fresh", *plain, "--resume")
+    check("--resume without a checkpoint: from the beginning, said, the same bytes", code == 0 and
+          "no checkpoint to resume from" in err and weights(work / "fresh") == want, err)
+    code, _, err = quick(work, work / "fresh", *plain, "--resume")
+    check("--resume of a run that is complete: 2", code == 2 and "complete" in err, err)
+    out = work / "half"
+    process = start(command(work, out, "--epochs", "100000", "--checkpoint-every", "1"))
+    wait_for(lambda: len(checkpoints(out)) >= 2, process)
+    process.kill()
+    process.communicate()
+    kept = checkpoints(out)
+    check("--checkpoint-every: no more than two stay (a third while one is written)",
+          1 <= len(kept) <= 3, kept)
+    code, _, err = quick(work, out, *plain)
+    check("a directory of a killed run, neither --resume nor --force: 2", code == 2 and
+          checkpoints(out) == kept, err)
+    for name, more in (("another learning rate", ["--lr", "1e-3"]),
+                       ("another seed", ["--seed", "9"]),
+                       ("another batch size", ["--batch-size", "5"])):
+        code, _, err = quick(work, out, "--epochs", "100000", *more, "--resume")
+        check(f"--resume with {name}: 3, the checkpoints stay", code == 3 and "--force" in err and
+              checkpoints(out) == kept, err)
+    bigger = write(work / "bigger.json", (work / "small.json").read_text().replace(
+        '"intermediate_size": 64', '"intermediate_size": 80'))
+    code, _, err = quick(work, out, "--epochs", "100000", "--config", bigger, "--resume")
+    check("--resume with another configuration: 3, the checkpoints stay", code == 3 and
+          checkpoints(out) == kept, err)
+    code, _, err = quick(work, out, *plain, "--resume", "--force")
+    check("--resume --force with another configuration: from the beginning, the same bytes",
+          code == 0 and weights(out) == want and not checkpoints(out), err)
+    out = work / "dead"
+    out.mkdir()
+    left = ["model.safetensors.tmp-0123abcd", "ckpt-000000000002.dpck.tmp-99999999"]
+    for name in left:
+        write(out / name, "half")
+    write(out / "notes.tmp-of-mine.txt", "mine")
+    code, _, err = quick(work, out, *plain, "--resume")
+    check("dead temporary files are removed by the next run, others stay", code == 0 and
+          not any((out / n).exists() for n in left) and (out / "notes.tmp-of-mine.txt").exists()
+          and weights(out) == want, list(out.iterdir()))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    write(work / f".late.jsonl.tmp-{dead.pid}", "half")
+    write(work / f".late.jsonl.tmp-{os.getpid()}", "of a living process")
+    code, _, err = predict(work / "small", work / "small.csv", "--output", work / "late.jsonl")
+    check("predict --output removes the temporary of a dead process, not of a living one",
+          code == 0 and [p.name for p in work.glob(".late*")] == [f".late.jsonl.tmp-{os.getpid()}"],
+          (err, list(work.glob(".late*"))))
+    os.unlink(work / f".late.jsonl.tmp-{os.getpid()}")
+    out = work / "locked"
+    process = start(command(work, out, "--epochs", "100000"))
+    wait_for(out.exists, process)
+    time.sleep(0.1)
+    code, _, err = quick(work, out, *plain, "--force")
+    check("a second run into the same directory: 1", code == 1 and "another run" in err, err)
+    process.kill()
+    process.communicate()
+
+
+def test_random_kills(work):
+    """kill -9 at random points of a run that always writes a checkpoint of over 100 MB."""
+    write_csv(work / "k.csv", rows(40))
+    options = ["--config", "medium", "--train", work / "k.csv", "--valid", work / "k.csv",
+               "--epochs", "2", "--batch-size", "8", "--seq-length", "8", "--lr", "1e-4",
+               "--checkpoint-every", "1"]
+    began = time.monotonic()
+    code, _, err = quick(work, work / "k0", *options)
+    took = time.monotonic() - began
+    check("medium is trained, uninterrupted", code == 0, err)
+    rng, inside, tries, sizes = random.Random(7), 0, 0, [0]
+    while tries < 40 and (tries < 8 or inside < 3):
+        tries += 1
+        out = work / "k1"
+        process = start(command(work, out, *options))
+        time.sleep(0.2 + rng.random() * took * 0.9)
+        process.kill()
+        process.communicate()
+        temporary = [p for p in out.glob("*.dpck.tmp-*")] if out.exists() else []
+        inside += any(p.stat().st_size > 0 for p in temporary)
+        names = checkpoints(out)
+        sizes += [(out / n).stat().st_size for n in names]
+        code, _, err = quick(work, out, *options, "--resume")
+        good = code == 0 and weights(out) == weights(work / "k0") and not checkpoints(out) and \
+            not list(out.glob("*.tmp-*")) and (not names or f"resumed from {names[-1]}" in err)
+        check(f"kill {tries}: newest checkpoint {names[-1] if names else 'none'}"
+              f"{', inside a write' if temporary else ''}: resumed to the same bytes", good, err)
+        shutil.rmtree(out)
+    check(f"{inside} kills fell into the write of a file over 100 MB", inside >= 3 and
+          max(sizes) > 100e6, max(sizes))
+    shutil.rmtree(work / "k0")
+
+
+def limited(size):
+    """Files of this process end at SIZE bytes: a write beyond fails, as on a full disk."""
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return limit
+
+
+def powerless():
+    """Even root obeys the permissions of files from here on (CAP_DAC_OVERRIDE is dropped)."""
+    libc = ctypes.CDLL(None)
+    for capability in (1, 2):
+        libc.prctl(24, capability, 0, 0, 0)
+
+
+def outputs(work, where):
+    """The three programs, writing into a place where they cannot."""
+    yield "train", command(work, where / "m", "--epochs", "1")
+    yield "predict", [BUILD / "predict", "--model", work / "small", "--input", work / "small.csv",
+                      "--output", where / "o.jsonl"]
+    yield "quantize", [BUILD / "quantize", "--model", work / "small", "--output", where / "q"]
+
+
+def test_places(work):
+    closed = work / "closed"
+    closed.mkdir()
+    closed.chmod(0o555)
+    for place, where in (("a missing parent", work / "nowhere"), ("a read-only parent", closed),
+                         ("a parent that is a file", work / "small.csv")):
+        for program, words in outputs(work, where):
+            done = subprocess.run(list(map(str, words)), capture_output=True, preexec_fn=powerless)
+            check(f"{program}: {place}: 1, a sentence, nothing there", done.returncode == 1 and
+                  len(done.stderr) > 20 and not list(closed.iterdir()), done)
+    closed.chmod(0o755)
+    full = work / "full"
+    full.mkdir()
+    for program, words in outputs(work, full):
+        done = subprocess.run(list(map(str, words)), capture_output=True,
+                              preexec_fn=limited(4096 if program == "predict" else 20000))
+        found = [p for p in full.rglob("*") if p.is_file() and p.name in (
+            "o.jsonl", "config.json", "model.safetensors") or ".tmp-" in p.name]
+        check(f"{program}: no room for the whole file: 1, nothing half there",
+              done.returncode == 1 and not found and b"warning" not in done.stderr[-40:],
+              (done.returncode, done.stderr, found))
+    code, _, err = quick(work, work / "full3", "--epochs", "2", "--checkpoint-every", "1",
+                         preexec_fn=limited(20000))
+    check("three checkpoints in a row that cannot be written: 1", code == 1 and
+          "three checkpoints" in err, err)
+    script = (f'mount -t tmpfs -o size=16k none {full} && exec "$0" "$@"')
+    probe = subprocess.run(["unshare", "-rm", "sh", "-c", script, "true"], capture_output=True)
+    if probe.returncode == 0:
+        for program, words in outputs(work, full):
+            if program == "predict":
+                words += ["--logits", "--format", "jsonl"]
+            words = [w if w != work / "small.csv" else work / "big.csv" for w in words]
+            write_csv(work / "big.csv", rows(2000))
+            done = subprocess.run(["unshare", "-rm", "sh", "-c", script, *map(str, words)],
+                                  capture_output=True)
+            check(f"{program}: a full file system of its own: 1", done.returncode == 1 and
+                  len(done.stderr) > 20, (done.returncode, done.stderr))
+    with open("/dev/full", "wb") as device:
+        done = subprocess.run([BUILD / "predict", "--model", work / "small", "--input",
+                               work / "small.csv"], stdout=device, stderr=subprocess.PIPE)
+    check("a full stdout: 1", done.returncode == 1 and b"cannot be written" in done.stderr, done)
+    for option in ("--output", "--report"):
+        code, _, err = predict(work / "small", work / "small.csv", option, "/dev/full")
+        check(f"{option} /dev/full is written through: 1", code == 1 and "/dev/full" in err, err)
+    code, _, err = quick(work, work / "logfull", "--epochs", "1", "--logfile", "/dev/full")
+    check("a log that cannot be written: 1 at the end, the model is there", code == 1 and
+          (work / "logfull/config.json").exists() and "log is incomplete" in err, err)
+
+
+def test_pipes(work):
+    process = subprocess.Popen([BUILD / "predict", "--model", work / "small", "--input", "-",
+                                "--lines"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.write(b"fever\n" * 100)
+    process.stdin.close()
+    err = process.stderr.read()
+    process.wait()
+    check("a pipe that its reader closed: 1, no death by signal", process.returncode == 1 and err,
+          (process.returncode, err))
+    done = subprocess.run(["sh", "-c", '"$0" --model "$1" --input "$2" >&-', BUILD / "predict",
+                           work / "small", work / "small.csv"], stderr=subprocess.PIPE)
+    check("a closed stdout: 1", done.returncode == 1, done.stderr)
+    os.mkfifo(work / "fifo")
+    reader = subprocess.Popen(["cat", work / "fifo"], stdout=subprocess.PIPE)
+    code, out, err = predict(work / "small", work / "small.csv", "--output", work / "fifo")
+    through = reader.communicate()[0]
+    want = predict(work / "small", work / "small.csv")[1]
+    check("--output to a named pipe is written through, without --force", code == 0 and not out and
+          through == want and stat.S_ISFIFO((work / "fifo").stat().st_mode), err)
+    for name in ("-", "/dev/stdout"):
+        code, out, err = predict(work / "small", work / "small.csv", "--output", name)
+        check(f"--output {name} is stdout", code == 0 and out == want, err)
+    writer = subprocess.Popen(["cp", work / "small.csv", work / "fifo"])
+    code, out, err = predict(work / "small", work / "fifo")
+    writer.wait()
+    check("--input from a named pipe", code == 0 and out == want, err)
+
+
+def test_existing(work):
+    for program, words in outputs(work, work):
+        out = words[words.index("--output") + 1]
+        shutil.rmtree(out, ignore_errors=True)
+        first = subprocess.run(list(map(str, words)), capture_output=True)
+        before = sorted((str(p), p.read_bytes()) for p in work.rglob("*")
+                        if p.is_file() and str(p).startswith(str(out)))
+        again = subprocess.run(list(map(str, words)), capture_output=True)
+        after = sorted((str(p), p.read_bytes()) for p in work.rglob("*")
+                       if p.is_file() and str(p).startswith(str(out)))
+        forced = subprocess.run(list(map(str, [*words, "--force"])), capture_output=True)
+        check(f"{program}: an output that exists: 2, untouched, --force is named and replaces it",
+              (first.returncode, again.returncode, forced.returncode) == (0, 2, 0) and
+              before == after and b"--force" in again.stderr, (first, again, forced))
+    words = ["--model", work / "small", "--output", work / "small", "--force"]
+    ends = [run("quantize", *words)[0],
+            run("train", "--train", work / "small.csv", *words)[0]]
+    check("the directory of the model that is read is never the output: 2, with --force as well",
+          ends == [2, 2] and (work / "small/config.json").exists(), ends)
+    code, _, err = quick(work, work / "small.csv", "--force")
+    check("an output that is a file: 2", code == 2 and (work / "small.csv").is_file(), err)
+    private = [p for d in ("m", "q") for p in (work / d).iterdir()] + [work / "o.jsonl"]
+    check("everything written is private (0600)",
+          all(stat.S_IMODE(p.stat().st_mode) == 0o600 for p in private), private)
+    left = [p for p in work.rglob("*") if ".tmp-" in p.name and "of-mine" not in p.name]
+    check("no temporary file is left anywhere", not left, left)
+    process = subprocess.Popen([BUILD / "predict", "--model", work / "small", "--input", "-",
+                                "--lines", "--output", work / "o.jsonl", "--force"],
+                               stdin=subprocess.PIPE)
+    old = (work / "o.jsonl").read_bytes()
+    process.stdin.write(b"fever\n")
+    process.stdin.flush()
+    wait_for(lambda: list(work.glob(".o.jsonl.tmp-*")), process)
+    unchanged = (work / "o.jsonl").read_bytes() == old
+    process.stdin.close()
+    process.wait()
+    check("--output F --force: the old file stays until the new one is complete", unchanged and
+          len(records((work / "o.jsonl").read_bytes())) == 1)
