@@ -1167,6 +1167,10 @@ static void test_st_write(void) {
     st_entry(e + 1, "b", DP__U16, 1, 2, 0);
     CHECK(dp__st_begin(&w, &b.env, NULL, "x", e, 2, NULL, &b.err) == DP_E_ARG);
     st_entry(e, "a", DP__U8, 1, 2, 0);
+    st_entry(e + 1, "b", DP__U8, 1, 2, 0);
+    CHECK(dp__st_begin(&w, &b.env, NULL, "x", e, 2, NULL, &b.err) == DP_OK);
+    CHECK(dp__st_append(&w, e + 1, data, 1, &b.err) == DP_E_ARG && w.file == NULL);
+    st_entry(e, "a", DP__U8, 1, 2, 0);
     st_entry(e + 1, "b", DP__F64, 2, UINT64_MAX / 4, 2);
     CHECK(dp__st_begin(&w, &b.env, NULL, "x", e, 2, NULL, &b.err) == DP_E_LIMIT);
     st_entry(e, "a", DP__U8, 1, 2, 0);

@@ -32,7 +32,7 @@ static void write_again(fuzz *f, const dp__store *store) {
     dp__arena     arena;
     dp__store     again;
     size_t        n = store->count;
-    for (size_t i = 0; i < n; i++) if (store->entries[i].dtype == DP__OTHER) return;
+    for (size_t i = 0; i < n; i++) if (dp__dtype_bytes(store->entries[i].dtype) == 0) return;
     dp__entry *e = (dp__entry *)malloc(n * sizeof *e + 1);
     if (n > 0) memcpy(e, store->entries, n * sizeof *e);
     MUST(dp__st_begin(&w, &f->env, NULL, "model.safetensors", e, n, NULL, &err) == DP_OK);
