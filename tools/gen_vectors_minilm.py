@@ -25,7 +25,8 @@ TEXTS = [
     "58 y/o man, sudden crushing chest pain & vomiting; denies fever.",
     "Patient reports: headache (7/10), photophobia, neck stiffness -- 38.9 \u00b0C.",
     "No cough. No rash. No abdominal pain!",
-    "D\u00e9j\u00e0 vu, na\u00efve r\u00e9sum\u00e9: \u00dcbelkeit und Schwindel seit gestern Abend.",
+    "D\u00e9j\u00e0 vu, na\u00efve r\u00e9sum\u00e9:"
+    " \u00dcbelkeit und Schwindel seit gestern Abend.",
     "\u6211\u53d1\u70e7\u548c\u5934\u75db\u4e09\u5929\u4e86\u3002",
     "\u0421\u0438\u043b\u044c\u043d\u0430\u044f \u0431\u043e\u043b\u044c \u0432 "
     "\u0441\u043f\u0438\u043d\u0435",
