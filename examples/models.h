@@ -193,13 +193,14 @@ static void resume_trainer(dp_trainer *trainer, const char *directory) {
     free_names(names);
 }
 
-/* Files that a killed run left behind: NAME.tmp-XXXXXXXX of the library. */
+/* Files that a killed run left behind: NAME.tmp- and a number, decimal or hexadecimal. */
 static void remove_temporaries(const char *directory) {
     char **names = list_directory(directory, "", "");
     for (ptrdiff_t i = 0; i < arrlen(names); i++) {
         const char *mark = strstr(names[i], ".tmp-");
         char       *path = text_of("%s/%s", directory, names[i]);
-        if (mark != NULL && mark != names[i] && strlen(mark) == 13) unlink(path);
+        size_t      n = mark != NULL && mark != names[i] ? strlen(mark + 5) : 0;
+        if (n > 0 && strspn(mark + 5, "0123456789abcdef") == n) unlink(path);
         free(path);
     }
     free_names(names);

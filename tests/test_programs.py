@@ -277,7 +277,7 @@ def run_all(work):
     write_csv(work / "valid.csv", rows(40, seed=2))
     write(work / "config.json", json.dumps(CONFIG))
     make_small(work)
-    loud, quiet = habits.Slow(work), habits.Slow(work, "--quiet")
+    slow = habits.Slow.both(work) if WANTED in "test_slow" else ()
     tests = [t for part in (habits, inputs, answering, learning, stopping, shrinking)
              for name, t in vars(part).items() if name.startswith("test_")]
     tests = [t for t in tests if t is not habits.test_slow]
@@ -290,7 +290,8 @@ def run_all(work):
             test(work)
         except Exception as error:  # a crash of a test is a failure, not the end
             check(f"{test.__name__} runs through", False, repr(error))
-    habits.test_slow(work, loud, quiet)
+    if slow:
+        habits.test_slow(work, *slow)
 
 
 def main():

@@ -47,6 +47,12 @@ def help_entries(text):
     return {name: rest for name, rest in found}
 
 
+def time_of(*words):
+    start = time.perf_counter()
+    run(*words)
+    return time.perf_counter() - start
+
+
 def test_help(work):
     for program in PROGRAMS:
         code, out, err = run(program, "--help")
@@ -61,13 +67,10 @@ def test_help(work):
         check(f"{program}: --help shows every default in brackets", not lost, lost)
         lost = [k for o, k in KIT[program].items() if f"--{k}" not in entries.get(o, "")]
         check(f"{program}: --help names the kit's spelling", not lost, lost)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            run(program, "--help")
-            times.append(time.perf_counter() - start)
-        check(f"{program}: --help within 20 ms (best of 5: {min(times) * 1e3:.1f})",
-              min(times) < 0.020)
+        best = min(time_of(program, "--help") for _ in range(5))
+        for _ in range(20):  # a machine with other work: only a slow program stays slow
+            best = best if best < 0.020 else min(best, time_of(program, "--help"))
+        check(f"{program}: --help within 20 ms ({best * 1e3:.1f})", best < 0.020)
         code, out, err = run(program)
         check(f"{program}: no arguments: a short usage with an example, 2, stdout empty",
               code == 2 and not out and "usage: " + program in err and "example: " in err and
@@ -352,6 +355,10 @@ class Slow:
         self.process.stdin.write(b"fever alpha\n")
         self.process.stdin.flush()
         self.first = select.select([self.process.stdout], [], [], 5)[0] != []
+
+    @classmethod
+    def both(cls, work):
+        return cls(work), cls(work, "--quiet")
 
     def end(self):
         for late in (10.5, 10.8):

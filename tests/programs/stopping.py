@@ -108,7 +108,8 @@ def test_resume(work):
           code == 0 and weights(out) == want and not checkpoints(out), err)
     out = work / "dead"
     out.mkdir()
-    left = ["model.safetensors.tmp-0123abcd", "ckpt-000000000002.dpck.tmp-99999999"]
+    left = ["model.safetensors.tmp-0123abcd", "ckpt-000000000002.dpck.tmp-99999999",
+            "ckpt-000000000002.dpck.tmp-1126500", "config.json.tmp-70"]
     for name in left:
         write(out / name, "half")
     write(out / "notes.tmp-of-mine.txt", "mine")
@@ -125,6 +126,22 @@ def test_resume(work):
           code == 0 and [p.name for p in work.glob(".late*")] == [f".late.jsonl.tmp-{os.getpid()}"],
           (err, list(work.glob(".late*"))))
     os.unlink(work / f".late.jsonl.tmp-{os.getpid()}")
+    out = work / "torn"
+    process = start(command(work, out, "--config", "mini", "--epochs", "100000",
+                            "--checkpoint-every", "1"))
+    wait_for(lambda: list(out.glob("*.dpck.tmp-*")), process)
+    process.kill()
+    process.communicate()
+    before = [p.name for p in out.glob("*.tmp-*")]
+    process = start(command(work, out, "--config", "mini", "--epochs", "100000", "--resume",
+                            "--checkpoint-every", "0"))
+    wait_for(lambda: not list(out.glob("*.tmp-*")), process, 10)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    check("a temporary file of the library itself, killed inside its write, is removed as well",
+          before and not list(out.glob("*.tmp-*")), (before, list(out.iterdir())))
+    shutil.rmtree(out)
     out = work / "locked"
     process = start(command(work, out, "--epochs", "100000"))
     wait_for(out.exists, process)
@@ -157,11 +174,15 @@ def test_random_kills(work):
         inside += any(p.stat().st_size > 0 for p in temporary)
         names = checkpoints(out)
         sizes += [(out / n).stat().st_size for n in names]
+        complete = (out / "config.json").exists()
+        where = f"newest checkpoint {names[-1] if names else 'none'}" + (
+            ", inside a write" if temporary else ", complete" if complete else "")
         code, _, err = quick(work, out, *options, "--resume")
-        good = code == 0 and weights(out) == weights(work / "k0") and not checkpoints(out) and \
-            not list(out.glob("*.tmp-*")) and (not names or f"resumed from {names[-1]}" in err)
-        check(f"kill {tries}: newest checkpoint {names[-1] if names else 'none'}"
-              f"{', inside a write' if temporary else ''}: resumed to the same bytes", good, err)
+        check(f"kill {tries} ({where}): resumed from it", (code == 2 and complete) or code == 0 and
+              (not names or f"resumed from {names[-1]}" in err), (code, err))
+        check("to the same bytes", weights(out) == weights(work / "k0"))
+        check("and nothing is left", complete or not (
+            checkpoints(out) + list(out.glob("*.tmp-*"))), list(out.iterdir()))
         shutil.rmtree(out)
     check(f"{inside} kills fell into the write of a file over 100 MB", inside >= 3 and
           max(sizes) > 100e6, max(sizes))
