@@ -276,7 +276,7 @@ def test_pipes(work):
                            work / "small", work / "small.csv"], stderr=subprocess.PIPE)
     check("a closed stdout: 1", done.returncode == 1, done.stderr)
     os.mkfifo(work / "fifo")
-    reader = subprocess.Popen(["cat", work / "fifo"], stdout=subprocess.PIPE)
+    reader = subprocess.Popen(["timeout", "30", "cat", work / "fifo"], stdout=subprocess.PIPE)
     code, out, err = predict(work / "small", work / "small.csv", "--output", work / "fifo")
     through = reader.communicate()[0]
     want = predict(work / "small", work / "small.csv")[1]
@@ -285,7 +285,7 @@ def test_pipes(work):
     for name in ("-", "/dev/stdout"):
         code, out, err = predict(work / "small", work / "small.csv", "--output", name)
         check(f"--output {name} is stdout", code == 0 and out == want, err)
-    writer = subprocess.Popen(["cp", work / "small.csv", work / "fifo"])
+    writer = subprocess.Popen(["timeout", "30", "cp", work / "small.csv", work / "fifo"])
     code, out, err = predict(work / "small", work / "fifo")
     writer.wait()
     check("--input from a named pipe", code == 0 and out == want, err)
