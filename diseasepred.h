@@ -179,7 +179,7 @@
 #define DISEASEPRED_H
 
 /* ============================================================================================
- * [A] Interface                                                              budget 1000 lines
+ * [A] Interface                                                               budget 990 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -558,7 +558,7 @@ DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, i
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
 
 /* ============================================================================================
- * [A6] Model                                                                  budget 170 lines
+ * [A6] Model                                                                  budget 160 lines
  * ============================================================================================ */
 
 typedef enum dp_problem { DP_SINGLE_LABEL = 0, DP_MULTI_LABEL, DP_REGRESSION } dp_problem;
@@ -585,7 +585,6 @@ typedef struct dp_open_options {
     uint64_t seed;           /* of new tensors */
     const char *const *labels; /* [label_count] replaces labels and classifier; NULL: keep */
     int32_t  label_count;
-    int32_t  verify;         /* 1: SHA-256 of the weights into the log */
 } dp_open_options;
 
 /* A new model: config.json text, vocabulary text, labels. Weights are N(0, initializer_range). */
