@@ -249,7 +249,8 @@ static void line(const bench *b, const char *name, const char *unit, double medi
     double share = peak > 0 ? work / min / peak : 0;
     if (b->json) {
         printf("{\"case\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"median\":%.6g,\"min\":%.6g,"
-               "\"work\":%.6g,\"unit\":\"%s\",\"peak\":%.6g,\"share\":%.4f,\"share_at_clock\":%.4f}\n",
+               "\"work\":%.6g,\"unit\":\"%s\",\"peak\":%.6g,\"share\":%.4f,"
+               "\"share_at_clock\":%.4f}\n",
                name, b->exec.row->name, (int)b->exec.threads, median, min, work, unit, peak, share,
                near);
         return;
@@ -275,7 +276,8 @@ static void report(const bench *b, const char *mean) {
         min += c->seconds[0];
         peak = b->peak[c->limit];
     }
-    if (mean != NULL && b->count > 1) line(b, mean, b->cases[0].unit, median, min, work, peak, work / limit);
+    if (mean != NULL && b->count > 1)
+        line(b, mean, b->cases[0].unit, median, min, work, peak, work / limit);
 }
 
 /* ---- gemm: the four products of a BERT-base layer ------------------------------------------- */
