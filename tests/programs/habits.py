@@ -325,10 +325,10 @@ def on_terminal(command, **environment):
 def test_terminal(work):
     command = [BUILD / "train", "--train", work / "small.csv", "--config", work / "small.json",
                "--vocab", work / "small_vocab.txt", "--output", work / "bars", "--force",
-               "--epochs", "4", "--dropout", "0", "--seq-length", "64", "--batch-size", "1",
+               "--epochs", "60", "--dropout", "0", "--seq-length", "64", "--batch-size", "1",
                "--isa", "scalar", "--threads", "1"]
-    write(work / "many.txt", "\n".join(text for text, _ in rows(3000)) + "\n")
-    bar = r"\[[#.]{20}\] \d+/400 steps, [\d.]+/s, \d+:\d\d left, loss \d\.\d"
+    write(work / "many.txt", "\n".join(text for text, _ in rows(9000)) + "\n")
+    bar = r"\[[#.]{20}\] \d+/6000 steps, [\d.]+/s, \d+:\d\d left, loss \d\.\d"
     said = on_terminal(command)
     check("on a terminal: a bar with rate, remaining time and loss", re.search(bar, said), said)
     check("no colour, no escape sequence", "\x1b" not in said)
