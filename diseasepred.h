@@ -1120,7 +1120,7 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #define DP__IMPLEMENTED 1
 
 /* ============================================================================================
- * [B] Foundations                                                            budget 1220 lines
+ * [B] Foundations                                                            budget 1190 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -1390,39 +1390,37 @@ static void dp__arena_free(dp__arena *arena) {
     arena->total = 0;
 }
 
-/* A growable array of bytes. */
+/* A growable array of bytes. The first failure sticks: nothing is added after it. */
 typedef struct dp__buffer {
     dp_alloc alloc;
     char    *p;
     size_t   n, cap;
+    int      failed; /* no memory */
 } dp__buffer;
 
 static void dp__buffer_init(dp__buffer *b, const dp_alloc *alloc) {
+    memset(b, 0, sizeof *b);
     b->alloc = *alloc;
-    b->p = NULL;
-    b->n = b->cap = 0;
 }
 
-/* Room for more bytes behind n: 1, or 0 when there is no memory (the contents stay). */
-static int dp__buffer_reserve(dp__buffer *b, size_t more) {
-    size_t need;
-    if (!dp__add_size(b->n, more, &need)) return 0;
-    if (need <= b->cap) return 1;
+static void dp__buffer_grow(dp__buffer *b, size_t need) {
     size_t cap = need < 128 ? 256 : need < SIZE_MAX / 2 ? 2 * need : need;
-    char *p = (char *)dp__alloc(&b->alloc, cap, 1);
-    if (p == NULL) return 0;
+    char  *p = (char *)dp__alloc(&b->alloc, cap, 1);
+    b->failed = p == NULL;
+    if (b->failed) return;
     if (b->n > 0) memcpy(p, b->p, b->n);
     dp__free(&b->alloc, b->p, b->cap, 1);
     b->p = p;
     b->cap = cap;
-    return 1;
 }
 
-static int dp__buffer_add(dp__buffer *b, const void *data, size_t bytes) {
-    if (!dp__buffer_reserve(b, bytes)) return 0;
-    if (bytes > 0) memcpy(b->p + b->n, data, bytes);
-    b->n += bytes;
-    return 1;
+static void dp__buffer_add(dp__buffer *b, const void *data, size_t bytes) {
+    size_t need;
+    if (!dp__add_size(b->n, bytes, &need)) b->failed = 1;
+    if (!b->failed && need > b->cap) dp__buffer_grow(b, need);
+    if (b->failed || bytes == 0) return;
+    memcpy(b->p + b->n, data, bytes);
+    b->n = need;
 }
 
 static void dp__buffer_free(dp__buffer *b) {
@@ -1432,7 +1430,7 @@ static void dp__buffer_free(dp__buffer *b) {
 }
 
 /* ============================================================================================
- * [B4] Text output and numbers                                                budget 290 lines
+ * [B4] Text output and numbers                                                budget 280 lines
  * Owns:   sentences of errors; numbers as text, without a locale.    Needs: B2 sizes.
  * Never:  writes past a buffer; lets a control byte of a file reach a message.
  * Tests:  tests/test_base.c: text_*, number_*
@@ -1462,64 +1460,57 @@ static void dp__text_u64(dp__text *t, uint64_t v) {
     while (n > 0) dp__text_char(t, digits[--n]);
 }
 
+static const char dp__hex_digits[] = "0123456789abcdef";
+
 #define DP__NAME_SHOWN 64 /* bytes of a foreign name that a message shows (trust rule G9) */
 
 /* A name out of a file: at most 64 bytes, everything but printable ASCII as \xNN. */
-static void dp__text_name(dp__text *t, const char *name, size_t bytes) {
-    static const char hex[] = "0123456789abcdef";
-    size_t shown = bytes < DP__NAME_SHOWN ? bytes : DP__NAME_SHOWN;
+static void dp__text_name(dp__text *t, const char *name) {
+    size_t bytes = strlen(name), shown = bytes < DP__NAME_SHOWN ? bytes : DP__NAME_SHOWN;
     for (size_t i = 0; i < shown; i++) {
         unsigned char c = (unsigned char)name[i];
-        char escape[] = {'\\', 'x', hex[c >> 4], hex[c & 15], 0};
+        char escape[] = {'\\', 'x', dp__hex_digits[c >> 4], dp__hex_digits[c & 15], 0};
         if (c >= 32 && c < 127 && c != '\\') dp__text_char(t, name[i]);
         else dp__text_add(t, escape);
     }
     if (shown < bytes) dp__text_add(t, "...");
 }
 
-/* What a message says beside its fixed sentence. Any field may be left 0 (place: see where). */
-typedef struct dp__where {
-    const char *file;
-    uint64_t    place; /* byte offset; DP_NO_PLACE: none */
-    const char *name;  /* a name out of the file, shown in quotes behind the sentence */
-    size_t      name_bytes;
-} dp__where;
-
-/* "model.safetensors: byte 96: rule S9: tensors leave a hole: 'classifier.bias'" */
-static dp_status dp__fail_at(dp_error *err, dp_status code, const char *rule,
-                             const dp__where *where, const char *sentence) {
+/* "model.safetensors: byte 96: rule S9: tensors leave a hole: 'classifier.bias'". Beside the fixed
+ * sentence all may be missing: rule "", file NULL, place DP_NO_PLACE, name (out of a file) NULL. */
+static dp_status dp__fail_at(dp_error *err, dp_status code, const char *rule, const char *file,
+                             uint64_t place, const char *sentence, const char *name) {
     if (err == NULL) return code;
     memset(err, 0, sizeof *err);
     err->code = code;
-    err->place = where->place;
+    err->place = place;
     dp__text r = {err->rule, sizeof err->rule, 0}, f = {err->file, sizeof err->file, 0};
     dp__text t = {err->text, sizeof err->text, 0};
     dp__text_add(&r, rule);
-    if (where->file != NULL) {
-        dp__text_name(&f, where->file, strlen(where->file));
+    if (file != NULL) {
+        dp__text_name(&f, file);
         dp__text_add(&t, err->file);
         dp__text_add(&t, ": ");
     }
-    if (where->place != DP_NO_PLACE) {
+    if (place != DP_NO_PLACE) {
         dp__text_add(&t, "byte ");
-        dp__text_u64(&t, where->place);
+        dp__text_u64(&t, place);
         dp__text_add(&t, ": ");
     }
     dp__text_add(&t, rule[0] != 0 ? "rule " : "");
     dp__text_add(&t, rule);
     dp__text_add(&t, rule[0] != 0 ? ": " : "");
     dp__text_add(&t, sentence);
-    if (where->name != NULL) {
+    if (name != NULL) {
         dp__text_add(&t, ": '");
-        dp__text_name(&t, where->name, where->name_bytes);
+        dp__text_name(&t, name);
         dp__text_add(&t, "'");
     }
     return code;
 }
 
 static dp_status dp__fail(dp_error *err, dp_status code, const char *sentence) {
-    dp__where nowhere = {NULL, DP_NO_PLACE, NULL, 0};
-    return dp__fail_at(err, code, "", &nowhere, sentence);
+    return dp__fail_at(err, code, "", NULL, DP_NO_PLACE, sentence, NULL);
 }
 
 static dp_status dp__no_memory(dp_error *err) {
@@ -2100,11 +2091,10 @@ static dp_status dp__io_fail(dp_error *err, dp_status status, const char *name) 
         {DP_E_MEMORY, "", "out of memory"},
         {DP_E_LIMIT, "", "is too large for the offsets of this build"},
         {DP_E_IO, "", "cannot be read or written"}};
-    dp__where where = {name, DP_NO_PLACE, NULL, 0};
     size_t row = 0;
     while (row + 1 < sizeof rows / sizeof *rows && rows[row].status != status) row++;
     if (status == DP_E_ARG) status = DP_E_FORMAT; /* the name came from outside */
-    return dp__fail_at(err, status, rows[row].rule, &where, rows[row].text);
+    return dp__fail_at(err, status, rows[row].rule, name, DP_NO_PLACE, rows[row].text, NULL);
 }
 
 static dp_status dp__dir_open(const dp_env *env, const char *path, int32_t make, void **dir,
@@ -2123,9 +2113,8 @@ static dp_status dp__file_read(const dp_env *env, void *dir, const char *name, u
     uint64_t size;
     dp_status status = env->io.open(env->io.ctx, dir, name, &file, &size);
     if (status != DP_OK) return dp__io_fail(err, status, name);
-    dp__where where = {name, max, NULL, 0};
     if (size > max || size > SIZE_MAX - 1) {
-        status = dp__fail_at(err, DP_E_LIMIT, "", &where, "the file is too large");
+        status = dp__fail_at(err, DP_E_LIMIT, "", name, max, "the file is too large", NULL);
     } else {
         *bytes = (size_t)size;
         *text = (char *)dp__arena_get(arena, *bytes + 1, 1);
@@ -2150,7 +2139,7 @@ static dp_status dp__file_write(const dp_env *env, void *dir, const char *name, 
 }
 
 /* ============================================================================================
- * [B6] Random and hash                                                        budget 170 lines
+ * [B6] Random and hash                                                        budget 160 lines
  * Owns:   SplitMix64, the shuffle, sorting, SHA-256.                 Needs: nothing.
  * Never:  uses a clock, an address or another source that differs between two runs.
  * Tests:  tests/test_base.c: rng_*, sort_*, sha256_*
@@ -2187,20 +2176,7 @@ DP__WRAPS static uint64_t dp__rng_below(dp__rng *rng, uint64_t n) {
     return x % n;
 }
 
-/* Fisher-Yates: every order is equally likely. */
-static void dp__shuffle(uint32_t *order, size_t n, dp__rng *rng) {
-    for (size_t i = n; i > 1; i--) {
-        size_t   j = (size_t)dp__rng_below(rng, i);
-        uint32_t swap = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = swap;
-    }
-}
-
-/* Heap sort: in place, no recursion, n log n for every input. Equal items may change places. */
-typedef int dp__compare(const void *a, const void *b);
-
-static void dp__sort_swap(char *a, char *b, size_t size) {
+static void dp__swap(char *a, char *b, size_t size) {
     for (size_t i = 0; i < size; i++) {
         char swap = a[i];
         a[i] = b[i];
@@ -2208,15 +2184,24 @@ static void dp__sort_swap(char *a, char *b, size_t size) {
     }
 }
 
+/* Fisher-Yates: every order is equally likely. */
+static void dp__shuffle(uint32_t *order, size_t n, dp__rng *rng) {
+    for (size_t i = n; i > 1; i--)
+        dp__swap((char *)&order[i - 1], (char *)&order[dp__rng_below(rng, i)], sizeof *order);
+}
+
+/* Heap sort: in place, no recursion, n log n for every input. Equal items may change places. */
+typedef int dp__compare(const void *a, const void *b);
+
 static void dp__sort(void *items, size_t n, size_t size, dp__compare *compare) {
     char *p = (char *)items;
     for (size_t start = n / 2, end = n; end > 1;) {
         if (start > 0) start--;                                  /* build the heap, then */
-        else dp__sort_swap(p, p + --end * size, size);           /* move its top to the end */
+        else dp__swap(p, p + --end * size, size);                /* move its top to the end */
         for (size_t root = start, child; (child = 2 * root + 1) < end; root = child) {
             if (child + 1 < end && compare(p + child * size, p + (child + 1) * size) < 0) child++;
             if (compare(p + root * size, p + child * size) >= 0) break;
-            dp__sort_swap(p + root * size, p + child * size, size);
+            dp__swap(p + root * size, p + child * size, size);
         }
     }
 }
@@ -2240,7 +2225,8 @@ DP__WRAPS DP__INLINE uint32_t dp__rotr(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
-DP__WRAPS static void dp__sha256_block(dp__sha256 *s, const uint8_t *p) {
+/* The effect of a full block. */
+DP__WRAPS static void dp__sha256_block(dp__sha256 *s) {
     static const uint32_t k[64] = {/* cube roots of the first 64 primes, FIPS 180-4, 4.2.2 */
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
         0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
@@ -2254,7 +2240,7 @@ DP__WRAPS static void dp__sha256_block(dp__sha256 *s, const uint8_t *p) {
         0xc67178f2};
     uint32_t w[64], v[8];
     for (int i = 0; i < 16; i++) {
-        const uint8_t *q = p + 4 * i;
+        const uint8_t *q = s->block + 4 * i;
         w[i] = (uint32_t)q[0] << 24 | (uint32_t)q[1] << 16 | (uint32_t)q[2] << 8 | q[3];
     }
     for (int i = 16; i < 64; i++) {
@@ -2280,12 +2266,8 @@ static void dp__sha256_add(dp__sha256 *s, const void *data, size_t bytes) {
     const uint8_t *p = (const uint8_t *)data;
     while (bytes > 0) {
         size_t used = (size_t)(s->bytes % 64), take = 64 - used < bytes ? 64 - used : bytes;
-        if (take == 64) {
-            dp__sha256_block(s, p);
-        } else {
-            memcpy(s->block + used, p, take);
-            if (used + take == 64) dp__sha256_block(s, s->block);
-        }
+        memcpy(s->block + used, p, take);
+        if (used + take == 64) dp__sha256_block(s);
         s->bytes += take;
         p += take;
         bytes -= take;
@@ -2304,20 +2286,19 @@ static void dp__sha256_end(dp__sha256 *s, uint8_t out[32]) {
 }
 
 static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
-    static const char hex[] = "0123456789abcdef";
     for (size_t i = 0; i < n; i++) {
-        to[2 * i] = hex[bytes[i] >> 4];
-        to[2 * i + 1] = hex[bytes[i] & 15];
+        to[2 * i] = dp__hex_digits[bytes[i] >> 4];
+        to[2 * i + 1] = dp__hex_digits[bytes[i] & 15];
     }
     to[2 * n] = 0;
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1710 lines
+ * [C] Bytes from outside                                                     budget 1690 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C1] Byte order and UTF-8                                                    budget 60 lines
+ * [C1] Byte order and UTF-8                                                    budget 70 lines
  * Owns:   little-endian numbers; the grammar of UTF-8.   Needs: nothing.
  * Never:  looks at p[n] or behind it.
  * Tests:  tests/test_parse.c: byte_order, utf8_*
@@ -2347,20 +2328,32 @@ static void dp__swap_le(void *items, size_t count, size_t size) {
     }
 }
 
-/* Bytes of the UTF-8 character at p, 1 to 4, or 0: overlong, surrogate, above U+10FFFF, cut off
- * or no lead byte. n > 0. */
-static size_t dp__utf8_bytes(const char *text, size_t n) {
-    const uint8_t *p = (const uint8_t *)text;
-    size_t need = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (need <= 1) return need;
-    if (p[0] > 0xF4 || need > n) return 0;
-    uint8_t least = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;
-    uint8_t most = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
-    if (p[1] < least || p[1] > most) return 0;
-    for (size_t i = 2; i < need; i++) {
-        if ((p[i] & 0xC0) != 0x80) return 0;
+#define DP__BAD 0xFFFDu /* stands for a maximal bad sequence */
+
+/* Decodes UTF-8 at p[0..n), n > 0: bytes consumed; *c is a scalar value, or DP__BAD with *bad
+ * raised. "Maximal" as in the Unicode standard, section 3.9: the bytes that could have begun a
+ * character count as one bad sequence. */
+static size_t dp__utf8_get(const uint8_t *p, size_t n, uint32_t *c, size_t *bad) {
+    uint32_t lead = p[0];
+    *c = lead;
+    if (lead < 0x80) return 1;
+    size_t   more = lead < 0xC2 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : 0;
+    uint32_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80; /* no overlong form */
+    uint32_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF; /* no surrogate, <= 10FFFF */
+    uint32_t value = lead & (0x3Fu >> more);
+    size_t   i = 1;
+    for (; i <= more && i < n && p[i] >= low && p[i] <= high; i++) {
+        value = value << 6 | (p[i] & 0x3Fu);
+        low = 0x80;
+        high = 0xBF;
     }
-    return need;
+    if (more > 0 && i > more) {
+        *c = value;
+        return i;
+    }
+    *c = DP__BAD;
+    (*bad)++;
+    return i;
 }
 
 /* Writes a scalar value as UTF-8; returns the bytes, at most 4. */
@@ -2373,13 +2366,13 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 }
 
 /* ============================================================================================
- * [C2] JSON                                                                   budget 470 lines
+ * [C2] JSON                                                                   budget 450 lines
  * Owns:   the pull parser, duplicate keys, text of strings, the writer.
  * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
  * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
  * Rules:  J1 grammar and UTF-8, J2 duplicate keys, J3 lone surrogate or NUL in a name, J4 depth,
  *         members and length of strings, J5 something behind the value, J6 numbers.
- * Memory: dp__doc_check takes 24 bytes a member while it runs.
+ * Memory: dp__doc_check takes 6 bytes for each of the document while it runs.
  * Tests:  tests/test_parse.c: json_*     Fuzz: tests/fuzz/fuzz_json.c
  * ============================================================================================ */
 
@@ -2414,12 +2407,12 @@ typedef struct dp__doc {
 /* Breaks off at a byte; token: a text to show there, or NULL. */
 static dp_status dp__doc_fail(dp__doc *d, dp_status code, const char *rule, uint64_t place,
                               const dp_json *token, const char *sentence) {
-    dp__where where = {d->file, place, NULL, 0};
-    if (token != NULL && token->kind >= DP_JSON_KEY) {
-        where.name = token->text + token->token;
-        where.name_bytes = token->length;
-    }
-    if (d->status == DP_OK) d->status = dp__fail_at(d->err, code, rule, &where, sentence);
+    char shown[DP__NAME_SHOWN + 2] = ""; /* one byte more, which makes "..." */
+    int  text = token != NULL && token->kind >= DP_JSON_KEY;
+    if (d->status != DP_OK) return d->status;
+    if (text) memcpy(shown, token->text + token->token,
+                     token->length <= DP__NAME_SHOWN ? token->length : DP__NAME_SHOWN + 1);
+    d->status = dp__fail_at(d->err, code, rule, d->file, place, sentence, text ? shown : NULL);
     return d->status;
 }
 
@@ -2455,13 +2448,10 @@ static int32_t dp__json_char(const char *p, size_t n, size_t *at) {
     size_t i = *at;
     if (i >= n || (unsigned char)p[i] < 32) return -1;
     if (p[i] != '\\') {
-        size_t   bytes = dp__utf8_bytes(p + i, n - i);
-        uint32_t c = (unsigned char)p[i];
-        if (bytes == 0) return -1;
-        if (bytes > 1) c &= 0x7Fu >> bytes;
-        for (size_t k = 1; k < bytes; k++) c = c << 6 | ((unsigned char)p[i + k] & 0x3Fu);
-        *at = i + bytes;
-        return (int32_t)c;
+        uint32_t c;
+        size_t   bad = 0;
+        *at += dp__utf8_get((const uint8_t *)p + i, n - i, &c, &bad);
+        return bad ? -1 : (int32_t)c;
     }
     if (++i >= n) return -1;
     const char *found = p[i] != 0 ? strchr(plain, p[i]) : NULL;
@@ -2701,13 +2691,8 @@ static int dp__json_name_compare(const void *pa, const void *pb) {
  * no errors of grammar. */
 static dp_status dp__doc_check(dp__doc *d) {
     size_t   object[DP_MAX_JSON_DEPTH + 1], objects = 0, count = 0;
-    dp_json  start = d->json;
-    dp_json *json = &d->json;
-    do dp__json_next(d);
-    while (d->status == DP_OK && json->kind != DP_JSON_END);
-    size_t cap = json->members;
-    *json = start;
-    if (d->status != DP_OK || cap == 0) return d->status;
+    dp_json  start = d->json, *json = &d->json;
+    size_t   cap = (json->bytes - json->at) / 4; /* a name takes at least {"": or ,"": */
     dp__json_name *names = (dp__json_name *)dp__alloc(&d->arena->alloc, cap, sizeof *names);
     if (names == NULL) d->status = dp__no_memory(d->err);
     while (dp__json_next(d) == DP_OK && json->kind != DP_JSON_END) {
@@ -2716,7 +2701,8 @@ static dp_status dp__doc_check(dp__doc *d) {
         dp__json_name name = {json->text + json->token, json->length, object[json->depth]};
         names[count++] = name;
     }
-    if (count > 1) dp__sort(names, count, sizeof *names, dp__json_name_compare);
+    if (count > 1 && d->status == DP_OK)
+        dp__sort(names, count, sizeof *names, dp__json_name_compare);
     for (size_t i = 1; i < count && d->status == DP_OK; i++) {
         const dp__json_name *a = names + i - 1, *b = names + i, *later = a->p > b->p ? a : b;
         if (dp__json_name_compare(a, b) != 0) continue;
@@ -2792,50 +2778,39 @@ static const char *dp__doc_name(dp__doc *d, const dp_json *token, size_t max) {
 
 /* ---- writer ------------------------------------------------------------------------------- */
 
-/* Appends to a buffer; the first failure sticks in ok. */
-typedef struct dp__put {
-    dp__buffer *to;
-    int         ok;
-} dp__put;
-
-static void dp__put_bytes(dp__put *put, const char *p, size_t n) {
-    if (put->ok) put->ok = dp__buffer_add(put->to, p, n);
+static void dp__put_text(dp__buffer *put, const char *text) {
+    dp__buffer_add(put, text, strlen(text));
 }
 
-static void dp__put_text(dp__put *put, const char *text) {
-    dp__put_bytes(put, text, strlen(text));
-}
-
-static void dp__put_u64(dp__put *put, uint64_t v) {
+static void dp__put_u64(dp__buffer *put, uint64_t v) {
     char     digits[24];
     dp__text t = {digits, sizeof digits, 0};
     dp__text_u64(&t, v);
-    dp__put_bytes(put, digits, t.n);
+    dp__buffer_add(put, digits, t.n);
 }
 
 /* A finite number; JSON has no others: null. */
-static void dp__put_real(dp__put *put, float v) {
+static void dp__put_real(dp__buffer *put, float v) {
     char     digits[40];
     dp__text t = {digits, sizeof digits, 0};
     if (v <= FLT_MAX && v >= -FLT_MAX) dp__text_f32(&t, v);
     else dp__text_add(&t, "null");
-    dp__put_bytes(put, digits, t.n);
+    dp__buffer_add(put, digits, t.n);
 }
 
-/* A string in quotes: controls, DEL, U+2028 and U+2029 escaped, invalid bytes as U+FFFD. */
-static void dp__put_string(dp__put *put, const char *p, size_t n) {
-    static const char hex[] = "0123456789abcdef";
+/* A string in quotes: controls, DEL, U+2028 and U+2029 escaped, bad UTF-8 as U+FFFD. */
+static void dp__put_string(dp__buffer *put, const char *p, size_t n) {
     dp__put_text(put, "\"");
-    for (size_t i = 0, bytes; i < n; i += bytes + (bytes == 0)) {
-        unsigned char c = (unsigned char)p[i];
-        char escape[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15], 0};
-        bytes = dp__utf8_bytes(p + i, n - i);
-        if (bytes == 0) dp__put_text(put, "\xEF\xBF\xBD");
-        else if (c == '"' || c == '\\') dp__put_bytes(put, c == '"' ? "\\\"" : "\\\\", 2);
+    for (size_t i = 0, bytes, bad = 0; i < n; i += bytes) {
+        char     utf8[4], escape[] = "\\u00xx";
+        uint32_t c;
+        bytes = dp__utf8_get((const uint8_t *)p + i, n - i, &c, &bad);
+        escape[4] = dp__hex_digits[c >> 4 & 15];
+        escape[5] = dp__hex_digits[c & 15];
+        if (c == '"' || c == '\\') dp__put_text(put, c == '"' ? "\\\"" : "\\\\");
         else if (c < 32 || c == 127) dp__put_text(put, escape);
-        else if (bytes == 3 && memcmp(p + i, "\xE2\x80\xA8", 3) == 0) dp__put_text(put, "\\u2028");
-        else if (bytes == 3 && memcmp(p + i, "\xE2\x80\xA9", 3) == 0) dp__put_text(put, "\\u2029");
-        else dp__put_bytes(put, p + i, bytes);
+        else if (c == 0x2028 || c == 0x2029) dp__put_text(put, c == 0x2028 ? "\\u2028" : "\\u2029");
+        else dp__buffer_add(put, utf8, dp__utf8_put(utf8, c));
     }
     dp__put_text(put, "\"");
 }
@@ -3037,8 +3012,7 @@ static int dp__entry_by_name(const void *pa, const void *pb) {
 static dp_status dp__entry_fail(const dp__store *store, const dp__entry *e, dp_status code,
                                 const char *rule, uint64_t place, const char *sentence,
                                 dp_error *err) {
-    dp__where where = {store->names[e->file], place, e->name, e->name_bytes};
-    return dp__fail_at(err, code, rule, &where, sentence);
+    return dp__fail_at(err, code, rule, store->names[e->file], place, sentence, e->name);
 }
 
 /* S9: the data of the tensors fill the file from start to size without a hole, an overlap or a
@@ -3334,37 +3308,36 @@ static dp_status dp__st_layout(dp__entry *entries, size_t count, uint64_t *end, 
 /* The length and the header, padded with spaces to a multiple of 8 bytes. metadata: names and
  * values in turn, NULL behind the last; may be NULL. */
 static dp_status dp__st_text(const dp__entry *entries, size_t count, const char *const *metadata,
-                             dp__buffer *out, dp_error *err) {
-    dp__put put = {out, 1};
-    dp__put_bytes(&put, "\0\0\0\0\0\0\0\0", 8);
-    dp__put_text(&put, "{\"__metadata__\":{\"format\":\"pt\"");
+                             dp__buffer *put, dp_error *err) {
+    dp__buffer_add(put, "\0\0\0\0\0\0\0\0", 8);
+    dp__put_text(put, "{\"__metadata__\":{\"format\":\"pt\"");
     for (int i = 0; metadata != NULL && metadata[i] != NULL; i++) {
-        dp__put_text(&put, i % 2 == 0 ? "," : ":");
-        dp__put_string(&put, metadata[i], strlen(metadata[i]));
+        dp__put_text(put, i % 2 == 0 ? "," : ":");
+        dp__put_string(put, metadata[i], strlen(metadata[i]));
     }
-    dp__put_text(&put, "}");
+    dp__put_text(put, "}");
     for (const dp__entry *e = entries; e < entries + count; e++) {
-        dp__put_text(&put, ",");
-        dp__put_string(&put, e->name, e->name_bytes);
-        dp__put_text(&put, ":{\"dtype\":\"");
-        dp__put_text(&put, dp__dtypes[e->dtype].name);
-        dp__put_text(&put, "\",\"shape\":[");
+        dp__put_text(put, ",");
+        dp__put_string(put, e->name, e->name_bytes);
+        dp__put_text(put, ":{\"dtype\":\"");
+        dp__put_text(put, dp__dtypes[e->dtype].name);
+        dp__put_text(put, "\",\"shape\":[");
         for (int32_t i = 0; i < e->dims; i++) {
-            if (i > 0) dp__put_text(&put, ",");
-            dp__put_u64(&put, e->shape[i]);
+            if (i > 0) dp__put_text(put, ",");
+            dp__put_u64(put, e->shape[i]);
         }
-        dp__put_text(&put, "],\"data_offsets\":[");
-        dp__put_u64(&put, e->begin);
-        dp__put_text(&put, ",");
-        dp__put_u64(&put, e->begin + e->bytes);
-        dp__put_text(&put, "]}");
+        dp__put_text(put, "],\"data_offsets\":[");
+        dp__put_u64(put, e->begin);
+        dp__put_text(put, ",");
+        dp__put_u64(put, e->begin + e->bytes);
+        dp__put_text(put, "]}");
     }
-    dp__put_text(&put, "}");
-    while (put.ok && out->n % 8 != 0) dp__put_text(&put, " ");
-    if (!put.ok) return dp__no_memory(err);
-    if (out->n - 8 > DP_MAX_HEADER_BYTES)
+    dp__put_text(put, "}");
+    while (!put->failed && put->n % 8 != 0) dp__put_text(put, " ");
+    if (put->failed) return dp__no_memory(err);
+    if (put->n - 8 > DP_MAX_HEADER_BYTES)
         return dp__fail(err, DP_E_LIMIT, "the header is too long");
-    dp__store_le((uint8_t *)out->p, 8, out->n - 8);
+    dp__store_le((uint8_t *)put->p, 8, put->n - 8);
     return DP_OK;
 }
 
@@ -3660,14 +3633,14 @@ static int dp__members_read(dp__doc *d, const dp_json *key, const dp__member *ro
     return row->name != NULL;
 }
 
-static void dp__put_name(dp__put *put, const char *name) {
+static void dp__put_name(dp__buffer *put, const char *name) {
     dp__put_text(put, "  \"");
     dp__put_text(put, name);
     dp__put_text(put, "\": ");
 }
 
 /* Writes n members of a table, with end behind the last. */
-static void dp__members_write(dp__put *put, const dp__member *row, size_t n, const void *from,
+static void dp__members_write(dp__buffer *put, const dp__member *row, size_t n, const void *from,
                               const char *end) {
     for (; n > 0; n--, row++) {
         const dp__word_row *word = row->words;
@@ -3770,9 +3743,9 @@ static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *t
     memcpy(sorted, labels, n * sizeof *sorted);
     dp__sort(sorted, n, sizeof *sorted, dp__compare_names);
     for (size_t i = 1; i < n && d->status == DP_OK; i++) {
-        dp__where where = {d->file, DP_NO_PLACE, sorted[i], strlen(sorted[i])};
         if (strcmp(sorted[i - 1], sorted[i]) == 0)
-            d->status = dp__fail_at(d->err, DP_E_FORMAT, "V4", &where, "a label stands twice");
+            d->status = dp__fail_at(d->err, DP_E_FORMAT, "V4", d->file, DP_NO_PLACE,
+                                    "a label stands twice", sorted[i]);
     }
 }
 
@@ -3905,7 +3878,7 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
     return d.status;
 }
 
-static void dp__put_labels(dp__put *put, const dp__config *from, int by_id) {
+static void dp__put_labels(dp__buffer *put, const dp__config *from, int by_id) {
     dp__put_name(put, by_id ? "id2label" : "label2id");
     for (int32_t i = 0; i < from->classes; i++) {
         char        id[12];
@@ -3921,7 +3894,7 @@ static void dp__put_labels(dp__put *put, const dp__config *from, int by_id) {
     dp__put_text(put, "\n  },\n");
 }
 
-static void dp__put_quant(dp__put *put, const dp__config *from) {
+static void dp__put_quant(dp__buffer *put, const dp__config *from) {
     dp__put_name(put, "quantization_config");
     dp__put_text(put, DP__Q_METHOD "    \"ignore\": [");
     for (int32_t i = 0; i < from->ignore_count; i++) {
@@ -3934,15 +3907,14 @@ static void dp__put_quant(dp__put *put, const dp__config *from) {
 }
 
 /* Writes config.json as transformers does. 1, or 0 when there is no memory. */
-static int dp__config_write(const dp__config *from, dp__buffer *to) {
-    dp__put put = {to, 1};
-    dp__put_text(&put, "{\n  \"architectures\": [\"BertForSequenceClassification\"],\n");
-    dp__members_write(&put, dp__config_members, DP__CONFIG_WRITTEN, from, ",\n");
-    dp__put_labels(&put, from, 1);
-    dp__put_labels(&put, from, 0);
-    if (from->quantized) dp__put_quant(&put, from);
-    dp__put_text(&put, "  \"torch_dtype\": \"float32\"\n}\n");
-    return put.ok;
+static int dp__config_write(const dp__config *from, dp__buffer *put) {
+    dp__put_text(put, "{\n  \"architectures\": [\"BertForSequenceClassification\"],\n");
+    dp__members_write(put, dp__config_members, DP__CONFIG_WRITTEN, from, ",\n");
+    dp__put_labels(put, from, 1);
+    dp__put_labels(put, from, 0);
+    if (from->quantized) dp__put_quant(put, from);
+    dp__put_text(put, "  \"torch_dtype\": \"float32\"\n}\n");
+    return !put->failed;
 }
 
 /* T4: every one of the "added_tokens_decoder" is special, so that it never splits a document. */
@@ -3980,23 +3952,21 @@ static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__
 }
 
 /* Writes tokenizer_config.json, always with the case. 1, or 0 when there is no memory. */
-static int dp__tokenizer_config_write(const dp__tokenizer_config *from, dp__buffer *to) {
-    dp__put put = {to, 1};
-    dp__put_text(&put, "{\n");
-    dp__members_write(&put, dp__tokenizer_members, DP__TOKENIZER_WRITTEN, from, "\n}\n");
-    return put.ok;
+static int dp__tokenizer_config_write(const dp__tokenizer_config *from, dp__buffer *put) {
+    dp__put_text(put, "{\n");
+    dp__members_write(put, dp__tokenizer_members, DP__TOKENIZER_WRITTEN, from, "\n}\n");
+    return !put->failed;
 }
 
 /* Writes special_tokens_map.json. */
-static int dp__special_tokens_write(const dp__tokenizer_config *from, dp__buffer *to) {
-    dp__put put = {to, 1};
-    dp__put_text(&put, "{\n");
-    dp__members_write(&put, dp__tokenizer_members + DP__TOKENIZER_WRITTEN - 5, 5, from, "\n}\n");
-    return put.ok;
+static int dp__special_tokens_write(const dp__tokenizer_config *from, dp__buffer *put) {
+    dp__put_text(put, "{\n");
+    dp__members_write(put, dp__tokenizer_members + DP__TOKENIZER_WRITTEN - 5, 5, from, "\n}\n");
+    return !put->failed;
 }
 
 /* ============================================================================================
- * [D] Text                                                                   budget 1020 lines
+ * [D] Text                                                                    budget 980 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -4228,7 +4198,7 @@ static const uint32_t dp__uc_multi[][4] = {
 /* End of generated tables. */
 
 /* ============================================================================================
- * [D2] Normalization                                                          budget 200 lines
+ * [D2] Normalization                                                          budget 170 lines
  * Owns:   UTF-8 decoding; what one character becomes; the word under construction.
  *         Needs: B3 arena, C1 UTF-8, D1.
  * Never:  holds more of a document than one word of DP__WORD_CHARS characters.
@@ -4330,34 +4300,6 @@ static int dp__fold_build(dp__fold *f, dp__arena *arena, int lower, int strip, i
                       : kind == DP__PUNCT ? (uint8_t)DP__ASCII_PUNCT : (uint8_t)DP__ASCII_OTHER;
     }
     return 1;
-}
-
-#define DP__BAD 0xFFFDu /* stands for a maximal bad sequence */
-
-/* Decodes at p[0..n), n > 0: bytes consumed; *c is a scalar value, or DP__BAD with *bad raised.
- * "Maximal" as in the Unicode standard, section 3.9: the bytes that could have begun a character
- * count as one bad sequence. */
-static size_t dp__utf8_get(const uint8_t *p, size_t n, uint32_t *c, size_t *bad) {
-    uint32_t lead = p[0];
-    *c = lead;
-    if (lead < 0x80) return 1;
-    size_t   more = lead < 0xC2 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : 0;
-    uint32_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80; /* no overlong form */
-    uint32_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF; /* no surrogate, <= 10FFFF */
-    uint32_t value = lead & (0x3Fu >> more);
-    size_t   i = 1;
-    for (; i <= more && i < n && p[i] >= low && p[i] <= high; i++) {
-        value = value << 6 | (p[i] & 0x3Fu);
-        low = 0x80;
-        high = 0xBF;
-    }
-    if (more > 0 && i > more) {
-        *c = value;
-        return i;
-    }
-    *c = DP__BAD;
-    (*bad)++;
-    return i;
 }
 
 #define DP__WORD_CHARS 100 /* a longer word is one [UNK], whatever it holds */
@@ -4472,8 +4414,7 @@ static const char *dp__vocab_entry(const dp__vocab *v, int32_t id, size_t *bytes
 
 static dp_status dp__vocab_fail(dp_error *err, dp_status code, const char *file, size_t place,
                                 const char *sentence) {
-    dp__where where = {file, place, NULL, 0};
-    return dp__fail_at(err, code, "V1", &where, sentence);
+    return dp__fail_at(err, code, "V1", file, place, sentence, NULL);
 }
 
 /* Copies the entries into v->text, which has room for them, and notes where each begins. */
@@ -4546,8 +4487,8 @@ static uint32_t dp__trie_add(dp__trie *r, const char *entry, size_t bytes) {
 /* 256 units more; 0 when there is no memory. */
 static int dp__trie_grow(dp__trie *r) {
     dp__unit unit = {0, DP__UNIT_FREE, -1};
-    if (!dp__buffer_reserve(&r->buffer, 256 * sizeof unit)) return 0;
     for (int i = 0; i < 256; i++) dp__buffer_add(&r->buffer, &unit, sizeof unit);
+    if (r->buffer.failed) return 0;
     r->unit = (dp__unit *)(void *)r->buffer.p;
     r->units += 256;
     if (r->units > r->low + DP__UNITS_OPEN) r->low = r->units - DP__UNITS_OPEN;
@@ -4651,13 +4592,12 @@ static dp_status dp__vocab_specials(dp__vocab *v, const dp__tokenizer_config *co
                                        config->mask};
     for (int i = 0; i < DP__SPECIALS; i++) {
         size_t      bytes = names[i] != NULL ? strlen(names[i]) : 0;
-        dp__where   where = {file, DP_NO_PLACE, names[i], bytes};
         int32_t     id = v->special[i] = dp__vocab_find(v, names[i], bytes);
         const char *wrong = id < 0 ? "a special token is missing" : NULL;
         for (int k = 0; k < i; k++)
             if (v->special[k] == id) wrong = "two special tokens are one entry";
         if (wrong != NULL && i != DP__MASK)
-            return dp__fail_at(err, DP_E_FORMAT, "V1", &where, wrong);
+            return dp__fail_at(err, DP_E_FORMAT, "V1", file, DP_NO_PLACE, wrong, names[i]);
     }
     return DP_OK;
 }
@@ -7592,11 +7532,11 @@ static dp_status dp__bind(dp__files *f, size_t new_from, int replace, dp__arena 
     }
     if (status == DP_OK) status = dp__bind_rest(f, used, err);
     for (size_t t = 0; t < p->count && status == DP_OK; t++) {
-        dp__where where = {NULL, DP_NO_PLACE, p->list[t].name, strlen(p->list[t].name)};
         status = dp__bind_check(f->store, &p->list[t], f->at[t], f->scale[t], err);
         f->missing += f->at[t] == NULL;
         if (status == DP_OK && f->at[t] == NULL && t < new_from)
-            status = dp__fail_at(err, DP_E_FORMAT, "", &where, "a tensor is missing");
+            status = dp__fail_at(err, DP_E_FORMAT, "", NULL, DP_NO_PLACE, "a tensor is missing",
+                                 p->list[t].name);
     }
     return status;
 }
@@ -9525,9 +9465,9 @@ static dp_status dp__train_options(dp_train_options *o, const dp_train_options *
     if (o->eps == 0) o->eps = 1e-8;
     if (o->grad_norm == 0) o->grad_norm = 10;
     const char *wrong = dp__train_wrong(o, positions);
-    dp__where   where = {NULL, DP_NO_PLACE, wrong, wrong != NULL ? strlen(wrong) : 0};
     if (wrong == NULL) return DP_OK;
-    return dp__fail_at(err, DP_E_ARG, "", &where, "a training option is out of range");
+    return dp__fail_at(err, DP_E_ARG, "", NULL, DP_NO_PLACE, "a training option is out of range",
+                       wrong);
 }
 
 #define DP__STEP_TOKENS 2048u /* computed together, if 8 rows are not more */
@@ -9754,8 +9694,7 @@ static dp_status dp__ckpt_save(dp__ckpt *c, const dp_io *io, void *dir) {
 
 static dp_status dp__ckpt_refuse(const dp__ckpt *c, const char *rule, uint64_t place,
                                  const char *why) {
-    dp__where where = {c->name, place, NULL, 0};
-    return dp__fail_at(c->err, DP_E_FORMAT, rule, &where, why);
+    return dp__fail_at(c->err, DP_E_FORMAT, rule, c->name, place, why, NULL);
 }
 
 /* K1 to K4: the head of a file of so many bytes; K7 for the sizes in it. */
@@ -10214,7 +10153,6 @@ static dp_status dp__run_epoch(dp__run *run, dp_error *err) {
 /* Where the run begins: at the start, or where the counters stand, on the same rows (K13). */
 static dp_status dp__run_begin(dp__run *run, dp_error *err) {
     dp_trainer *t = run->t;
-    dp__where   nowhere = {NULL, DP_NO_PLACE, NULL, 0};
     size_t      rows = run->train.rows, longest = run->train.longest;
     uint64_t    data[4];
     dp__corpus_digest(&run->train, (size_t)t->config->classes, data);
@@ -10224,8 +10162,8 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
         memset(t->optim.v, 0, t->optim.n * sizeof *t->optim.v);
     } else if (t->now.rows != 0 &&
                (t->now.rows != rows || memcmp(t->now.data, data, sizeof data) != 0)) {
-        return dp__fail_at(err, DP_E_ARG, "K13", &nowhere,
-                           "the training rows are not those of the run that goes on");
+        return dp__fail_at(err, DP_E_ARG, "K13", NULL, DP_NO_PLACE,
+                           "the training rows are not those of the run that goes on", NULL);
     }
     t->now.rows = rows;
     memcpy(t->now.data, data, sizeof data);
@@ -10447,8 +10385,7 @@ DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err) {
 /* A value that is not what the caller has asked for. */
 static dp_status dp__json_unexpected(const dp_json *json, const char *rule, const char *sentence,
                                      dp_error *err) {
-    dp__where where = {NULL, json->token, NULL, 0};
-    return dp__fail_at(err, DP_E_FORMAT, rule, &where, sentence);
+    return dp__fail_at(err, DP_E_FORMAT, rule, NULL, json->token, sentence, NULL);
 }
 
 /* *bytes is the length in any case; DP_E_SPACE unless it and a closing 0 fit into cap. */
@@ -10632,7 +10569,6 @@ static dp_status dp__model_vocab(dp_model *model, const dp__recipe *r, const cha
                                  size_t bytes, dp_error *err) {
     const char      *file = dp__text_names[DP__VOCAB_TEXT];
     const dp__vocab *vocab = &model->tokenizer.vocab;
-    dp__where        where = {file, DP_NO_PLACE, NULL, 0};
     if (r->o.letter_case != DP_CASE_MODEL) {
         model->words.lower_case = r->o.letter_case == DP_CASE_LOWER;
         model->words.explicit_case = 1;
@@ -10641,8 +10577,8 @@ static dp_status dp__model_vocab(dp_model *model, const dp__recipe *r, const cha
                                           &model->words, model->config.positions, err);
     if (status != DP_OK) return status;
     if (vocab->count > model->config.vocab)
-        return dp__fail_at(err, DP_E_FORMAT, "V1", &where,
-                           "more entries than the embedding table has rows");
+        return dp__fail_at(err, DP_E_FORMAT, "V1", file, DP_NO_PLACE,
+                           "more entries than the embedding table has rows", NULL);
     if (r->derived) return DP_OK;
     if (vocab->count < model->config.vocab)
         dp__note(model, DP_LOG_INFO, "the vocabulary is smaller than the embedding table");

@@ -67,12 +67,20 @@ static void test_mem_buffer(void) {
     dp__buffer_init(&b, &alloc);
     for (int i = 0; i < 5000; i++) {
         char c = (char)i;
-        if (i == 300) heap.fail_at = heap.calls + 1;
-        if (!dp__buffer_add(&b, &c, 1)) CHECK(dp__buffer_add(&b, &c, 1));
+        dp__buffer_add(&b, &c, 1);
     }
+    CHECK(!b.failed);
     CHECK_INT(b.n, 5000);
     for (int i = 0; i < 5000; i++) CHECK(b.p[i] == (char)i);
-    CHECK(!dp__buffer_reserve(&b, SIZE_MAX) && b.n == 5000);
+    dp__buffer_add(&b, "x", SIZE_MAX); /* the length overflows; the contents stay */
+    CHECK(b.failed && b.n == 5000);
+    dp__buffer_add(&b, "x", 1); /* the failure sticks */
+    CHECK(b.failed && b.n == 5000 && b.p[4999] == (char)4999);
+    dp__buffer_free(&b);
+    dp__buffer_init(&b, &alloc);
+    heap.fail_at = heap.calls + 1;
+    dp__buffer_add(&b, "x", 1);
+    CHECK(b.failed && b.n == 0);
     dp__buffer_free(&b);
     CHECK_INT(heap.live_bytes, 0);
 }
@@ -80,15 +88,15 @@ static void test_mem_buffer(void) {
 static void test_text_sentences(void) {
     char      name[80], tiny[5];
     dp_error  err;
-    dp__where where = {"m\n\\", 96, name, sizeof name};
     memset(name, 'x', sizeof name);
-    CHECK(dp__fail_at(&err, DP_E_FORMAT, "S9", &where, "a hole") == DP_E_FORMAT);
+    name[79] = 0;
+    CHECK(dp__fail_at(&err, DP_E_FORMAT, "S9", "m\n\\", 96, "a hole", name) == DP_E_FORMAT);
     CHECK_TEXT(err.file, "m\\x0a\\x5c");
     CHECK(err.place == 96 && strcmp(err.rule, "S9") == 0 && err.code == DP_E_FORMAT);
     name[64] = 0; /* names are cut at 64 bytes */
     CHECK(strncmp(err.text, "m\\x0a\\x5c: byte 96: rule S9: a hole: 'xxxx", 42) == 0);
     CHECK(strstr(err.text, name) != NULL && strcmp(strstr(err.text, name) + 64, "...'") == 0);
-    CHECK(dp__fail_at(NULL, DP_E_IO, "", &where, "x") == DP_E_IO);
+    CHECK(dp__fail_at(NULL, DP_E_IO, "", NULL, 96, "x", name) == DP_E_IO);
     dp__text t = {tiny, sizeof tiny, 0};
     dp__text_add(&t, "abcdefgh");
     CHECK_TEXT(tiny, "abcd");

@@ -74,7 +74,7 @@ static dp_status json_check(const char *text, size_t bytes, dp_error *err) {
     dp__json_begin(&d.json, (const char *)g.p, bytes);
     dp_status status = dp__doc_check(&d);
     CHECK_INT(heap.live_bytes, 0);
-    CHECK(heap.peak_bytes <= 16 * bytes);
+    CHECK(heap.peak_bytes <= 16 * bytes + (bytes == 0)); /* nothing, of size 1 */
     guarded_free(&g);
     return status;
 }
@@ -315,17 +315,16 @@ static void test_json_writer(void) {
                               "\xc3";
     dp_alloc   alloc = {dp__default_alloc, dp__default_free, NULL};
     dp__buffer out;
-    dp__put    put = {&out, 1};
     dp__buffer_init(&out, &alloc);
-    dp__put_string(&put, raw, sizeof raw - 1);
-    dp__put_text(&put, " ");
-    dp__put_u64(&put, UINT64_MAX);
-    dp__put_text(&put, " ");
-    dp__put_real(&put, 0.1f);
-    dp__put_text(&put, " ");
-    dp__put_real(&put, HUGE_VALF);
-    dp__put_bytes(&put, "", 1);
-    CHECK(put.ok);
+    dp__put_string(&out, raw, sizeof raw - 1);
+    dp__put_text(&out, " ");
+    dp__put_u64(&out, UINT64_MAX);
+    dp__put_text(&out, " ");
+    dp__put_real(&out, 0.1f);
+    dp__put_text(&out, " ");
+    dp__put_real(&out, HUGE_VALF);
+    dp__buffer_add(&out, "", 1);
+    CHECK(!out.failed);
     CHECK_TEXT(out.p, "\"a\\\"\\\\\\u000a\\u0001\\u007f\xc3\xa9\\u2028\\u2029\xef\xbf\xbd"
                       "\xf0\x9f\x98\x80\xef\xbf\xbd\" 18446744073709551615 0.1 null");
     dp__buffer_free(&out);
@@ -342,13 +341,20 @@ static void test_byte_order(void) {
     CHECK_INT(word, 0x01020304u); /* little-endian bytes as a number of this machine */
 }
 
+/* Bytes of the character at p, 0: none. */
+static size_t utf8_bytes(const char *p, size_t n) {
+    uint32_t c;
+    size_t   bad = 0, bytes = dp__utf8_get((const uint8_t *)p, n, &c, &bad);
+    return bad ? 0 : bytes;
+}
+
 static void test_utf8_all(void) {
     char to[4], cut[4];
     size_t good = 0;
     for (uint32_t c = 0; c < 0x110000; c++) {
         if (c >= 0xD800 && c <= 0xDFFF) continue;
         size_t n = dp__utf8_put(to, c);
-        good += dp__utf8_bytes(to, n) == n && (n == 1 || dp__utf8_bytes(to, n - 1) == 0);
+        good += utf8_bytes(to, n) == n && (n == 1 || utf8_bytes(to, n - 1) == 0);
     }
     CHECK_INT(good, 0x110000 - 0x800);
     size_t valid = 0; /* all pairs and triples of bytes that can begin a character */
@@ -358,7 +364,7 @@ static void test_utf8_all(void) {
         size_t n = 1;
         int    ok = (unsigned char)cut[0] < 128 || ref_utf8(&in, to, &n);
         if ((unsigned char)cut[0] >= 0xF0) ok = 0;
-        valid += dp__utf8_bytes(cut, 3) == (ok ? n : 0);
+        valid += utf8_bytes(cut, 3) == (ok ? n : 0);
     }
     CHECK_INT(valid, test_long() ? 1 << 24 : (1 << 24) / 7 + 1);
 }

@@ -5,7 +5,6 @@
 
 /* The document as the writer would write it; 0 when the parser refuses. Scalars as they stand. */
 static int emit(const char *text, size_t size, dp__buffer *out, dp_error *err) {
-    dp__put      put = {out, 1};
     dp_json      json;
     size_t       tokens = 0;
     int          whole = 0;
@@ -19,21 +18,21 @@ static int emit(const char *text, size_t size, dp__buffer *out, dp_error *err) {
         MUST(++tokens <= size && json.at <= size && json.token + json.length <= json.at);
         int ends = json.kind == DP_JSON_OBJECT_END || json.kind == DP_JSON_ARRAY_END;
         int first = last == DP_JSON_OBJECT || last == DP_JSON_ARRAY || last == DP_JSON_KEY;
-        if (!first && !ends) dp__put_text(&put, ",");
+        if (!first && !ends) dp__put_text(out, ",");
         last = json.kind;
         if (json.kind == DP_JSON_KEY || json.kind == DP_JSON_STRING) {
             size_t n = 0;
             MUST(dp_json_string(&json, copy, size + 1, &n, err) == DP_OK && n <= json.length);
-            dp__put_string(&put, copy, n);
-            if (json.kind == DP_JSON_KEY) dp__put_text(&put, ":");
+            dp__put_string(out, copy, n);
+            if (json.kind == DP_JSON_KEY) dp__put_text(out, ":");
         } else {
             double d;
             if (json.kind == DP_JSON_NUMBER && dp_json_real(&json, &d, err) == DP_OK) MUST(d == d);
-            dp__put_bytes(&put, text + json.token, json.length);
+            dp__buffer_add(out, text + json.token, json.length);
         }
     }
     free(copy);
-    MUST(put.ok);
+    MUST(!out->failed);
     return whole;
 }
 
