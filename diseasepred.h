@@ -179,11 +179,11 @@
 #define DISEASEPRED_H
 
 /* ============================================================================================
- * [A] Interface                                                               budget 990 lines
+ * [A] Interface                                                               budget 920 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [A1] Version and linkage                                                     budget 60 lines
+ * [A1] Version and linkage                                                     budget 50 lines
  * ============================================================================================ */
 
 /* POSIX names under -std=c99: asked for before the first libc header, checked in [B1]. */
@@ -219,18 +219,14 @@ extern "C" {
  *
  * Formula: none. DP_CLEAR(x) calls it with &x and sizeof x.
  * Returns nothing; cannot fail.
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_api.c: api_builds */
+ * Memory: none. Threads: reentrant. Tests: tests/test_api.c: api_builds */
 DPDEF void dp_clear(void *object, size_t bytes);
 
 /* dp_version -- the version of the compiled implementation.
  *
  * Formula: major * 10000 + minor * 100 + patch; compare with DP_VERSION.
  * Returns the number; cannot fail.
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_api.c: api_builds */
+ * Memory: none. Threads: reentrant. Tests: tests/test_api.c: api_builds */
 DPDEF int32_t dp_version(void);
 
 /* ============================================================================================
@@ -272,11 +268,8 @@ typedef struct dp_error {
  *
  *   status  any value
  *
- * Formula: none.
- * Returns a constant string, "unknown status" for values outside the list.
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_api.c: api_status */
+ * Formula: none. Returns a constant string, "unknown status" for values outside the list.
+ * Memory: none. Threads: reentrant. Tests: tests/test_api.c: api_status */
 DPDEF const char *dp_status_text(dp_status status);
 
 /* ============================================================================================
@@ -340,31 +333,23 @@ typedef struct dp_env {
  *
  * Formula: CPUID and XCR0 ([E3]); Intel SDM volume 1, 13.3 and 14.3.
  * Returns a level, at least DP_ISA_SCALAR; cannot fail.
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_gemm.c: gemm_select */
+ * Memory: none. Threads: reentrant. Tests: tests/test_gemm.c: gemm_select */
 DPDEF dp_isa dp_isa_best(void);
 
 /* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni".
  *
  *   isa  any value
  *
- * Formula: none.
- * Returns a constant string; "auto" for DP_ISA_AUTO, "unknown" outside the enumeration.
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_api.c: api_machine */
+ * Formula: none. Returns a constant string; "auto" for DP_ISA_AUTO, else "unknown".
+ * Memory: none. Threads: reentrant. Tests: tests/test_api.c: api_machine */
 DPDEF const char *dp_isa_name(dp_isa isa);
 
 /* dp_isa_missing -- why a level cannot run here.
  *
  *   isa  a level
  *
- * Formula: none.
- * Returns NULL when it runs; else a constant sentence ("the CPU has no AVX-512F").
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_api.c: api_machine */
+ * Formula: none. Returns NULL when it runs; else a constant sentence ("the CPU has no AVX-512F").
+ * Memory: none. Threads: reentrant. Tests: tests/test_api.c: api_machine */
 DPDEF const char *dp_isa_missing(dp_isa isa);
 
 /* dp_selftest -- run a small built-in model and give the digest of everything it computed.
@@ -383,7 +368,7 @@ DPDEF const char *dp_isa_missing(dp_isa isa);
 DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err);
 
 /* ============================================================================================
- * [A5] Text                                                                   budget 180 lines
+ * [A5] Text                                                                   budget 170 lines
  * ============================================================================================ */
 
 typedef struct dp_text { /* one document; b NULL: no second part */
@@ -435,8 +420,8 @@ typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
  *   out      in: arrays and cap; out: the counts, and the arrays filled up to n
  *   err      out, may be NULL
  *
- * Formula: BERT normalization and WordPiece as Hugging Face tokenizers 0.21.4 does them:
- * clean, space out CJK, NFD without Mn, lower-case, split, longest match first ([D]).
+ * Formula: BERT normalization and WordPiece as Hugging Face tokenizers 0.21.4 does them: clean,
+ * space out CJK, NFD without Mn, lower-case, split, longest match first ([D]).
  * Returns DP_OK; DP_E_SPACE when cap is too small (out->n is then what is needed, the arrays are
  * untouched); DP_E_LIMIT when the document exceeds DP_MAX_TEXT_BYTES, or max_tokens under
  * DP_TRUNCATE_NEVER; DP_E_ARG for max_tokens above the model's positions; DP_E_MEMORY.
@@ -482,10 +467,8 @@ typedef struct dp_json {
  *
  * Formula: RFC 8259, strict: valid UTF-8, no byte order mark, nothing behind the value.
  * Returns nothing; the first dp_json_next reports what is wrong.
- * Memory: none.
- * Threads: a reader belongs to one thread at a time.
- * Tests: tests/test_parse.c: json_* */
-DPDEF void      dp_json_begin(dp_json *json, const char *text, size_t bytes);
+ * Memory: none. Threads: one at a time for each reader. Tests: tests/test_parse.c: json_* */
+DPDEF void dp_json_begin(dp_json *json, const char *text, size_t bytes);
 
 /* dp_json_next -- advance to the next token; json->kind says what it is.
  *
@@ -493,11 +476,9 @@ DPDEF void      dp_json_begin(dp_json *json, const char *text, size_t bytes);
  *   err   out, may be NULL; place is the byte offset, rule one of J1 to J6
  *
  * Formula: the grammar of RFC 8259 as a state machine with a stack of DP_MAX_JSON_DEPTH bits.
- * Returns DP_OK (kind is DP_JSON_END behind the last token, also when called again);
- * DP_E_FORMAT, DP_E_LIMIT. Duplicate keys are the business of whoever keeps the keys.
- * Memory: none.
- * Threads: a reader belongs to one thread at a time.
- * Tests: tests/test_parse.c: json_* */
+ * Returns DP_OK (kind is DP_JSON_END behind the last token, also when called again); DP_E_FORMAT,
+ * DP_E_LIMIT. Duplicate keys are the business of whoever keeps the keys.
+ * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_next(dp_json *json, dp_error *err);
 
 /* dp_json_skip -- pass over the value that begins at the present token.
@@ -505,11 +486,8 @@ DPDEF dp_status dp_json_next(dp_json *json, dp_error *err);
  *   json  the reader, on a value or on a key (then the key's value is passed over)
  *   err   out, may be NULL
  *
- * Formula: none.
- * Returns DP_OK with the reader on the value's last token; else as dp_json_next.
- * Memory: none.
- * Threads: a reader belongs to one thread at a time.
- * Tests: tests/test_parse.c: json_* */
+ * Formula: none. Returns DP_OK with the reader on the value's last token; else as dp_json_next.
+ * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err);
 
 /* dp_json_string -- the present key or string with its escapes resolved.
@@ -521,11 +499,8 @@ DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err);
  *   err    out, may be NULL
  *
  * Formula: RFC 8259, section 7; a lone surrogate escape in a value becomes U+FFFD.
- * Returns DP_OK; DP_E_SPACE; DP_E_FORMAT for a lone surrogate or U+0000 in a key; DP_E_ARG when
- * the token is not a string.
- * Memory: none.
- * Threads: a reader belongs to one thread at a time.
- * Tests: tests/test_parse.c: json_* */
+ * Returns DP_OK; DP_E_SPACE; DP_E_FORMAT when the token is not a string.
+ * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t *bytes,
                                dp_error *err);
 
@@ -537,10 +512,8 @@ DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t
  *   err       out, may be NULL
  *
  * Formula: decimal digits; a fraction or an exponent is refused even if it vanishes ("2.0").
- * Returns DP_OK; DP_E_FORMAT (not an integer), DP_E_LIMIT (out of range); *to is then untouched.
- * Memory: none.
- * Threads: a reader belongs to one thread at a time.
- * Tests: tests/test_parse.c: json_* */
+ * Returns DP_OK; DP_E_FORMAT (no integer, or out of range): *to is then untouched.
+ * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
                                 dp_error *err);
 
@@ -551,14 +524,13 @@ DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, i
  *   err   out, may be NULL
  *
  * Formula: correctly rounded (ties to even), without a locale.
- * Returns DP_OK; DP_E_LIMIT when it overflows; DP_E_ARG when the token is not a number.
- * Memory: none.
- * Threads: a reader belongs to one thread at a time.
+ * Returns DP_OK; DP_E_FORMAT (no number, or it overflows): *to is then untouched.
+ * Memory: none. Threads: as dp_json_begin.
  * Tests: tests/test_parse.c: json_*, tests/test_base.c: number_* */
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
 
 /* ============================================================================================
- * [A6] Model                                                                  budget 160 lines
+ * [A6] Model                                                                  budget 150 lines
  * ============================================================================================ */
 
 typedef enum dp_problem { DP_SINGLE_LABEL = 0, DP_MULTI_LABEL, DP_REGRESSION } dp_problem;
@@ -612,26 +584,22 @@ typedef struct dp_model_spec {
  * the kernel row of this CPU as they are read.
  * Returns DP_OK; DP_E_NOT_FOUND, DP_E_IO, DP_E_FORMAT, DP_E_LIMIT, DP_E_UNSUPPORTED with file,
  * place and rule; DP_E_ISA when env asks for a level that is not there; DP_E_ARG; DP_E_MEMORY.
- * Memory: about 4 bytes a parameter (1 when INT8), held until dp_model_close.
- * Threads: reentrant.
+ * Memory: about 4 bytes a parameter (1 when INT8), held until dp_model_close. Threads: reentrant.
  * Tests: tests/test_api.c: api_open */
 DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out, dp_error *err);
 
 /* dp_model_open_with -- dp_model_open with options, as a trainer needs them.
  *
- *   env      as in dp_model_open
- *   dir      as in dp_model_open
- *   options  new_head: a missing pooler or classifier is initialised N(0, initializer_range);
- *            letter_case: overrides the model's rule; labels [label_count]: replace the model's,
- *            and a classifier of another size or order of labels is initialised anew
- *   out      out, the model; NULL on failure
- *   err      out, may be NULL
+ *   env, dir  as in dp_model_open
+ *   options   new_head: a missing pooler or classifier is initialised N(0, initializer_range);
+ *             letter_case: overrides the model's rule; labels [label_count]: replace the model's,
+ *             and a classifier of another size or order of labels is initialised anew
+ *   out       out, the model; NULL on failure
+ *   err       out, may be NULL
  *
- * Formula: none.
- * Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse, and for
- * labels that a config.json could not hold (not UTF-8, too long, twice the same).
- * Memory: as dp_model_open.
- * Threads: reentrant.
+ * Formula: none. Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse,
+ * or that a config.json could not hold (not UTF-8, too long, twice the same).
+ * Memory: as dp_model_open. Threads: reentrant.
  * Tests: tests/test_api.c: api_open, api_new_head */
 DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
                                    const dp_open_options *options, dp_model **out, dp_error *err);
@@ -643,13 +611,11 @@ DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
  *   out   out, the model; NULL on failure
  *   err   out, may be NULL
  *
- * Formula: weights N(0, initializer_range), LayerNorm 1 and 0, biases 0, [PAD]'s row 0; a pure
- * function of spec, equal on every machine.
+ * Formula: weights N(0, initializer_range), LayerNorm 1 and 0, biases 0; a pure function of spec,
+ * equal on every machine.
  * Returns DP_OK; DP_E_FORMAT, DP_E_LIMIT, DP_E_UNSUPPORTED with place and rule; DP_E_ARG;
  * DP_E_ISA; DP_E_MEMORY.
- * Memory: about 4 bytes a parameter.
- * Threads: reentrant.
- * Tests: tests/test_api.c: api_new */
+ * Memory: about 4 bytes a parameter. Threads: reentrant. Tests: tests/test_api.c: api_new */
 DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_model **out,
                              dp_error *err);
 
@@ -659,12 +625,12 @@ DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_mo
  *   dir    path; made if missing; files of the same names are replaced
  *   err    out, may be NULL
  *
- * Formula: none. Files: model.safetensors, vocab.txt, tokenizer_config.json,
- * special_tokens_map.json and, last, config.json; each under a temporary name, then fsync and
- * rename, so that a directory with a config.json is complete. The same model gives the same
- * bytes. INT8 models: compressed-tensors, int-quantized.
- * Returns DP_OK; DP_E_IO with the file; DP_E_MEMORY. What was there before stays until renamed.
- * Memory: the largest tensor as a row-major copy.
+ * Formula: none. An old config.json is removed first; then come model.safetensors, vocab.txt,
+ * tokenizer_config.json, special_tokens_map.json and, last, config.json, each under a temporary
+ * name, then fsync and rename: a directory with a config.json is complete. The same model gives
+ * the same bytes. INT8 models: compressed-tensors, int-quantized.
+ * Returns DP_OK; DP_E_IO with the file; DP_E_MEMORY. Files not yet renamed are the old ones.
+ * Memory: 48 rows of the widest tensor, and the table of tensors.
  * Threads: any number at once on one model, into different directories.
  * Tests: tests/test_api.c: api_save */
 DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *err);
@@ -673,10 +639,8 @@ DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *
  *
  *   model  may be NULL; no session or trainer made from it may be in use any more
  *
- * Formula: none.
- * Returns nothing; cannot fail.
- * Memory: all of the model's is freed.
- * Threads: the last user calls it once.
+ * Formula: none. Returns nothing; cannot fail.
+ * Memory: all of the model's is freed. Threads: the last user calls it once.
  * Tests: tests/test_api.c: api_open */
 DPDEF void dp_model_close(dp_model *model);
 
@@ -685,11 +649,8 @@ DPDEF void dp_model_close(dp_model *model);
  *   model  any model
  *   info   out, every field
  *
- * Formula: none.
- * Returns nothing; cannot fail.
- * Memory: none.
- * Threads: any number at once.
- * Tests: tests/test_api.c: api_open */
+ * Formula: none. Returns nothing; cannot fail.
+ * Memory: none. Threads: any number at once. Tests: tests/test_api.c: api_open */
 DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info);
 
 /* dp_model_label -- the name of a class.
@@ -697,11 +658,8 @@ DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info);
  *   model  any model
  *   cls    0 <= cls < classes
  *
- * Formula: none.
- * Returns a UTF-8 string, borrowed until the model is closed; NULL when cls is out of range.
- * Memory: none.
- * Threads: any number at once.
- * Tests: tests/test_api.c: api_labels */
+ * Formula: none. Returns a UTF-8 string, borrowed until the model is closed; NULL: no such class.
+ * Memory: none. Threads: any number at once. Tests: tests/test_api.c: api_labels */
 DPDEF const char *dp_model_label(const dp_model *model, int32_t cls);
 
 /* dp_model_find_label -- the class of a name.
@@ -710,15 +668,12 @@ DPDEF const char *dp_model_label(const dp_model *model, int32_t cls);
  *   name        [name_bytes] compared byte for byte
  *   name_bytes  its length
  *
- * Formula: none.
- * Returns the class, or -1 when no label has that name.
- * Memory: none.
- * Threads: any number at once.
- * Tests: tests/test_api.c: api_labels */
+ * Formula: none. Returns the class, or -1 when no label has that name.
+ * Memory: none. Threads: any number at once. Tests: tests/test_api.c: api_labels */
 DPDEF int32_t dp_model_find_label(const dp_model *model, const char *name, size_t name_bytes);
 
 /* ============================================================================================
- * [A7] Prediction                                                             budget 130 lines
+ * [A7] Prediction                                                             budget 110 lines
  * ============================================================================================ */
 
 typedef struct dp_session_options {
@@ -745,10 +700,9 @@ typedef struct dp_prediction {
  *   out      out, the session; NULL on failure
  *   err      out, may be NULL
  *
- * Formula: none.
- * Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3), DP_E_LIMIT (the
- * working memory would exceed memory_limit), DP_E_MEMORY. Threads that cannot be started are
- * done without.
+ * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3),
+ * DP_E_LIMIT (the working memory would exceed memory_limit), DP_E_MEMORY. Threads that cannot be
+ * started are done without.
  * Memory: grows with the longest sequence seen, at most options->memory_limit; after the first
  * prediction of a size no call of that size or less allocates.
  * Threads: a session belongs to one thread at a time; it owns env.threads - 1 workers.
@@ -763,16 +717,13 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
  *   text_bytes  its length
  *   prob        out, [K]: softmax (single label), sigmoid (multi-label) or the value itself
  *   prob_cap    room in prob, at least K
- *   info        out, may be NULL
- *   err         out, may be NULL
+ *   info, err   out, may be NULL
  *
- * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the
- * model says gelu; "BERT" (Devlin and others, 2018) and [F].
- * Returns DP_OK; DP_E_SPACE (prob_cap below K), DP_E_LIMIT (over DP_MAX_TEXT_BYTES),
- * DP_E_MEMORY; prob is then all zeros.
- * Memory: the session's.
- * Threads: as the session.
- * Tests: tests/test_api.c: api_predict */
+ * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the model
+ * says gelu; "BERT" (Devlin and others, 2018) and [F].
+ * Returns DP_OK; DP_E_SPACE (prob_cap below K: prob is untouched); DP_E_LIMIT (over
+ * DP_MAX_TEXT_BYTES), DP_E_MEMORY: prob is then all zeros.
+ * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_predict */
 DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
                            size_t prob_cap, dp_prediction *info, dp_error *err);
 
@@ -789,29 +740,24 @@ DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_by
  * Formula: as dp_predict. Only real tokens are computed: a row's bits do not depend on n, on its
  * neighbours or on any padding.
  * Returns DP_OK; DP_E_LIMIT, DP_E_MEMORY: prob and logits are then all zeros.
- * Memory: the session's.
- * Threads: as the session.
- * Tests: tests/test_api.c: api_batch */
+ * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_batch */
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
                                  float *prob, float *logits, dp_prediction *infos,
                                  dp_error *err);
 
 /* dp_predict_ids -- one sequence of token ids instead of a text.
  *
- *   session  from dp_session_open
- *   ids      [n] 0 <= id < vocabulary; specials included
- *   types    [n] segment of each token; NULL: all 0
- *   n        1 <= n <= positions
- *   prob     out, [K], may be NULL
- *   logits   out, [K], may be NULL
- *   pooled   out, [C] output of the pooler, may be NULL
- *   err      out, may be NULL
+ *   session       from dp_session_open
+ *   ids           [n] 0 <= id < vocabulary; specials included
+ *   types         [n] segment of each token; NULL: all 0
+ *   n             1 <= n <= positions
+ *   prob, logits  out, [K], may be NULL
+ *   pooled        out, [C] output of the pooler, may be NULL
+ *   err           out, may be NULL
  *
  * Formula: as dp_predict.
  * Returns DP_OK; DP_E_ARG for an id, type or length out of range; DP_E_MEMORY.
- * Memory: the session's.
- * Threads: as the session.
- * Tests: tests/test_api.c: api_ids */
+ * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_ids */
 DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
                                size_t n, float *prob, float *logits, float *pooled,
                                dp_error *err);
@@ -820,26 +766,21 @@ DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const in
  *
  *   session  from dp_session_open
  *
- * Formula: none.
- * Returns the number; cannot fail.
- * Memory: none.
- * Threads: as the session.
- * Tests: tests/test_api.c: api_no_allocation */
+ * Formula: none. Returns the number; cannot fail.
+ * Memory: none. Threads: as the session. Tests: tests/test_api.c: api_no_allocation */
 DPDEF uint64_t dp_session_memory(const dp_session *session);
 
 /* dp_session_close -- wipe and free a session, end its workers.
  *
  *   session  may be NULL
  *
- * Formula: none.
- * Returns nothing; cannot fail.
+ * Formula: none. Returns nothing; cannot fail.
  * Memory: all of the session's; what held text, tokens or activations is overwritten first.
- * Threads: as the session.
- * Tests: tests/test_api.c: api_session */
+ * Threads: as the session. Tests: tests/test_api.c: api_session */
 DPDEF void dp_session_close(dp_session *session);
 
 /* ============================================================================================
- * [A8] Training                                                               budget 180 lines
+ * [A8] Training                                                               budget 170 lines
  * ============================================================================================ */
 
 typedef struct dp_dataset { /* rows of documents with labels; everything is the caller's */
@@ -901,11 +842,8 @@ typedef struct dp_train_report {
  *   out      out, the trainer; NULL on failure
  *   err      out, may be NULL
  *
- * Formula: none.
- * Returns DP_OK; DP_E_ARG for an option out of range; DP_E_UNSUPPORTED for an INT8 model;
- * DP_E_MEMORY.
- * Memory: 16 bytes a parameter (weight, gradient, two moments), and activations that grow with
- * the largest batch.
+ * Formula: none. Returns DP_OK; DP_E_ARG (an option), DP_E_UNSUPPORTED (INT8 model), DP_E_MEMORY.
+ * Memory: 16 bytes a parameter (weight, gradient, two moments), and activations of a batch.
  * Threads: a trainer belongs to one thread at a time; it owns env.threads - 1 workers.
  * Tests: tests/test_learn.c: trainer_* */
 DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *options,
@@ -929,20 +867,19 @@ DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, doub
 
 /* dp_train -- the training loop: epochs, shuffling, batches, validation, progress.
  *
- *   trainer  from dp_trainer_open, or from dp_trainer_load with options.resume
- *   train    rows to learn from
- *   valid    rows to measure after each epoch, dropout off; NULL: none
- *   report   out, may be NULL
- *   err      out, may be NULL
+ *   trainer      from dp_trainer_open, or from dp_trainer_load with options.resume
+ *   train        rows to learn from
+ *   valid        rows to measure after each epoch, dropout off; NULL: none
+ *   report, err  out, may be NULL
  *
  * Formula: the order of rows is a function of seed and epoch alone; the last batch of an epoch
  * may be smaller; a resumed run gives byte-equal weights.
  * Returns DP_OK; DP_E_STOPPED when the callback asked for it (the trainer can be saved and goes
- * on from there); DP_E_ARG (no rows, a label out of range); DP_E_DIVERGED after three steps in a
- * row, or one in a hundred, that were not finite; DP_E_MEMORY.
- * Memory: the trainer's, and 4 bytes a token of all rows, wiped at the end.
- * Threads: as the trainer.
- * Tests: tests/test_learn.c: train_*, resume_* */
+ * on from there); DP_E_ARG (no rows, a label out of range, K13: other rows than before);
+ * DP_E_LIMIT; DP_E_DIVERGED after three steps in a row that were not finite, or three and more
+ * than one in a hundred; DP_E_MEMORY.
+ * Memory: the trainer's, and 8 bytes a token of all rows of both, wiped at the end.
+ * Threads: as the trainer. Tests: tests/test_learn.c: train_*, resume_* */
 DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_dataset *valid,
                          dp_train_report *report, dp_error *err);
 
@@ -955,11 +892,9 @@ DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_
  *
  * Formula: none; format [G3], rules K. Temporary name, fsync, rename, fsync of the directory:
  * whatever happens, the file is the old one or the new one.
- * Returns DP_OK only when the file is durable; DP_E_DIVERGED when a weight is not finite
- * (nothing is written); DP_E_IO; DP_E_MEMORY.
- * Memory: a small buffer.
- * Threads: as the trainer.
- * Tests: tests/test_learn.c: checkpoint_* */
+ * Returns DP_OK only when the file is durable; DP_E_DIVERGED when a weight is not finite (nothing
+ * is written); DP_E_IO; DP_E_MEMORY.
+ * Memory: a small buffer. Threads: as the trainer. Tests: tests/test_learn.c: checkpoint_* */
 DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err);
 
@@ -973,8 +908,7 @@ DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char
  * Formula: none; format [G3], rules K.
  * Returns DP_OK; DP_E_FORMAT with rule and byte for a torn or foreign file, or one of another
  * model or other options (the trainer is then as before); DP_E_NOT_FOUND; DP_E_IO; DP_E_MEMORY.
- * Memory: as the trainer once more while it reads.
- * Threads: as the trainer.
+ * Memory: as the trainer once more while it reads. Threads: as the trainer.
  * Tests: tests/test_learn.c: checkpoint_*, resume_* */
 DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err);
@@ -983,12 +917,9 @@ DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char
  *
  *   trainer  any
  *
- * Formula: none.
- * Returns the number; cannot fail.
- * Memory: none.
- * Threads: as the trainer.
- * Tests: tests/test_learn.c: resume_* */
-DPDEF uint64_t  dp_trainer_step(const dp_trainer *trainer);
+ * Formula: none. Returns the number; cannot fail.
+ * Memory: none. Threads: as the trainer. Tests: tests/test_learn.c: resume_* */
+DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer);
 
 /* dp_trainer_model -- the present weights as a new model.
  *
@@ -996,22 +927,16 @@ DPDEF uint64_t  dp_trainer_step(const dp_trainer *trainer);
  *   out      out, an independent model; NULL on failure
  *   err      out, may be NULL
  *
- * Formula: none.
- * Returns DP_OK; DP_E_MEMORY.
- * Memory: as dp_model_open.
- * Threads: as the trainer.
- * Tests: tests/test_learn.c: trainer_* */
+ * Formula: none. Returns DP_OK; DP_E_MEMORY.
+ * Memory: as dp_model_open. Threads: as the trainer. Tests: tests/test_learn.c: trainer_* */
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err);
 
 /* dp_trainer_close -- wipe and free a trainer, end its workers.
  *
  *   trainer  may be NULL
  *
- * Formula: none.
- * Returns nothing; cannot fail.
- * Memory: all of the trainer's.
- * Threads: as the trainer.
- * Tests: tests/test_learn.c: trainer_* */
+ * Formula: none. Returns nothing; cannot fail.
+ * Memory: all of the trainer's. Threads: as the trainer. Tests: tests/test_learn.c: trainer_* */
 DPDEF void dp_trainer_close(dp_trainer *trainer);
 #endif
 
@@ -1044,15 +969,13 @@ typedef struct dp_quant_report {
  *   calibration  rows for static ranges and for the accuracy criterion; not used by DP_DYNAMIC
  *   options      NULL: dynamic, full-range weights, embeddings kept
  *   out          out, the INT8 model; NULL on failure
- *   report       out, may be NULL
- *   err          out, may be NULL
+ *   report, err  out, may be NULL
  *
  * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127; activations
  * symmetric per token at run time; sums exact in int32 ([G4]). The classifier stays FP32.
  * Returns DP_OK; DP_E_UNSUPPORTED for an approach or weight form of a later version, or a model
  * that is INT8 already; DP_E_ARG; DP_E_MEMORY.
- * Memory: as dp_model_open of an INT8 model.
- * Threads: reentrant.
+ * Memory: as dp_model_open of an INT8 model. Threads: reentrant.
  * Tests: tests/test_api.c: api_quantize */
 DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration,
                             const dp_quant_options *options, dp_model **out,
@@ -1082,9 +1005,9 @@ typedef struct dp_metrics {
  *
  * Formula: ECE = sum over 15 equal bins of |mean confidence - share right| * rows in the bin /
  * rows; "Obtaining Well Calibrated Probabilities" (Naeini and others, 2015). Others: [G2].
- * Returns DP_OK; DP_E_ARG for no rows or a label out of range; else as dp_predict_batch.
- * Memory: the session's, and 48 bytes a class.
- * Threads: as the session.
+ * Returns DP_OK; DP_E_ARG for no rows or a label out of range; DP_E_DIVERGED for an output that is
+ * not finite; else as dp_predict_batch. On failure out is 0.
+ * Memory: the session's, and 48 bytes a class. Threads: as the session.
  * Tests: tests/test_learn.c: metrics_* */
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
                             uint64_t *confusion, dp_error *err);
@@ -1095,11 +1018,8 @@ DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metr
  *   bytes  length
  *   hex    out, [65] lower-case hexadecimal with its terminator
  *
- * Formula: FIPS 180-4.
- * Returns nothing; cannot fail.
- * Memory: none.
- * Threads: reentrant.
- * Tests: tests/test_base.c: sha256_* */
+ * Formula: FIPS 180-4. Returns nothing; cannot fail.
+ * Memory: none. Threads: reentrant. Tests: tests/test_base.c: sha256_* */
 DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 
 #ifdef __cplusplus
@@ -1262,7 +1182,7 @@ DP__INLINE int dp__round_up(size_t a, size_t step, size_t *rounded) {
 }
 
 /* ============================================================================================
- * [B3] Memory                                                                 budget 170 lines
+ * [B3] Memory                                                                 budget 180 lines
  * Owns:   the allocator hooks, arenas, growable buffers, wiping.     Needs: B2 sizes.
  * Never:  hands out memory that is not aligned to 64 bytes; loses a size.
  * Tests:  tests/test_base.c: mem_*
@@ -1342,15 +1262,15 @@ typedef struct dp__block {
 typedef struct dp__arena {
     dp_alloc   alloc;
     dp__block *head;
-    size_t     total; /* bytes of all blocks */
+    size_t     total;  /* bytes of all blocks */
+    int        failed; /* 1: a request was not met; a caller of many looks once */
 } dp__arena;
 
 #define DP__BLOCK_BYTES 65536u /* small requests share blocks of this size */
 
 static void dp__arena_init(dp__arena *arena, const dp_alloc *alloc) {
+    memset(arena, 0, sizeof *arena);
     arena->alloc = *alloc;
-    arena->head = NULL;
-    arena->total = 0;
 }
 
 /* A new block with room for at least bytes behind its header; NULL when there is no memory. */
@@ -1372,8 +1292,10 @@ static dp__block *dp__arena_block(dp__arena *arena, size_t bytes) {
 static void *dp__arena_get(dp__arena *arena, size_t count, size_t size) {
     dp__block *block = arena->head;
     size_t     bytes;
-    if (!dp__mul_size(count, size, &bytes) || !dp__round_up(bytes, DP__ALIGN, &bytes)) return NULL;
+    if (!dp__mul_size(count, size, &bytes) || !dp__round_up(bytes, DP__ALIGN, &bytes))
+        bytes = SIZE_MAX; /* which no block has */
     if (block == NULL || bytes > block->bytes - block->used) block = dp__arena_block(arena, bytes);
+    if (block == NULL) arena->failed = 1;
     if (block == NULL) return NULL;
     void *p = (char *)block + block->used;
     block->used += bytes;
@@ -6816,14 +6738,20 @@ static void dp__exec_close(dp__exec *x) {
     memset(x, 0, sizeof *x);
 }
 
-/* env is complete (defaults filled in). On failure x is closed. */
-static dp_status dp__exec_open(dp__exec *x, const dp_env *env, dp_error *err) {
+/* The kernel row of an environment. */
+static dp_status dp__env_row(const dp_env *env, const dp__row **row, dp_error *err) {
     uint32_t    cpu = dp__cpu_bits(), os = dp__os_bits();
     const char *missing = dp__row_missing(env->isa_cap, cpu, os);
+    *row = dp__row_select(cpu, os, env->isa_cap, env->isa_deny);
+    if (missing == NULL && *row == NULL) missing = "every instruction set is denied";
+    return missing == NULL ? DP_OK : dp__fail(err, DP_E_ISA, missing);
+}
+
+/* env is complete (defaults filled in). On failure x is closed. */
+static dp_status dp__exec_open(dp__exec *x, const dp_env *env, dp_error *err) {
     memset(x, 0, sizeof *x);
-    if (missing != NULL) return dp__fail(err, DP_E_ISA, missing);
-    x->row = dp__row_select(cpu, os, env->isa_cap, env->isa_deny);
-    if (x->row == NULL) return dp__fail(err, DP_E_ISA, "every instruction set is denied");
+    dp_status status = dp__env_row(env, &x->row, err);
+    if (status != DP_OK) return status;
     x->alloc = env->alloc;
     x->asked = x->threads = env->threads > 0 ? env->threads : 1;
     if (x->asked > 1) {
@@ -8903,11 +8831,11 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1490 lines
+ * [G] Learning and measuring                                                 budget 1280 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [G1] Adam                                                                   budget 120 lines
+ * [G1] Adam                                                                   budget 110 lines
  * Owns:   one optimizer step over flat arrays, clipping, learning rates.   Needs: F2.
  * Never:  writes a weight before the gradient and both moments are known to be finite.
  * Tests:  tests/test_learn.c: adam_*, clip_*, rate_*
@@ -9017,12 +8945,22 @@ static dp__step_result dp__optim_step(const dp__exec *x, const dp__optim *a,
 #endif
 
 /* ============================================================================================
- * [G2] Metrics                                                                budget 340 lines
- * Owns:   what a row of logits is worth: right or wrong, loss, calibration; sessions, which give
- *         such rows for documents.                                     Needs: D4, E2, F3.
+ * [G2] Metrics                                                                budget 230 lines
+ * Owns:   what a row of logits is worth: right or wrong, loss, calibration.     Needs: C5, E2.
  * Never:  counts a number that is not finite: such a row is refused, not averaged in.
- * Tests:  tests/test_learn.c: metrics_*, tests/test_api.c: api_predict, api_batch, api_session
+ * Tests:  tests/test_learn.c: metrics_*
  * ============================================================================================ */
+
+/* "before 12 after why", cut off at line [160]. */
+static const char *dp__numbered(char *line, const char *before, uint64_t number,
+                                const char *after, const char *why) {
+    dp__text t = {line, 160, 0};
+    dp__text_add(&t, before);
+    dp__text_u64(&t, number);
+    dp__text_add(&t, after);
+    dp__text_add(&t, why);
+    return line;
+}
 
 #define DP__BINS 15 /* of confidence, for the expected calibration error */
 
@@ -9191,13 +9129,8 @@ static void dp__meter_result(const dp__meter *m, dp_metrics *out) {
 
 /* "row 12: why": rows count from 0, and nothing of their text is said. */
 static dp_status dp__row_fail(dp_error *err, dp_status code, size_t row, const char *why) {
-    char     line[96];
-    dp__text t = {line, sizeof line, 0};
-    dp__text_add(&t, "row ");
-    dp__text_u64(&t, row);
-    dp__text_add(&t, ": ");
-    dp__text_add(&t, why);
-    return dp__fail(err, code, line);
+    char line[160];
+    return dp__fail(err, code, dp__numbered(line, "row ", row, ": ", why));
 }
 
 /* Why a row cannot be learned from or measured; NULL: it can. */
@@ -9239,125 +9172,8 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
     return DP_OK;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------ */
-
-#define DP__BATCH_TOKENS 1024u /* enough rows for the matrix kernels; activations stay in L2 */
-
-/* Documents in, logits out, a batch at a time. Zeroed, it can be closed. */
-struct dp_session {
-    const dp__net       *net;
-    const dp__tokenizer *tokenizer;
-    const dp__exec      *exec;     /* own, or that of the trainer that measures */
-    dp__exec             own;
-    dp__arena            arena;    /* the arrays below */
-    dp__work             work;
-    dp__scratch          scratch;  /* of the tokenizer */
-    dp_encode_options    encode;
-    size_t               batch_tokens; /* a batch is computed when it holds so many */
-    size_t               token_cap, text_cap;
-    int32_t             *ids, *types;  /* [token_cap] */
-    size_t              *begin;        /* [text_cap + 1] */
-    dp_prediction       *infos;        /* [text_cap] */
-};
-
-static void dp__session_close(dp_session *s) {
-    if (s->ids != NULL) dp__wipe(s->ids, s->token_cap * sizeof *s->ids);
-    dp__scratch_free(&s->scratch);
-    dp__work_close(&s->work);
-    dp__exec_close(&s->own);
-    dp__arena_free(&s->arena);
-}
-
-/* A session without an exec of its own. On failure the caller closes it. */
-static dp_status dp__session_open(dp_session *s, const dp_alloc *alloc, const dp__net *net,
-                                  const dp__tokenizer *tokenizer, const dp_session_options *o,
-                                  dp_error *err) {
-    int32_t positions = net->config->positions;
-    int32_t most = o->max_tokens != 0 ? o->max_tokens : positions < 512 ? positions : 512;
-    memset(s, 0, sizeof *s);
-    s->net = net;
-    s->tokenizer = tokenizer;
-    dp__arena_init(&s->arena, alloc);
-    dp__work_init(&s->work, alloc, o->memory_limit);
-    dp__scratch_init(&s->scratch, alloc);
-    if (most < 3 || most > positions || o->batch_tokens < 0)
-        return dp__fail(err, DP_E_ARG, "max_tokens must be from 3 to the model's positions");
-    s->encode.max_tokens = most;
-    s->encode.letter_case = o->letter_case;
-    s->batch_tokens = o->batch_tokens > 0 ? (size_t)o->batch_tokens : DP__BATCH_TOKENS;
-    s->token_cap = s->batch_tokens + (size_t)positions;
-    s->text_cap = s->token_cap / 2; /* a text has [CLS] and [SEP] at least */
-    s->types = (int32_t *)dp__arena_get(&s->arena, s->token_cap, sizeof *s->types);
-    s->begin = (size_t *)dp__arena_get(&s->arena, s->text_cap + 1, sizeof *s->begin);
-    s->infos = (dp_prediction *)dp__arena_get(&s->arena, s->text_cap, sizeof *s->infos);
-    s->ids = (int32_t *)dp__arena_get(&s->arena, s->token_cap, sizeof *s->ids);
-    int all = s->types != NULL && s->begin != NULL && s->infos != NULL && s->ids != NULL;
-    return all ? DP_OK : dp__no_memory(err);
-}
-
-/* Encodes one document as text n of the batch. */
-static dp_status dp__session_encode(dp_session *s, const dp_text *text, size_t n, dp_error *err) {
-    size_t         at = s->begin[n];
-    dp_prediction *info = &s->infos[n];
-    dp_encoding    e = {s->ids + at, s->types + at, NULL, NULL, s->token_cap - at, 0, 0, 0, 0};
-    if (text->b != NULL && s->net->config->types < 2)
-        return dp__fail(err, DP_E_ARG, "a pair of texts, but the model has one token type");
-    dp_status status = dp__encode(s->tokenizer, &s->scratch, text, &s->encode, &e, err);
-    s->begin[n + 1] = at + e.n;
-    info->tokens = e.n;
-    info->total = e.total;
-    info->truncated = e.total > e.n;
-    info->unknown = e.unknown;
-    info->invalid = e.invalid;
-    return status;
-}
-
-/* Computes the n texts that stand in ids, types and begin: work.logits [n, K], work.pooled. */
-static dp_status dp__session_run(dp_session *s, size_t n, dp_error *err) {
-    dp__batch batch = {s->ids, s->types, s->begin, NULL, n, 0, n};
-    dp__pass  pass;
-    dp_status status = dp__pass_begin(&pass, s->exec, s->net, &batch, &s->work, NULL, NULL, err);
-    if (status == DP_OK) dp__forward(&pass);
-    return status;
-}
-
-/* The first *count of n > 0 documents, as many as make a batch: infos and work.logits. */
-static dp_status dp__session_next(dp_session *s, const dp_text *texts, size_t n, size_t *count,
-                                  dp_error *err) {
-    size_t    classes = (size_t)s->net->config->classes, rows = 0;
-    dp_status status = DP_OK;
-    s->begin[0] = 0;
-    while (rows < n && s->begin[rows] < s->batch_tokens && status == DP_OK) {
-        status = dp__session_encode(s, &texts[rows], rows, err);
-        rows++;
-    }
-    if (status == DP_OK) status = dp__session_run(s, rows, err);
-    for (size_t i = 0; i < rows && status == DP_OK; i++)
-        s->infos[i].best = (int32_t)dp__best(s->work.logits + i * classes, classes);
-    *count = rows;
-    return status;
-}
-
-/* Predicts and counts all rows of a checked dataset. */
-static dp_status dp__session_measure(dp_session *s, const dp_dataset *data, dp__meter *meter,
-                                     dp_metrics *out, dp_error *err) {
-    size_t truncated = 0;
-    for (size_t at = 0, n; at < data->rows; at += n) {
-        dp_status status = dp__session_next(s, data->texts + at, data->rows - at, &n, err);
-        if (status != DP_OK) return status;
-        for (size_t i = 0; i < n; i++) {
-            truncated += s->infos[i].truncated != 0;
-            if (!dp__meter_row(meter, s->work.logits + i * meter->classes, data, at + i))
-                return dp__row_fail(err, DP_E_DIVERGED, at + i, "a logit is not finite");
-        }
-    }
-    dp__meter_result(meter, out);
-    out->truncated = truncated;
-    return DP_OK;
-}
-
 /* ============================================================================================
- * [G3] Training loop                                                          budget 890 lines
+ * [G3] Training loop                                                          budget 810 lines
  * Owns:   dp_trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
  * Needs:  B5, B6, C5, D4, F3, F4, G1, G2.
  * Never:  writes a text or a token to a file; applies a step that is not finite; lets the
@@ -9385,6 +9201,22 @@ static void dp__sha256_le(dp__sha256 *sha, size_t bytes, uint64_t value) {
     dp__sha256_add(sha, word, bytes);
 }
 
+struct dp_model {
+    dp_env               env;
+    const dp__row       *row;   /* that sessions compute with */
+    dp__arena            arena; /* this structure, configuration, labels, vocabulary, parameters */
+    dp__config           config;
+    dp__tokenizer_config words;
+    dp__tokenizer        tokenizer;
+    dp__params           params;
+    dp__net              net;   /* without weights: empty */
+    size_t               new_tensors, ignored;
+};
+
+static void dp__note(const dp_model *model, int32_t level, const char *line) {
+    if (model->env.log != NULL) model->env.log(model->env.log_ctx, level, line);
+}
+
 #ifndef DP_NO_TRAIN
 
 /* Where a run stands. Words of 8 bytes only: saved as they are. */
@@ -9409,25 +9241,17 @@ typedef struct dp__micro {
     dp_real  *targets;       /* [rows, K] */
 } dp__micro;
 
-/* The first five fields are set by [H] before dp__trainer_open; shell has the configuration (with
- * the dropout of opt), the vocabulary and the table of parameters, but no weights. */
 struct dp_trainer {
-    dp_model            *shell;
-    const dp_env        *env;   /* of shell, as the next three */
-    const dp__config    *config;
-    const dp__params    *params;
-    const dp__tokenizer *tokenizer;
-    dp_train_options     opt;   /* complete */
-    dp__arena            arena; /* the arrays of optim and piece, tally */
-    dp__exec             exec;
-    dp__net              net;   /* over optim.w */
-    dp__work             work;
-    dp__optim            optim;
-    dp__micro            piece;
-    dp__tally           *tally; /* [K] */
-    dp__counters         now;
-    uint64_t             steps; /* of the whole run; 0: not known */
-    int                  lost;  /* 1: a weight is not finite; only a checkpoint helps */
+    dp_model        *model; /* over optim.w; its arena holds this structure and all arrays here */
+    dp_train_options opt;   /* complete */
+    dp__exec         exec;
+    dp__work         work;
+    dp__optim        optim;
+    dp__micro        piece;
+    dp__tally       *tally; /* [K] */
+    dp__counters     now;
+    uint64_t         steps; /* of the whole run; 0: not known */
+    int              lost;  /* 1: a weight is not finite; only a checkpoint helps */
 };
 
 /* ---- options and memory ------------------------------------------------------------------- */
@@ -9473,50 +9297,39 @@ static dp_status dp__train_options(dp_train_options *o, const dp_train_options *
 #define DP__STEP_TOKENS 2048u /* computed together, if 8 rows are not more */
 
 static dp_real *dp__trainer_reals(dp_trainer *t, size_t n) {
-    return (dp_real *)dp__arena_get(&t->arena, n, sizeof(dp_real));
+    return (dp_real *)dp__arena_get(&t->model->arena, n, sizeof(dp_real));
 }
 
-/* The arrays of a trainer; 0 when there is no memory. */
-static int dp__trainer_arrays(dp_trainer *t) {
+/* A trainer of a model and options, the rest 0, with weights from a source. On failure the caller
+ * closes it. */
+static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_error *err) {
+    dp_model  *model = t->model;
     dp__optim *a = &t->optim;
     dp__micro *p = &t->piece;
-    size_t     classes = (size_t)t->config->classes, group = 8 * (size_t)t->opt.max_tokens;
-    a->n = t->params->total;
+    dp__arena *arena = &model->arena;
+    size_t     classes = (size_t)model->config.classes, group = 8 * (size_t)t->opt.max_tokens;
+    a->n = model->params.total;
     a->w = dp__trainer_reals(t, a->n);
     a->g = dp__trainer_reals(t, a->n);
     a->m = dp__trainer_reals(t, a->n);
     a->v = dp__trainer_reals(t, a->n);
-    a->sums = (double *)dp__arena_get(&t->arena, a->n / DP__FLAT + 1, sizeof(double));
+    a->sums = (double *)dp__arena_get(arena, a->n / DP__FLAT + 1, sizeof(double));
     p->rows = dp__ceil((size_t)t->opt.batch_rows, 8);
     p->tokens = group > DP__STEP_TOKENS ? group : DP__STEP_TOKENS;
-    p->ids = (int32_t *)dp__arena_get(&t->arena, p->tokens, sizeof *p->ids);
-    p->types = (int32_t *)dp__arena_get(&t->arena, p->tokens, sizeof *p->types);
-    p->begin = (size_t *)dp__arena_get(&t->arena, p->rows + 1, sizeof *p->begin);
-    p->docs = (uint32_t *)dp__arena_get(&t->arena, p->rows, sizeof *p->docs);
-    p->labels = (int32_t *)dp__arena_get(&t->arena, p->rows, sizeof *p->labels);
+    p->ids = (int32_t *)dp__arena_get(arena, p->tokens, sizeof *p->ids);
+    p->types = (int32_t *)dp__arena_get(arena, p->tokens, sizeof *p->types);
+    p->begin = (size_t *)dp__arena_get(arena, p->rows + 1, sizeof *p->begin);
+    p->docs = (uint32_t *)dp__arena_get(arena, p->rows, sizeof *p->docs);
+    p->labels = (int32_t *)dp__arena_get(arena, p->rows, sizeof *p->labels);
     p->targets = dp__trainer_reals(t, p->rows * classes);
-    t->tally = (dp__tally *)dp__arena_get(&t->arena, classes, sizeof *t->tally);
-    return a->w != NULL && a->g != NULL && a->m != NULL && a->v != NULL && a->sums != NULL &&
-           p->ids != NULL && p->types != NULL && p->begin != NULL && p->docs != NULL &&
-           p->labels != NULL && p->targets != NULL && t->tally != NULL;
-}
-
-/* A trainer whose first fields are set, with weights 0; on failure the caller closes it. */
-static dp_status dp__trainer_open(dp_trainer *t, dp_error *err) {
-    dp__arena_init(&t->arena, &t->env->alloc);
-    dp__work_init(&t->work, &t->env->alloc, 0);
-    dp_status status = dp__exec_open(&t->exec, t->env, err);
-    if (status == DP_OK && !dp__trainer_arrays(t)) status = dp__no_memory(err);
-    if (status != DP_OK) return status;
-    return dp__net_open(&t->net, &t->env->alloc, t->config, t->params, t->optim.w, NULL, err);
-}
-
-static void dp__trainer_close(dp_trainer *t) {
-    if (t->piece.ids != NULL) dp__wipe(t->piece.ids, t->piece.tokens * sizeof *t->piece.ids);
-    dp__work_close(&t->work);
-    dp__net_close(&t->net);
-    dp__exec_close(&t->exec);
-    dp__arena_free(&t->arena);
+    t->tally = (dp__tally *)dp__arena_get(arena, classes, sizeof *t->tally);
+    dp__work_init(&t->work, &model->env.alloc, 0);
+    if (arena->failed) return dp__no_memory(err);
+    dp_status status = dp__exec_open(&t->exec, &model->env, err);
+    if (status == DP_OK)
+        status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params,
+                              a->w, NULL, err);
+    return status == DP_OK ? dp__flat_fill(&model->params, weights, a->w, err) : status;
 }
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
@@ -9560,17 +9373,14 @@ static uint8_t *dp__ckpt_entry(uint8_t *front, size_t section) {
 
 /* The options that decide weights. More epochs at a constant rate are the same run continued. */
 static void dp__ckpt_options(const dp_train_options *o, uint64_t word[16]) {
-    double real[8] = {o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->warmup, o->grad_norm,
-                      o->dropout};
     int endless = o->schedule == DP_CONSTANT && (o->warmup == 0 || o->warmup >= 1);
+    double   real[8] = {o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->warmup,
+                        o->grad_norm, o->dropout};
+    uint64_t whole[7] = {o->seed, endless ? 0 : (uint64_t)o->epochs, (uint64_t)o->batch_rows,
+                         (uint64_t)o->accumulate, (uint64_t)o->max_tokens,
+                         (uint64_t)o->optimizer, (uint64_t)o->schedule};
     memcpy(word, real, sizeof real);
-    word[8] = o->seed;
-    word[9] = endless ? 0 : (uint64_t)o->epochs;
-    word[10] = (uint64_t)o->batch_rows;
-    word[11] = (uint64_t)o->accumulate;
-    word[12] = (uint64_t)o->max_tokens;
-    word[13] = (uint64_t)o->optimizer;
-    word[14] = (uint64_t)o->schedule;
+    memcpy(word + 8, whole, sizeof whole);
 }
 
 /* One more section, with its line of the table but for the digest. */
@@ -9590,13 +9400,13 @@ static void dp__ckpt_section(dp__ckpt *c, uint32_t kind, size_t index, const voi
 static dp_status dp__ckpt_plan(dp__ckpt *c) {
     const dp_trainer *t = c->t;
     const dp__optim  *a = &t->optim;
-    const dp__vocab  *vocab = &t->tokenizer->vocab;
+    const dp__vocab  *vocab = &t->model->tokenizer.vocab;
     const dp_real    *numbers[3] = {a->w, a->m, a->v};
     size_t            count = 4 + 3 * ((a->n + DP__PIECE - 1) / DP__PIECE);
     c->bytes = c->front_bytes = DP__CK_HEAD + count * DP__CK_ENTRY;
     c->sections = (dp__section *)dp__arena_get(&c->arena, count, sizeof *c->sections);
     c->front = (uint8_t *)dp__arena_get(&c->arena, c->front_bytes, 1);
-    if (c->sections == NULL || c->front == NULL || !dp__config_write(t->config, &c->config))
+    if (c->arena.failed || !dp__config_write(&t->model->config, &c->config))
         return dp__no_memory(c->err);
     dp__ckpt_options(&t->opt, c->options);
     dp__ckpt_section(c, DP__CK_CONFIG, 0, c->config.p, c->config.n, 1);
@@ -9813,22 +9623,22 @@ typedef dp_status dp__ckpt_way(dp__ckpt *c, const dp_io *io, void *dir);
 
 static dp_status dp__ckpt_run(dp_trainer *t, const char *path, const char *name,
                               dp__ckpt_way *way, dp_error *err) {
-    const dp_io *io = &t->env->io;
-    dp__ckpt     c;
-    void        *dir;
-    dp_status    status = dp__dir_open(t->env, path, 0, &dir, err);
+    const dp_env *env = &t->model->env;
+    dp__ckpt      c;
+    void         *dir;
+    dp_status     status = dp__dir_open(env, path, 0, &dir, err);
     if (status != DP_OK) return status;
     memset(&c, 0, sizeof c);
     c.t = t;
     c.name = name;
     c.err = err;
-    dp__arena_init(&c.arena, &t->env->alloc);
-    dp__buffer_init(&c.config, &t->env->alloc);
+    dp__arena_init(&c.arena, &env->alloc);
+    dp__buffer_init(&c.config, &env->alloc);
     status = dp__ckpt_plan(&c);
-    if (status == DP_OK) status = way(&c, io, dir);
+    if (status == DP_OK) status = way(&c, &env->io, dir);
     dp__buffer_free(&c.config);
     dp__arena_free(&c.arena);
-    io->close_dir(io->ctx, dir);
+    env->io.close_dir(env->io.ctx, dir);
     return status;
 }
 
@@ -9867,18 +9677,19 @@ static int dp__corpus_alloc(dp__corpus *c, size_t most) {
     c->start = (size_t *)dp__arena_get(&c->arena, c->rows + 1, sizeof *c->start);
     c->order = (uint32_t *)dp__arena_get(&c->arena, c->rows, sizeof *c->order);
     c->ids = (int32_t *)dp__arena_get(&c->arena, c->cap, sizeof *c->ids);
-    return c->types != NULL && c->start != NULL && c->order != NULL && c->ids != NULL;
+    return !c->arena.failed;
 }
 
-/* The rows of a dataset that dp__dataset_check has passed. On failure the caller closes c. */
-static dp_status dp__corpus_open(dp__corpus *c, const dp_alloc *alloc, const dp_dataset *data,
-                                 const dp__tokenizer *tokenizer, int32_t max_tokens,
-                                 dp_error *err) {
+/* The rows of a dataset, checked and tokenized. On failure the caller closes c. */
+static dp_status dp__corpus_open(dp__corpus *c, const dp_model *model, const dp_dataset *data,
+                                 int32_t max_tokens, dp_error *err) {
+    const dp_alloc   *alloc = &model->env.alloc;
     dp_encode_options options;
     dp__scratch       scratch;
-    dp_status         status = DP_OK;
+    dp_status         status = dp__dataset_check(data, &model->config, err);
     memset(c, 0, sizeof *c);
     dp__arena_init(&c->arena, alloc);
+    if (status != DP_OK) return status;
     c->data = *data;
     c->rows = data->rows;
     DP_CLEAR(options);
@@ -9888,7 +9699,7 @@ static dp_status dp__corpus_open(dp__corpus *c, const dp_alloc *alloc, const dp_
     for (size_t r = 0; r < c->rows && status == DP_OK; r++) {
         size_t      at = c->start[r];
         dp_encoding e = {c->ids + at, c->types + at, NULL, NULL, c->cap - at, 0, 0, 0, 0};
-        status = dp__encode(tokenizer, &scratch, &data->texts[r], &options, &e, err);
+        status = dp__encode(&model->tokenizer, &scratch, &data->texts[r], &options, &e, err);
         c->order[r] = (uint32_t)r;
         c->start[r + 1] = at + e.n;
         if (e.n > c->longest) c->longest = e.n;
@@ -9927,8 +9738,8 @@ static void dp__corpus_digest(const dp__corpus *c, size_t classes, uint64_t dige
 /* ---- steps --------------------------------------------------------------------------------- */
 
 typedef struct dp__step_info {
-    double   loss;   /* sum over rows, before the step */
-    uint64_t right, tokens;
+    double   loss; /* sum over rows, before the step */
+    uint64_t right;
     double   norm, rate;
 } dp__step_info;
 
@@ -9953,7 +9764,7 @@ static dp__batch dp__micro_fill(dp_trainer *t, const dp__corpus *c, const uint32
                                 size_t n, size_t at) {
     const dp_dataset *data = &c->data;
     dp__micro        *p = &t->piece;
-    size_t            classes = (size_t)t->config->classes;
+    size_t            classes = (size_t)t->model->config.classes;
     size_t            rows = dp__micro_end(t, c, which, n, at) - at;
     dp__batch         batch = {p->ids, p->types, p->begin, p->docs, rows, at, n};
     p->begin[0] = 0;
@@ -9970,40 +9781,41 @@ static dp__batch dp__micro_fill(dp_trainer *t, const dp__corpus *c, const uint32
     return batch;
 }
 
-/* Adds the gradient of the mean loss over the rows which[0..n), and what they are worth to info.
+/* Computes the rows which[0..n) in working memory of the caller and counts what they are worth.
+ * With drop they are learned from: the gradient of their mean loss is added to optim.g.
  * DP_E_DIVERGED: a number is not finite. */
-static dp_status dp__step_gradient(dp_trainer *t, const dp__corpus *c, const uint32_t *which,
-                                   size_t n, dp__step_info *info, dp_error *err) {
-    const dp__config *config = t->config;
-    dp__dropping drop = {t->opt.seed, (uint32_t)t->now.step, config->hidden_dropout,
-                         config->attention_dropout, config->classifier_dropout};
-    dp__meter    meter;
-    double       loss = 0;
-    dp__meter_init(&meter, config->problem, (size_t)config->classes, t->tally, NULL);
+static dp_status dp__rows_pass(dp_trainer *t, const dp__corpus *c, const uint32_t *which, size_t n,
+                               dp__work *work, const dp__dropping *drop, dp__meter *meter,
+                               dp_error *err) {
+    const dp__config *config = &t->model->config;
+    double            loss = 0;
+    dp__meter_init(meter, config->problem, (size_t)config->classes, t->tally, NULL);
     for (size_t at = 0; at < n;) {
         dp__batch batch = dp__micro_fill(t, c, which, n, at);
         dp__pass  s;
-        dp_status status = dp__pass_begin(&s, &t->exec, &t->net, &batch, &t->work, &drop,
-                                          t->optim.g, err);
+        dp_status status = dp__pass_begin(&s, &t->exec, &t->model->net, &batch, work, drop,
+                                          drop != NULL ? t->optim.g : NULL, err);
         if (status != DP_OK) return status;
         dp__forward(&s);
-        loss += dp__pass_loss(&s, t->piece.labels, t->piece.targets);
+        if (drop != NULL) loss += dp__pass_loss(&s, t->piece.labels, t->piece.targets);
         for (size_t i = 0; i < batch.texts; i++, at++)
-            if (!dp__meter_row(&meter, t->work.logits + i * meter.classes, &c->data, which[at]))
+            if (!dp__meter_row(meter, work->logits + i * meter->classes, &c->data, which[at]))
                 return dp__row_fail(err, DP_E_DIVERGED, which[at], "the output is not finite");
-        info->tokens += batch.begin[batch.texts];
-        dp__backward(&s);
+        if (drop != NULL) dp__backward(&s);
     }
-    info->loss = meter.loss;
-    info->right = meter.right;
-    if (loss - loss == 0) return DP_OK;
-    return dp__fail(err, DP_E_DIVERGED, "the loss is not finite");
+    return loss - loss == 0 ? DP_OK : dp__fail(err, DP_E_DIVERGED, "the loss is not finite");
 }
 
 static dp_status dp__step_try(dp_trainer *t, const dp__corpus *c, const uint32_t *which, size_t n,
                               dp__step_info *info, dp_error *err) {
-    dp_status status = dp__step_gradient(t, c, which, n, info, err);
+    const dp__config *config = &t->model->config;
+    dp__dropping drop = {t->opt.seed, (uint32_t)t->now.step, config->hidden_dropout,
+                         config->attention_dropout, config->classifier_dropout};
+    dp__meter    meter;
+    dp_status    status = dp__rows_pass(t, c, which, n, &t->work, &drop, &meter, err);
     if (status != DP_OK) return status;
+    info->loss = meter.loss;
+    info->right = meter.right;
     info->rate = dp__rate(&t->opt, t->now.step, t->steps);
     dp__step_result result = dp__optim_step(&t->exec, &t->optim, &t->opt, info->rate,
                                             t->now.step - t->now.skipped + 1, &info->norm);
@@ -10015,26 +9827,28 @@ static dp_status dp__step_try(dp_trainer *t, const dp__corpus *c, const uint32_t
 
 /* Says in the log why a step is not applied; rows are named by number. */
 static dp_status dp__step_skip(dp_trainer *t, const char *why, dp_error *err) {
-    char     line[160];
-    dp__text text = {line, sizeof line, 0};
-    dp__text_add(&text, "step ");
-    dp__text_u64(&text, t->now.step);
-    dp__text_add(&text, " is not applied: ");
-    dp__text_add(&text, why);
-    if (t->env->log != NULL) t->env->log(t->env->log_ctx, DP_LOG_WARNING, line);
+    char line[160];
+    dp__numbered(line, "step ", t->now.step, " is not applied: ", why);
+    dp__note(t->model, DP_LOG_WARNING, line);
     t->now.skipped++;
     t->now.in_a_row++;
     return dp__fail(err, DP_E_DIVERGED, line);
+}
+
+static dp_status dp__trainer_ready(const dp_trainer *t, dp_error *err) {
+    if (!t->lost) return DP_OK;
+    return dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
 }
 
 /* One step of the optimizer. DP_E_DIVERGED: it was not applied, the counters say so. Between
  * steps the gradient is 0. */
 static dp_status dp__trainer_step(dp_trainer *t, const dp__corpus *c, const uint32_t *which,
                                   size_t n, dp__step_info *info, dp_error *err) {
-    dp_error why;
+    dp_error  why;
+    dp_status status = dp__trainer_ready(t, err);
     memset(info, 0, sizeof *info);
-    if (t->lost) return dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
-    dp_status status = dp__step_try(t, c, which, n, info, &why);
+    if (status != DP_OK) return status;
+    status = dp__step_try(t, c, which, n, info, &why);
     if (status == DP_OK) t->now.in_a_row = 0;
     else memset(t->optim.g, 0, t->optim.n * sizeof *t->optim.g);
     if (status == DP_E_DIVERGED) status = dp__step_skip(t, why.text, err);
@@ -10043,31 +9857,15 @@ static dp_status dp__trainer_step(dp_trainer *t, const dp__corpus *c, const uint
     return status;
 }
 
-/* One step over all rows of a dataset. */
-static dp_status dp__trainer_batch(dp_trainer *t, const dp_dataset *data, double *loss,
-                                   dp_error *err) {
-    dp__corpus    corpus;
-    dp__step_info info;
-    dp_status     status = dp__dataset_check(data, t->config, err);
-    if (status != DP_OK) return status;
-    status = dp__corpus_open(&corpus, &t->env->alloc, data, t->tokenizer, t->opt.max_tokens, err);
-    if (status == DP_OK)
-        status = dp__trainer_step(t, &corpus, corpus.order, data->rows, &info, err);
-    if (status == DP_OK && loss != NULL) *loss = info.loss / (double)data->rows;
-    dp__corpus_close(&corpus);
-    return status;
-}
-
 /* ---- epochs -------------------------------------------------------------------------------- */
 
 /* One call of dp_train. */
 typedef struct dp__run {
-    dp_trainer       *t;
-    dp__corpus        train;
-    const dp_dataset *valid;     /* NULL: none */
-    dp_session        session;   /* that measures it */
-    size_t            step_rows; /* batch_rows * accumulate */
-    dp_train_report  *report;
+    dp_trainer      *t;
+    dp__corpus       train, valid; /* valid without rows: none */
+    dp__work         work;         /* of validation */
+    size_t           step_rows;    /* batch_rows * accumulate */
+    dp_train_report *report;
 } dp__run;
 
 /* Tells the caller about a step of some rows; info NULL: about a whole epoch, whose figures are in
@@ -10115,18 +9913,19 @@ static dp_status dp__run_step(dp__run *run, dp_error *err) {
     now->loss += info.loss;
     now->right += info.right;
     run->report->rows += n;
-    run->report->tokens += info.tokens;
+    for (size_t i = 0; i < n; i++)
+        run->report->tokens += dp__corpus_tokens(&run->train, which[i]);
     return dp__run_tell(run, &info, n, err);
 }
 
 /* Measures the rows of validation, without dropout. */
 static dp_status dp__run_measure(dp__run *run, dp_error *err) {
-    const dp__config *c = run->t->config;
+    const dp__corpus *c = &run->valid;
     dp__meter         meter;
     dp_metrics        out;
-    dp__meter_init(&meter, c->problem, (size_t)c->classes, run->t->tally, NULL);
-    dp_status status = dp__session_measure(&run->session, run->valid, &meter, &out, err);
+    dp_status status = dp__rows_pass(run->t, c, c->order, c->rows, &run->work, NULL, &meter, err);
     if (status != DP_OK) return status;
+    dp__meter_result(&meter, &out);
     run->report->valid_loss = out.nll;
     run->report->valid_accuracy = out.accuracy;
     run->report->valid_f1 = out.macro_f1;
@@ -10140,7 +9939,7 @@ static dp_status dp__run_epoch(dp__run *run, dp_error *err) {
     dp_status     status = DP_OK;
     dp__corpus_shuffle(&run->train, run->t->opt.seed, now->epoch);
     while (now->position < run->train.rows && status == DP_OK) status = dp__run_step(run, err);
-    if (status == DP_OK && run->valid != NULL) status = dp__run_measure(run, err);
+    if (status == DP_OK && run->valid.rows > 0) status = dp__run_measure(run, err);
     if (status != DP_OK) return status;
     run->report->loss = now->loss / rows;
     run->report->accuracy = (double)now->right / rows;
@@ -10155,7 +9954,9 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
     dp_trainer *t = run->t;
     size_t      rows = run->train.rows, longest = run->train.longest;
     uint64_t    data[4];
-    dp__corpus_digest(&run->train, (size_t)t->config->classes, data);
+    dp_status   status = dp__trainer_ready(t, err);
+    if (status != DP_OK) return status;
+    dp__corpus_digest(&run->train, (size_t)t->model->config.classes, data);
     if (!t->opt.resume) {
         memset(&t->now, 0, sizeof t->now);
         memset(t->optim.m, 0, t->optim.n * sizeof *t->optim.m);
@@ -10171,52 +9972,9 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
     t->steps = (uint64_t)t->opt.epochs * ((rows + run->step_rows - 1) / run->step_rows);
     /* one reservation for the whole run, no larger than a piece */
     size_t tokens = (t->piece.rows < rows ? t->piece.rows : rows) * longest;
-    return dp__work_reserve(&t->work, &t->exec, &t->net,
+    return dp__work_reserve(&t->work, &t->exec, &t->model->net,
                             tokens < t->piece.tokens ? tokens : t->piece.tokens, t->piece.rows,
                             longest, 1, err);
-}
-
-/* Corpus and session of a run over checked rows. */
-static dp_status dp__run_open(dp__run *run, const dp_dataset *train, dp_error *err) {
-    dp_trainer        *t = run->t;
-    const dp_alloc    *alloc = &t->env->alloc;
-    dp_session_options o;
-    DP_CLEAR(o);
-    o.max_tokens = t->opt.max_tokens;
-    o.batch_tokens = DP__STEP_TOKENS;
-    dp_status status = dp__corpus_open(&run->train, alloc, train, t->tokenizer,
-                                       t->opt.max_tokens, err);
-    if (status == DP_OK && run->valid != NULL)
-        status = dp__session_open(&run->session, alloc, &t->net, t->tokenizer, &o, err);
-    run->session.exec = &t->exec;
-    return status;
-}
-
-/* dp_train: see there. */
-static dp_status dp__trainer_run(dp_trainer *t, const dp_dataset *train, const dp_dataset *valid,
-                                 dp_train_report *report, dp_error *err) {
-    dp__run run;
-    memset(&run, 0, sizeof run);
-    run.t = t;
-    run.valid = valid;
-    run.report = report;
-    DP_CLEAR(*report);
-    report->loss = report->accuracy = (double)NAN;
-    report->valid_loss = report->valid_accuracy = report->valid_f1 = (double)NAN;
-    dp_status status = dp__dataset_check(train, t->config, err);
-    if (status == DP_OK && valid != NULL) status = dp__dataset_check(valid, t->config, err);
-    if (status == DP_OK && t->lost)
-        status = dp__fail(err, DP_E_DIVERGED, "a weight is not finite: load a checkpoint");
-    if (status == DP_OK) status = dp__run_open(&run, train, err);
-    if (status == DP_OK) status = dp__run_begin(&run, err);
-    while (status == DP_OK && t->now.epoch < (uint64_t)t->opt.epochs)
-        status = dp__run_epoch(&run, err);
-    report->epochs = (int32_t)t->now.epoch;
-    report->steps = t->now.step;
-    report->skipped_steps = t->now.skipped;
-    dp__session_close(&run.session);
-    dp__corpus_close(&run.train);
-    return status;
 }
 
 #endif /* DP_NO_TRAIN */
@@ -10335,7 +10093,7 @@ static dp__source dp__source_quantizer(dp__quantizer *z) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                        budget 940 lines
+ * [H] Public functions                                                        budget 970 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
@@ -10388,14 +10146,13 @@ static dp_status dp__json_unexpected(const dp_json *json, const char *rule, cons
     return dp__fail_at(err, DP_E_FORMAT, rule, NULL, json->token, sentence, NULL);
 }
 
-/* *bytes is the length in any case; DP_E_SPACE unless it and a closing 0 fit into cap. */
 DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t *bytes,
                                dp_error *err) {
-    *bytes = 0;
-    if (json->kind != DP_JSON_STRING && json->kind != DP_JSON_KEY)
-        return dp__json_unexpected(json, "", "a string is expected", err);
-    *bytes = dp__json_text(json, to, cap);
-    return *bytes < cap ? DP_OK : dp__fail(err, DP_E_SPACE, "the array is too small");
+    int    string = json->kind == DP_JSON_STRING || json->kind == DP_JSON_KEY;
+    size_t n = string ? dp__json_text(json, to, cap) : 0;
+    if (bytes != NULL) *bytes = n;
+    if (!string) return dp__json_unexpected(json, "", "a string is expected", err);
+    return n < cap ? DP_OK : dp__fail(err, DP_E_SPACE, "the array is too small");
 }
 
 DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
@@ -10438,24 +10195,6 @@ DPDEF const char *dp_isa_missing(dp_isa isa) {
 
 /* ---- Model --------------------------------------------------------------------------------- */
 
-typedef struct dp__label {
-    const char *name;
-    int32_t     id;
-} dp__label;
-
-struct dp_model {
-    dp_env               env;
-    const dp__row       *row;   /* that sessions compute with */
-    dp__arena            arena; /* configuration, labels, vocabulary, table of parameters */
-    dp__config           config;
-    dp__tokenizer_config words;
-    dp__tokenizer        tokenizer;
-    dp__params           params;
-    dp__net              net;
-    dp__label           *sorted; /* [K] labels by name */
-    size_t               new_tensors, ignored;
-};
-
 /* The texts of a model directory that are read, in this order. */
 enum { DP__CONFIG_TEXT, DP__WORDS_TEXT, DP__VOCAB_TEXT, DP__TEXTS };
 static const char *const dp__text_names[DP__TEXTS] = {"config.json", "tokenizer_config.json",
@@ -10473,34 +10212,26 @@ typedef struct dp__recipe {
     int               derived; /* 1: from another model; without weights it will have none */
 } dp__recipe;
 
-static void dp__note(const dp_model *model, int32_t level, const char *line) {
-    if (model->env.log != NULL) model->env.log(model->env.log_ctx, level, line);
-}
-
 DPDEF void dp_model_close(dp_model *model) {
     if (model == NULL) return;
-    dp_alloc alloc = model->env.alloc;
+    dp__arena arena = model->arena; /* which holds the model itself */
     dp__net_close(&model->net);
-    dp__arena_free(&model->arena);
-    dp__free(&alloc, model, 1, sizeof *model);
+    dp__arena_free(&arena);
 }
 
 static dp_status dp__model_alloc(const dp_env *env, dp_model **out, dp_error *err) {
-    dp_env    full;
-    uint32_t  cpu = dp__cpu_bits(), os = dp__os_bits();
-    dp_status status = dp__env_init(env, &full, err);
+    dp_env         full;
+    dp__arena      arena;
+    const dp__row *row;
+    dp_status      status = dp__env_init(env, &full, err);
+    if (status == DP_OK) status = dp__env_row(&full, &row, err);
     if (status != DP_OK) return status;
-    const char    *missing = dp__row_missing(full.isa_cap, cpu, os);
-    const dp__row *row = dp__row_select(cpu, os, full.isa_cap, full.isa_deny);
-    if (missing != NULL || row == NULL)
-        return dp__fail(err, DP_E_ISA, missing != NULL ? missing
-                                                       : "every instruction set is denied");
-    dp_model *model = (dp_model *)dp__alloc(&full.alloc, 1, sizeof *model);
+    dp__arena_init(&arena, &full.alloc);
+    dp_model *model = (dp_model *)dp__arena_get(&arena, 1, sizeof *model);
     if (model == NULL) return dp__no_memory(err);
-    memset(model, 0, sizeof *model);
     model->env = full;
     model->row = row;
-    dp__arena_init(&model->arena, &full.alloc);
+    model->arena = arena;
     *out = model;
     return DP_OK;
 }
@@ -10547,23 +10278,6 @@ static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int
     return dp__fail(err, DP_E_ARG, "a label stands twice, is too long or not plain UTF-8");
 }
 
-static int dp__label_compare(const void *a, const void *b) {
-    return strcmp(((const dp__label *)a)->name, ((const dp__label *)b)->name);
-}
-
-/* The labels by name, for dp_model_find_label. */
-static dp_status dp__model_index_labels(dp_model *model, dp_error *err) {
-    size_t n = (size_t)model->config.classes;
-    model->sorted = (dp__label *)dp__arena_get(&model->arena, n, sizeof *model->sorted);
-    if (model->sorted == NULL) return dp__no_memory(err);
-    for (size_t i = 0; i < n; i++) {
-        model->sorted[i].name = model->config.labels[i];
-        model->sorted[i].id = (int32_t)i;
-    }
-    dp__sort(model->sorted, n, sizeof *model->sorted, dp__label_compare);
-    return DP_OK;
-}
-
 /* Vocabulary and case, with notes about what is unusual. */
 static dp_status dp__model_vocab(dp_model *model, const dp__recipe *r, const char *text,
                                  size_t bytes, dp_error *err) {
@@ -10600,7 +10314,6 @@ static dp_status dp__model_texts(dp_model *model, const dp__recipe *r, int *new_
     if (status == DP_OK)
         status = dp__config_parse(text, bytes, arena, "config.json", &model->config, err);
     if (status == DP_OK) status = dp__model_labels(model, &r->o, new_labels, err);
-    if (status == DP_OK) status = dp__model_index_labels(model, err);
     if (status != DP_OK) return status;
     status = dp__recipe_text(model, r, DP__WORDS_TEXT, &text, &bytes, err);
     if (status == DP_OK || status == DP_E_NOT_FOUND)
@@ -10623,11 +10336,9 @@ static dp_status dp__model_bind(dp_model *model, const dp_open_options *o, int n
     model->new_tensors = files->missing;
     model->ignored = files->ignored + files->unknown;
     if (files->unknown > 0) {
-        char     line[80];
-        dp__text text = {line, sizeof line, 0};
-        dp__text_u64(&text, files->unknown);
-        dp__text_add(&text, " tensors of unknown names were left aside");
-        dp__note(model, DP_LOG_WARNING, line);
+        char line[160];
+        dp__note(model, DP_LOG_WARNING, dp__numbered(line, "", files->unknown, " tensors of ",
+                                                     "unknown names were left aside"));
     }
     return DP_OK;
 }
@@ -10766,16 +10477,9 @@ DPDEF const char *dp_model_label(const dp_model *model, int32_t cls) {
 }
 
 DPDEF int32_t dp_model_find_label(const dp_model *model, const char *name, size_t name_bytes) {
-    int32_t low = 0, high = model->config.classes;
-    while (low < high) {
-        int32_t     middle = low + (high - low) / 2;
-        const char *label = model->sorted[middle].name;
-        size_t      n = strlen(label), common = n < name_bytes ? n : name_bytes;
-        int         order = memcmp(label, name, common);
-        if (order == 0) order = (n > name_bytes) - (n < name_bytes);
-        if (order == 0) return model->sorted[middle].id;
-        if (order < 0) low = middle + 1;
-        else high = middle;
+    for (int32_t i = 0; i < model->config.classes; i++) {
+        const char *label = model->config.labels[i];
+        if (strlen(label) == name_bytes && memcmp(label, name, name_bytes) == 0) return i;
     }
     return -1;
 }
@@ -10901,32 +10605,111 @@ DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *
 
 /* ---- Prediction ---------------------------------------------------------------------------- */
 
+#define DP__BATCH_TOKENS 1024u /* enough rows for the matrix kernels; activations stay in L2 */
+
+/* Documents in, logits out, a batch at a time. A batch has room for token_cap tokens, and for half
+ * as many texts: each has [CLS] and [SEP] at least. */
+struct dp_session {
+    const dp_model   *model;
+    dp__arena         arena;   /* this structure and the arrays below */
+    dp__exec          exec;
+    dp__work          work;
+    dp__scratch       scratch; /* of the tokenizer */
+    dp_encode_options encode;
+    size_t            batch_tokens, token_cap; /* computed when it holds so many; room */
+    int32_t          *ids, *types;             /* [token_cap] */
+    size_t           *begin;                   /* [token_cap / 2 + 1] */
+    dp_prediction    *infos;                   /* [token_cap / 2] */
+};
+
 DPDEF void dp_session_close(dp_session *session) {
     if (session == NULL) return;
-    dp_alloc alloc = session->arena.alloc;
-    dp__session_close(session);
-    dp__free(&alloc, session, 1, sizeof *session);
+    dp__arena arena = session->arena;
+    if (session->ids != NULL) dp__wipe(session->ids, session->token_cap * sizeof *session->ids);
+    dp__scratch_free(&session->scratch);
+    dp__work_close(&session->work);
+    dp__exec_close(&session->exec);
+    dp__arena_free(&arena);
 }
 
 DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
                                 dp_session **out, dp_error *err) {
-    const dp_alloc    *alloc = &model->env.alloc;
+    size_t             positions = (size_t)model->config.positions;
     dp_session_options o;
+    dp__arena          arena;
     dp_status          status = dp__options_copy(&o, sizeof o, options, err);
     *out = NULL;
     if (status != DP_OK) return status;
-    dp_session *s = (dp_session *)dp__alloc(alloc, 1, sizeof *s);
+    if (o.max_tokens == 0) o.max_tokens = positions < 512 ? (int32_t)positions : 512;
+    if (o.max_tokens < 3 || (size_t)o.max_tokens > positions || o.batch_tokens < 0)
+        return dp__fail(err, DP_E_ARG, "max_tokens must be from 3 to the model's positions");
+    dp__arena_init(&arena, &model->env.alloc);
+    dp_session *s = (dp_session *)dp__arena_get(&arena, 1, sizeof *s);
     if (s == NULL) return dp__no_memory(err);
-    status = dp__session_open(s, alloc, &model->net, &model->tokenizer, &o, err);
-    if (status == DP_OK) status = dp__exec_open(&s->own, &model->env, err);
-    s->exec = &s->own;
+    s->model = model;
+    s->encode.max_tokens = o.max_tokens;
+    s->encode.letter_case = o.letter_case;
+    s->batch_tokens = o.batch_tokens > 0 ? (size_t)o.batch_tokens : DP__BATCH_TOKENS;
+    s->token_cap = s->batch_tokens + positions;
+    s->types = (int32_t *)dp__arena_get(&arena, s->token_cap, sizeof *s->types);
+    s->begin = (size_t *)dp__arena_get(&arena, s->token_cap / 2 + 1, sizeof *s->begin);
+    s->infos = (dp_prediction *)dp__arena_get(&arena, s->token_cap / 2, sizeof *s->infos);
+    s->ids = (int32_t *)dp__arena_get(&arena, s->token_cap, sizeof *s->ids);
+    s->arena = arena;
+    dp__work_init(&s->work, &arena.alloc, o.memory_limit);
+    dp__scratch_init(&s->scratch, &arena.alloc);
+    status = arena.failed ? dp__no_memory(err) : dp__exec_open(&s->exec, &model->env, err);
     if (status == DP_OK) *out = s;
     else dp_session_close(s);
     return status;
 }
 
+/* Encodes one document as text n of the batch. */
+static dp_status dp__session_encode(dp_session *s, const dp_text *text, size_t n, dp_error *err) {
+    size_t         at = s->begin[n];
+    dp_prediction *info = &s->infos[n];
+    dp_encoding    e = {s->ids + at, s->types + at, NULL, NULL, s->token_cap - at, 0, 0, 0, 0};
+    if (text->b != NULL && s->model->config.types < 2)
+        return dp__fail(err, DP_E_ARG, "a pair of texts, but the model has one token type");
+    dp_status status = dp__encode(&s->model->tokenizer, &s->scratch, text, &s->encode, &e, err);
+    s->begin[n + 1] = at + e.n;
+    info->tokens = e.n;
+    info->total = e.total;
+    info->truncated = e.total > e.n;
+    info->unknown = e.unknown;
+    info->invalid = e.invalid;
+    return status;
+}
+
+/* Computes the n texts that stand in ids, types and begin: work.logits [n, K], work.pooled. */
+static dp_status dp__session_run(dp_session *s, size_t n, dp_error *err) {
+    dp__batch batch = {s->ids, s->types, s->begin, NULL, n, 0, n};
+    dp__pass  pass;
+    dp_status status = dp__pass_begin(&pass, &s->exec, &s->model->net, &batch, &s->work, NULL,
+                                      NULL, err);
+    if (status == DP_OK) dp__forward(&pass);
+    return status;
+}
+
+/* The first *count of n > 0 documents, as many as make a batch: infos and work.logits. */
+static dp_status dp__session_next(dp_session *s, const dp_text *texts, size_t n, size_t *count,
+                                  dp_error *err) {
+    size_t    classes = (size_t)s->model->config.classes, rows = 0;
+    dp_status status = DP_OK;
+    s->begin[0] = 0;
+    while (rows < n && s->begin[rows] < s->batch_tokens && status == DP_OK) {
+        status = dp__session_encode(s, &texts[rows], rows, err);
+        rows++;
+    }
+    if (status == DP_OK) status = dp__session_run(s, rows, err);
+    for (size_t i = 0; i < rows && status == DP_OK; i++)
+        s->infos[i].best = (int32_t)dp__best(s->work.logits + i * classes, classes);
+    *count = rows;
+    return status;
+}
+
 DPDEF uint64_t dp_session_memory(const dp_session *session) {
-    uint64_t packing = (uint64_t)session->exec->threads * DP__SCRATCH * sizeof(dp_real);
+    uint64_t packing = (uint64_t)session->exec.threads * DP__SCRATCH * sizeof(dp_real);
     return session->work.bytes + packing + session->arena.total;
 }
 
@@ -10945,17 +10728,17 @@ static void dp__probabilities(float *p, const dp_real *z, size_t classes, dp_pro
 
 /* The results of n texts behind a batch: prob and logits [n, K] or NULL. */
 static void dp__session_results(const dp_session *s, size_t n, float *prob, float *logits) {
-    size_t         classes = (size_t)s->net->config->classes;
+    size_t         classes = (size_t)s->model->config.classes;
     const dp_real *z = s->work.logits;
     for (size_t i = 0; i < n * classes && logits != NULL; i++) logits[i] = (float)z[i];
     for (size_t i = 0; i < n && prob != NULL; i++)
-        dp__probabilities(prob + i * classes, z + i * classes, classes, s->net->config->problem);
+        dp__probabilities(prob + i * classes, z + i * classes, classes, s->model->config.problem);
 }
 
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
                                  float *prob, float *logits, dp_prediction *infos,
                                  dp_error *err) {
-    size_t    classes = (size_t)session->net->config->classes;
+    size_t    classes = (size_t)session->model->config.classes;
     uint32_t  fp = dp__fp_enter();
     dp_status status = DP_OK;
     for (size_t at = 0, count; at < n && status == DP_OK; at += count) {
@@ -10973,7 +10756,7 @@ DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size
 DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
                            size_t prob_cap, dp_prediction *info, dp_error *err) {
     dp_text one = {text, text_bytes, NULL, 0};
-    if (prob == NULL || prob_cap < (size_t)session->net->config->classes)
+    if (prob == NULL || prob_cap < (size_t)session->model->config.classes)
         return dp__fail(err, DP_E_SPACE, "prob has less room than the model has classes");
     return dp_predict_batch(session, &one, 1, prob, NULL, info, err);
 }
@@ -10981,7 +10764,7 @@ DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_by
 DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
                                size_t n, float *prob, float *logits, float *pooled,
                                dp_error *err) {
-    const dp__config *c = session->net->config;
+    const dp__config *c = &session->model->config;
     if (n < 1 || n > (size_t)c->positions)
         return dp__fail(err, DP_E_ARG, "the sequence is empty or longer than the positions");
     for (size_t i = 0; i < n; i++) {
@@ -11040,38 +10823,19 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
 #ifndef DP_NO_TRAIN
 DPDEF void dp_trainer_close(dp_trainer *trainer) {
     if (trainer == NULL) return;
-    dp_model *shell = trainer->shell;
-    dp__trainer_close(trainer);
-    dp__free(&shell->env.alloc, trainer, 1, sizeof *trainer);
-    dp_model_close(shell);
-}
-
-/* A trainer over a copy of the model without its weights, whose memory it takes. */
-static dp_status dp__trainer_begin(dp_model *shell, const dp_train_options *complete,
-                                   dp_trainer **out, dp_error *err) {
-    dp_trainer *t = (dp_trainer *)dp__alloc(&shell->env.alloc, 1, sizeof *t);
-    if (t == NULL) {
-        dp_model_close(shell);
-        return dp__no_memory(err);
-    }
-    memset(t, 0, sizeof *t);
-    t->shell = shell;
-    t->env = &shell->env;
-    t->config = &shell->config;
-    t->params = &shell->params;
-    t->tokenizer = &shell->tokenizer;
-    t->opt = *complete;
-    dp_status status = dp__trainer_open(t, err);
-    if (status == DP_OK) *out = t;
-    else dp_trainer_close(t);
-    return status;
+    dp__micro *p = &trainer->piece;
+    if (p->ids != NULL) dp__wipe(p->ids, p->tokens * sizeof *p->ids);
+    dp__work_close(&trainer->work);
+    dp__exec_close(&trainer->exec);
+    dp_model_close(trainer->model);
 }
 
 DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *options,
                                 dp_trainer **out, dp_error *err) {
-    dp__source       source = dp__source_net(&start->net);
+    dp__source       weights = dp__source_net(&start->net);
     dp__config       config = start->config;
-    dp_model        *shell = NULL;
+    dp_model        *model = NULL;
+    dp_trainer      *t = NULL;
     dp_train_options o;
     uint32_t         fp = dp__fp_enter();
     dp_status        status = dp__train_options(&o, options, config.positions, err);
@@ -11081,24 +10845,59 @@ DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *o
     if (o.dropout != 0)
         config.hidden_dropout = config.attention_dropout = config.classifier_dropout =
             o.dropout > 0 ? (float)o.dropout : 0;
-    if (status == DP_OK) status = dp__model_derive(start, &config, NULL, &shell, err);
-    if (status == DP_OK) status = dp__trainer_begin(shell, &o, out, err);
-    if (status == DP_OK) status = dp__flat_fill((*out)->params, &source, (*out)->optim.w, err);
+    if (status == DP_OK) status = dp__model_derive(start, &config, NULL, &model, err);
+    if (status == DP_OK) t = (dp_trainer *)dp__arena_get(&model->arena, 1, sizeof *t);
+    if (t == NULL) {
+        dp_model_close(model);
+        return dp__fp_return(fp, status == DP_OK ? dp__no_memory(err) : status);
+    }
+    t->model = model;
+    t->opt = o;
+    status = dp__trainer_init(t, &weights, err);
+    if (status == DP_OK) *out = t;
+    else dp_trainer_close(t);
     return dp__fp_return(fp, status);
 }
 
 DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, double *loss,
                               dp_error *err) {
-    uint32_t fp = dp__fp_enter();
-    return dp__fp_return(fp, dp__trainer_batch(trainer, batch, loss, err));
+    dp__corpus    corpus;
+    dp__step_info info;
+    uint32_t      fp = dp__fp_enter();
+    dp_status     status = dp__corpus_open(&corpus, trainer->model, batch,
+                                           trainer->opt.max_tokens, err);
+    if (status == DP_OK)
+        status = dp__trainer_step(trainer, &corpus, corpus.order, corpus.rows, &info, err);
+    if (status == DP_OK && loss != NULL) *loss = info.loss / (double)corpus.rows;
+    dp__corpus_close(&corpus);
+    return dp__fp_return(fp, status);
 }
 
 DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_dataset *valid,
                          dp_train_report *report, dp_error *err) {
-    dp_train_report unused;
+    int32_t         most = trainer->opt.max_tokens;
+    dp_train_report unused, *r = report != NULL ? report : &unused;
+    dp__run         run;
     uint32_t        fp = dp__fp_enter();
-    return dp__fp_return(fp, dp__trainer_run(trainer, train, valid,
-                                             report != NULL ? report : &unused, err));
+    DP_CLEAR(*r);
+    r->loss = r->accuracy = r->valid_loss = r->valid_accuracy = r->valid_f1 = (double)NAN;
+    memset(&run, 0, sizeof run);
+    run.t = trainer;
+    run.report = r;
+    dp__work_init(&run.work, &trainer->model->env.alloc, 0);
+    dp_status status = dp__corpus_open(&run.train, trainer->model, train, most, err);
+    if (status == DP_OK && valid != NULL)
+        status = dp__corpus_open(&run.valid, trainer->model, valid, most, err);
+    if (status == DP_OK) status = dp__run_begin(&run, err);
+    while (status == DP_OK && trainer->now.epoch < (uint64_t)trainer->opt.epochs)
+        status = dp__run_epoch(&run, err);
+    r->epochs = (int32_t)trainer->now.epoch;
+    r->steps = trainer->now.step;
+    r->skipped_steps = trainer->now.skipped;
+    dp__work_close(&run.work);
+    dp__corpus_close(&run.valid);
+    dp__corpus_close(&run.train);
+    return dp__fp_return(fp, status);
 }
 
 DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
@@ -11116,9 +10915,10 @@ DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer) {
 }
 
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err) {
-    dp__source source = dp__source_net(&trainer->net);
-    source.row = trainer->shell->row;
-    return dp__model_derive(trainer->shell, trainer->config, &source, out, err);
+    const dp_model *model = trainer->model;
+    dp__source      weights = dp__source_net(&model->net);
+    weights.row = model->row;
+    return dp__model_derive(model, &model->config, &weights, out, err);
 }
 #endif
 
@@ -11126,18 +10926,27 @@ DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_e
 
 DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metrics *out,
                             uint64_t *confusion, dp_error *err) {
-    const dp__config *c = session->net->config;
+    const dp__config *c = &session->model->config;
     const dp_alloc   *alloc = &session->arena.alloc;
-    size_t            classes = (size_t)c->classes;
+    size_t            classes = (size_t)c->classes, truncated = 0;
     dp__meter         meter;
     uint32_t          fp = dp__fp_enter();
     dp_clear(out, sizeof *out);
     dp__tally *tally = (dp__tally *)dp__alloc(alloc, classes, sizeof *tally);
     dp_status  status = dp__dataset_check(data, c, err);
     if (status == DP_OK && tally == NULL) status = dp__no_memory(err);
+    if (status == DP_OK) dp__meter_init(&meter, c->problem, classes, tally, confusion);
+    for (size_t at = 0, n; status == DP_OK && at < data->rows; at += n) {
+        status = dp__session_next(session, data->texts + at, data->rows - at, &n, err);
+        for (size_t i = 0; i < n && status == DP_OK; i++) {
+            truncated += session->infos[i].truncated != 0;
+            if (!dp__meter_row(&meter, session->work.logits + i * classes, data, at + i))
+                status = dp__row_fail(err, DP_E_DIVERGED, at + i, "the output is not finite");
+        }
+    }
     if (status == DP_OK) {
-        dp__meter_init(&meter, c->problem, classes, tally, confusion);
-        status = dp__session_measure(session, data, &meter, out, err);
+        dp__meter_result(&meter, out);
+        out->truncated = truncated;
     }
     dp__free(alloc, tally, classes, sizeof *tally);
     return dp__fp_return(fp, status);

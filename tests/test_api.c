@@ -508,7 +508,7 @@ static double minilm_text(dp_session *s, char **line, const double *want, double
     e.ids = ids;
     e.types = types;
     e.cap = 512;
-    CHECK(dp__encode(s->tokenizer, &s->scratch, &t, NULL, &e, &err) == DP_OK);
+    CHECK(dp__encode(&s->model->tokenizer, &s->scratch, &t, NULL, &e, &err) == DP_OK);
     CHECK_INT(e.n, count);
     for (size_t i = 0; i < count; i++) CHECK_INT(strtol(*line, line, 10), ids[i]);
     (*line)++;

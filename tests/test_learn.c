@@ -629,8 +629,8 @@ static void learn_bert_model(learn_bench *b, memory_dir *files) {
 
 /* The weights that the generator begins with. */
 static void learn_bert_fill(dp_trainer *t) {
-    for (size_t k = 0; k < t->params->count; k++) {
-        const dp__tensor *x = &t->params->list[k];
+    for (size_t k = 0; k < t->model->params.count; k++) {
+        const dp__tensor *x = &t->model->params.list[k];
         int gain = strstr(x->name, "LayerNorm.weight") != NULL;
         for (size_t i = 0; i < x->rows * x->cols; i++) {
             float u = learn_uniform(21000 + (uint32_t)k, (uint32_t)i) * 0.25f;
@@ -655,7 +655,7 @@ static void learn_bert_rows(const dp_trainer *t, dp__corpus *rows, int32_t *labe
         text[r].a_bytes = strlen(word[r]);
         label[r] = (int32_t)(learn_hash(21902, (uint32_t)r) % 5);
     }
-    CHECK(dp__corpus_open(rows, &t->env->alloc, &data, t->tokenizer, 40, NULL) == DP_OK);
+    CHECK(dp__corpus_open(rows, t->model, &data, 40, NULL) == DP_OK);
 }
 
 /* One step: its loss, and the norm of its gradient. */
@@ -699,8 +699,8 @@ static void learn_bert_compare(const learn_file *f, int run, const dp_trainer *t
     const char *name = learn_runs[run].name;
     learn_near(learn_find(f, name, "loss"), loss, 0);
     learn_near(learn_find(f, name, "norm"), norm, 0);
-    for (size_t k = 0; k < t->params->count; k++) {
-        const dp__tensor   *x = &t->params->list[k];
+    for (size_t k = 0; k < t->model->params.count; k++) {
+        const dp__tensor   *x = &t->model->params.list[k];
         const learn_tensor *want = learn_find(f, name, x->name);
         CHECK(want != NULL && want->n == x->rows * x->cols);
         if (want != NULL) learn_bert_near(want, run, x->name, t->optim.w + x->offset);
@@ -919,6 +919,8 @@ static void test_trainer_wipes(void) {
     learn_rows       r;
     dp_model        *model = NULL;
     dp_trainer      *t = NULL;
+    dp_session      *s = NULL;
+    float            prob[2 * 5];
     dp_model_spec    spec = learn_spec(0);
     dp_train_options o = learn_plan(1);
     dp_env           env;
@@ -939,6 +941,9 @@ static void test_trainer_wipes(void) {
     r.label[1] = 7;
     CHECK(dp_train(t, &r.data, &r.data, NULL, NULL) == DP_E_ARG);
     dp_trainer_close(t);
+    CHECK(dp_session_open(model, NULL, &s, NULL) == DP_OK);
+    CHECK(dp_predict_batch(s, r.text, 2, prob, NULL, NULL, NULL) == DP_OK);
+    dp_session_close(s);
     CHECK(spy.hits == 0 && spy.bytes > 100000);
     dp_model_close(model);
     learn_bench_close(&b);
@@ -985,7 +990,7 @@ static void test_trainer_out_of_memory(void) {
     learn_bench      b;
     learn_rows       r;
     size_t           points = 0;
-    learn_bench_open(&b, 1, 2, files);
+    learn_bench_open(&b, 0, 2, files); /* arrays that fill blocks of their own */
     learn_texts(&r, 6, 2, 3);
     dp_trainer *t = learn_trainer(&b, &o);
     CHECK(dp_train_step(t, &r.data, NULL, NULL) == DP_OK);
@@ -1244,7 +1249,7 @@ static int32_t learn_do_break(void *ctx, const dp_train_progress *now) {
 }
 
 static size_t learn_classifier(const dp_trainer *t) {
-    return t->params->list[t->params->count - 2].offset;
+    return t->model->params.list[t->model->params.count - 2].offset;
 }
 
 /* Three in a row stop the run; each is seen at its step and changes nothing. */
@@ -1749,7 +1754,7 @@ static void test_checkpoint_io_faults(void) {
 /* A classifier of weights 0 whose biases give every text the same probabilities. */
 static dp_model *learn_constant(const learn_bench *b, const double *p) {
     dp_trainer       *t = learn_trainer(b, NULL);
-    const dp__tensor *x = &t->params->list[t->params->count - 2];
+    const dp__tensor *x = &t->model->params.list[t->model->params.count - 2];
     dp_model         *model = NULL;
     for (size_t i = 0; i < x->rows * x->cols; i++) t->optim.w[x->offset + i] = 0;
     for (size_t i = 0; i < 5; i++) t->optim.w[x[1].offset + i] = (dp_real)log(p[i]);

@@ -222,6 +222,7 @@ static void test_json_values(void) {
     CHECK(dp_json_string(&json, to, 4, &n, &err) == DP_E_SPACE && n == 4 && to[4] == 'x');
     CHECK(dp_json_string(&json, to, 5, &n, &err) == DP_OK && memcmp(to, "ab\0c\0x", 6) == 0);
     CHECK(dp_json_string(&json, NULL, 0, &n, &err) == DP_E_SPACE && n == 4);
+    CHECK(dp_json_string(&json, to, 5, NULL, NULL) == DP_OK);
     CHECK(dp_json_next(&json, &err) == DP_OK);
     d = 3;
     CHECK(dp_json_real(&json, &d, &err) == DP_E_FORMAT && d == 3 && strcmp(err.rule, "J6") == 0);

@@ -19,6 +19,8 @@ The block above every public declaration in part A has seven fields, in this ord
      * Threads: ...                                  6
      * Tests: FILE: NAME, NAME_*, FILE: NAME */      7 names registered in that test file
 
+Short fields may share a line: "Memory: none. Threads: reentrant. Tests: FILE: NAME */".
+
 A banner is "[TAG] NAME  budget N lines"; a section reaches to the next banner, a part (one letter)
 holds its sections. Functions have at most 60 lines, kernels (DP__TARGET, or in [E4] to [E7]) 90.
 """
@@ -291,16 +293,16 @@ def block_faults(name, params, block):
         if n not in params:
             yield f"a line explains {n}, which is no parameter"
     last = 0
-    for field in FIELDS:
-        at = next((i for i, s in enumerate(block) if re.match(rf" \* ({field})\s*\S?", s)), None)
+    for field in FIELDS:  # at the beginning of a line, or of a sentence
+        m = re.search(rf"(?:\n \* |\. )({field})(\s*\w)?", text)
         label = field.strip().split("|")[0]
-        if at is None:
-            yield f'no line begins with "{field.strip().replace("|", " or ")}"'
-        elif at < last:
+        if m is None:
+            yield f'there is no "{field.strip().replace("|", " or ")}"'
+        elif m.start() < last:
             yield f'"{label}" is out of order'
-        elif not re.match(rf" \* ({field})\s*\w", block[at]):
+        elif not m[2]:
             yield f'"{label}" is empty'
-        last = at or last
+        last = m.start() if m else last
 
 
 def check_tests(tree):
