@@ -1182,7 +1182,7 @@ DP__INLINE int dp__round_up(size_t a, size_t step, size_t *rounded) {
 }
 
 /* ============================================================================================
- * [B3] Memory                                                                 budget 180 lines
+ * [B3] Memory                                                                 budget 170 lines
  * Owns:   the allocator hooks, arenas, growable buffers, wiping.     Needs: B2 sizes.
  * Never:  hands out memory that is not aligned to 64 bytes; loses a size.
  * Tests:  tests/test_base.c: mem_*
