@@ -1040,7 +1040,7 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #define DP__IMPLEMENTED 1
 
 /* ============================================================================================
- * [B] Foundations                                                            budget 1190 lines
+ * [B] Foundations                                                            budget 1170 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -1628,7 +1628,7 @@ static void dp__text_f32(dp__text *t, float v) {
 }
 
 /* ============================================================================================
- * [B5] Files                                                                  budget 440 lines
+ * [B5] Files                                                                  budget 420 lines
  * Owns:   default file hooks (POSIX, or C99 stdio), dp_env with its defaults, whole files.
  * Needs:  B2 sizes, B3 memory, B4 errors.
  * Never:  opens a name with a separator, a link that was not asked for, or anything that is
@@ -1666,6 +1666,12 @@ static int dp__file_name_ok(const char *name) {
     return 1;
 }
 
+/* The hooks of dp_io share parameters that not every one needs. */
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#endif
+
 #if !defined(DP_NO_STDIO) && !defined(DP_NO_POSIX)
 
 #include <errno.h>
@@ -1681,7 +1687,7 @@ static int dp__file_name_ok(const char *name) {
 #define DP__SYS(call) call
 #endif
 
-/* A handle: a directory, a file that is read, or a file under creation. */
+/* A handle: a directory, a file that is read, or (temp is not "") a file under creation. */
 typedef struct dp__file {
     int      fd, dir;
     uint64_t bytes;
@@ -1704,14 +1710,14 @@ static dp_status dp__posix_handle(const dp__file *f, void **out) {
 }
 
 static void dp__io_close(void *ctx, void *handle) {
-    (void)ctx;
-    DP__SYS(close)(((dp__file *)handle)->fd);
-    DP_FREE(handle);
+    dp__file *f = (dp__file *)handle;
+    if (f->temp[0] != 0) DP__SYS(unlinkat)(f->dir, f->temp, 0);
+    DP__SYS(close)(f->fd);
+    DP_FREE(f);
 }
 
 static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
     dp__file f = {-1, -1, 0, "", ""};
-    (void)ctx;
     if (make && DP__SYS(mkdir)(path, 0700) != 0 && errno != EEXIST)
         return dp__sys_status(errno);
     f.fd = DP__SYS(openat)(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -1743,7 +1749,6 @@ static dp_status dp__io_pread(void *ctx, void *file, uint64_t offset, void *to, 
     const dp__file *f = (const dp__file *)file;
     struct stat st;
     char *p = (char *)to;
-    (void)ctx;
     if (offset > f->bytes || bytes > f->bytes - offset) return DP_E_ARG;
     uint64_t end = offset + bytes; /* at most f->bytes */
     off_t    last = (off_t)end;
@@ -1764,7 +1769,6 @@ static dp_status dp__io_pread(void *ctx, void *file, uint64_t offset, void *to, 
 /* F7: a new file of our own, mode 0600. O_EXCL decides whose a name is, not the number in it. */
 static dp_status dp__io_create(void *ctx, void *dir, const char *name, void **file) {
     dp__file f = {-1, ((dp__file *)dir)->fd, 0, "", ""};
-    (void)ctx;
     if (!dp__file_name_ok(name)) return DP_E_ARG;
     memcpy(f.name, name, strlen(name) + 1);
     for (uint64_t tries = 0; tries < 100 && f.fd < 0; tries++) {
@@ -1783,7 +1787,6 @@ static dp_status dp__io_create(void *ctx, void *dir, const char *name, void **fi
 
 static dp_status dp__io_append(void *ctx, void *file, const void *data, size_t bytes) {
     const char *p = (const char *)data;
-    (void)ctx;
     while (bytes > 0) {
         size_t  part = bytes < 0x40000000 ? bytes : 0x40000000;
         ssize_t put = DP__SYS(write)(((dp__file *)file)->fd, p, part);
@@ -1799,7 +1802,6 @@ static dp_status dp__io_append(void *ctx, void *file, const void *data, size_t b
  * call would report success. A new file is the only way on. */
 static dp_status dp__io_commit(void *ctx, void *file) {
     dp__file *f = (dp__file *)file;
-    (void)ctx;
     int ok = DP__SYS(fsync)(f->fd) == 0;
     ok = DP__SYS(close)(f->fd) == 0 && ok;
     ok = ok && DP__SYS(renameat)(f->dir, f->temp, f->dir, f->name) == 0;
@@ -1809,14 +1811,8 @@ static dp_status dp__io_commit(void *ctx, void *file) {
     return ok ? DP_OK : DP_E_IO;
 }
 
-static void dp__io_abort(void *ctx, void *file) {
-    DP__SYS(unlinkat)(((dp__file *)file)->dir, ((dp__file *)file)->temp, 0);
-    dp__io_close(ctx, file);
-}
-
 static dp_status dp__io_remove(void *ctx, void *dir, const char *name) {
     int fd = ((dp__file *)dir)->fd;
-    (void)ctx;
     if (!dp__file_name_ok(name)) return DP_E_ARG;
     if (DP__SYS(unlinkat)(fd, name, 0) != 0) return dp__sys_status(errno);
     return DP__SYS(fsync)(fd) == 0 ? DP_OK : DP_E_IO;
@@ -1824,7 +1820,6 @@ static dp_status dp__io_remove(void *ctx, void *dir, const char *name) {
 
 static dp_status dp__io_free_space(void *ctx, void *dir, uint64_t *bytes) {
     struct statvfs vfs;
-    (void)ctx;
     if (DP__SYS(fstatvfs)(((dp__file *)dir)->fd, &vfs) != 0) return dp__sys_status(errno);
     return dp__mul_u64(vfs.f_bavail, vfs.f_frsize, bytes) ? DP_OK : DP_E_LIMIT;
 }
@@ -1834,15 +1829,15 @@ static dp_status dp__io_free_space(void *ctx, void *dir, uint64_t *bytes) {
 #include <stdio.h>
 
 /* C99 files: links and special files cannot be told apart, nothing is promised about a power
- * cut, and a directory must exist. The handle of a directory has no stream. */
+ * cut, and a directory must exist. */
 typedef struct dp__file {
-    FILE    *stream;
+    FILE    *stream; /* NULL: a directory */
     uint64_t bytes;
-    char     path[FILENAME_MAX], temp[FILENAME_MAX];
+    char     path[FILENAME_MAX], temp[FILENAME_MAX]; /* temp is not "": under creation */
 } dp__file;
 
-/* A handle for a directory (no name), or for the file of that name in it. A file is opened, if
- * there is a mode; one that is written under its temporary name. */
+/* A handle for a directory (no name), or for the file of that name in it, which is opened if
+ * there is a mode. */
 static dp_status dp__stdio_handle(const char *dir, const char *name, const char *mode,
                                   void **out) {
     if (name != NULL && !dp__file_name_ok(name)) return DP_E_ARG;
@@ -1850,29 +1845,27 @@ static dp_status dp__stdio_handle(const char *dir, const char *name, const char 
     dp__file *f = (dp__file *)DP_MALLOC(sizeof *f);
     if (f == NULL) return DP_E_MEMORY;
     memset(f, 0, sizeof *f);
+    int      creates = mode != NULL && mode[0] == 'w';
     dp__text path = {f->path, sizeof f->path, 0}, temp = {f->temp, sizeof f->temp, 0};
     dp__text_add(&path, dir);
     dp__text_add(&path, name != NULL ? name : "/");
-    dp__text_add(&temp, f->path);
-    dp__text_add(&temp, ".tmp-0");
+    if (creates) dp__text_add(&temp, f->path);
+    if (creates) dp__text_add(&temp, ".tmp-0");
+    if (mode != NULL) f->stream = fopen(creates ? f->temp : f->path, mode);
     *out = f;
-    if (mode == NULL) return DP_OK;
-    f->stream = fopen(mode[0] == 'r' ? f->path : f->temp, mode);
-    if (f->stream != NULL) return DP_OK;
+    if (mode == NULL || f->stream != NULL) return DP_OK;
     DP_FREE(f);
-    return mode[0] == 'r' ? DP_E_NOT_FOUND : DP_E_IO;
+    return creates ? DP_E_IO : DP_E_NOT_FOUND;
 }
 
 static void dp__io_close(void *ctx, void *handle) {
     dp__file *f = (dp__file *)handle;
-    (void)ctx;
     if (f->stream != NULL) fclose(f->stream);
+    if (f->temp[0] != 0) remove(f->temp);
     DP_FREE(f);
 }
 
 static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
-    (void)ctx;
-    (void)make;
     return dp__stdio_handle(path, NULL, NULL, dir);
 }
 
@@ -1891,28 +1884,17 @@ static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file
 
 static dp_status dp__io_pread(void *ctx, void *file, uint64_t offset, void *to, size_t bytes) {
     dp__file *f = (dp__file *)file;
-    (void)ctx;
     if (bytes > f->bytes || offset > f->bytes - bytes) return DP_E_ARG;
     if (fseek(f->stream, (long)offset, SEEK_SET) != 0) return DP_E_IO;
     return fread(to, 1, bytes, f->stream) == bytes ? DP_OK : DP_E_IO;
 }
 
 static dp_status dp__io_create(void *ctx, void *dir, const char *name, void **file) {
-    (void)ctx;
     return dp__stdio_handle(((dp__file *)dir)->path, name, "wb", file);
 }
 
 static dp_status dp__io_append(void *ctx, void *file, const void *data, size_t bytes) {
-    (void)ctx;
     return fwrite(data, 1, bytes, ((dp__file *)file)->stream) == bytes ? DP_OK : DP_E_IO;
-}
-
-static void dp__io_abort(void *ctx, void *file) {
-    dp__file *f = (dp__file *)file;
-    if (f->stream != NULL) fclose(f->stream);
-    f->stream = NULL;
-    remove(f->temp);
-    dp__io_close(ctx, f);
 }
 
 /* Where rename does not replace a file (Windows), the old one is removed first. */
@@ -1922,7 +1904,7 @@ static dp_status dp__io_commit(void *ctx, void *file) {
     f->stream = NULL;
     ok = ok && (rename(f->temp, f->path) == 0 ||
                 (remove(f->path) == 0 && rename(f->temp, f->path) == 0));
-    dp__io_abort(ctx, f); /* the temporary file is gone already, if all went well */
+    dp__io_close(ctx, f); /* the temporary file is gone already, if all went well */
     return ok ? DP_OK : DP_E_IO;
 }
 
@@ -1936,12 +1918,13 @@ static dp_status dp__io_remove(void *ctx, void *dir, const char *name) {
 }
 
 static dp_status dp__io_free_space(void *ctx, void *dir, uint64_t *bytes) {
-    (void)ctx;
-    (void)dir;
     *bytes = 0;
     return DP_E_UNSUPPORTED;
 }
 
+#endif
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
 #endif
 
 /* ctx is a flag: not NULL if links are followed. */
@@ -1952,7 +1935,7 @@ static void dp__default_io(dp_io *io, int32_t follow_links) {
 #else
     static const dp_io hooks = {
         dp__io_open_dir, dp__io_close, dp__io_open, dp__io_pread, dp__io_close, dp__io_create,
-        dp__io_append, dp__io_commit, dp__io_abort, dp__io_remove, dp__io_free_space, NULL};
+        dp__io_append, dp__io_commit, dp__io_close, dp__io_remove, dp__io_free_space, NULL};
     *io = hooks;
     io->ctx = follow_links ? (void *)(uintptr_t)1 : NULL;
 #endif
@@ -2216,7 +2199,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1690 lines
+ * [C] Bytes from outside                                                     budget 1660 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -3326,7 +3309,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 570 lines
+ * [C5] Model configuration                                                    budget 540 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3368,6 +3351,9 @@ typedef struct dp__config {
     const char **labels;       /* [classes] */
 } dp__config;
 
+/* One field table fills integers and enumerations. */
+typedef char dp__assert_enums[sizeof(dp__act) == 4 && sizeof(dp_problem) == 4 ? 1 : -1];
+
 typedef struct dp__tokenizer_config {
     int32_t lower_case, strip_accents /* -1: follows lower_case */, chinese_chars;
     int32_t explicit_case; /* 1: the file says do_lower_case */
@@ -3376,63 +3362,36 @@ typedef struct dp__tokenizer_config {
 
 /* ---- tables of members -------------------------------------------------------------------- */
 
-/* A value as it is written in JSON. */
-typedef struct dp__word_row {
-    const char *text;
-    int32_t     value;
-} dp__word_row;
-
 typedef enum dp__kind {
     DP__INT,    /* int32_t from low to high; above: over the limit */
+    DP__WORD,   /* int32_t or enumeration: the number of one of words */
+    DP__SWITCH, /* int32_t: false or true */
     DP__REAL,   /* float from low to high */
-    DP__WORD,   /* enumeration, a value of words */
-    DP__SWITCH, /* int32_t, the same; other values are errors of format */
-    DP__MUST,   /* a value of words; not kept, they all mean the same */
-    DP__EMPTY,  /* an object or array (the kind is usual) that holds nothing; not kept */
-    DP__TOKEN   /* const char *: the text of a special token; usual is the first of words */
+    DP__TOKEN,  /* const char *: the text of a special token; usual is words */
+    DP__MUST    /* not kept: of the JSON kind usual; a string is one of words, a container empty */
 } dp__kind;
 
-/* A member of a file. Only the first of several words of the same value is written. */
+/* A member of a file. */
 typedef struct dp__member {
-    const char         *name, *rule;
-    dp__kind            kind;
-    size_t              offset; /* in the structure */
-    double              usual, low, high;
-    const dp__word_row *words;
+    const char *name, *rule;
+    dp__kind    kind;
+    size_t      offset; /* in the structure */
+    double      usual, low, high;
+    const char *words;  /* "a,b;c": a, b have number 0, c 1; the first of a number is written */
 } dp__member;
 
-static const dp__word_row dp__acts[] = {
-    {"\"gelu\"", DP__GELU}, {"\"gelu_python\"", DP__GELU}, {"\"gelu_new\"", DP__GELU_TANH},
-    {"\"gelu_pytorch_tanh\"", DP__GELU_TANH}, {"\"gelu_fast\"", DP__GELU_TANH},
-    {"\"relu\"", DP__RELU}, {"\"silu\"", DP__SILU}, {"\"swish\"", DP__SILU},
-    {"\"tanh\"", DP__TANH}, {NULL, 0},
-};
 #define DP__NO_PROBLEM 3 /* not given: the number of labels decides */
-static const dp__word_row dp__problems[] = {
-    {"\"single_label_classification\"", DP_SINGLE_LABEL},
-    {"\"multi_label_classification\"", DP_MULTI_LABEL}, {"\"regression\"", DP_REGRESSION},
-    {NULL, 0},
-};
-static const dp__word_row dp__bert[] = {{"\"bert\"", 0}, {NULL, 0}};
-static const dp__word_row dp__absolute[] = {{"\"absolute\"", 0}, {NULL, 0}};
-static const dp__word_row dp__tokenizers[] = {
-    {"\"BertTokenizer\"", 0}, {"\"BertTokenizerFast\"", 0}, {"\"DistilBertTokenizer\"", 0},
-    {"\"DistilBertTokenizerFast\"", 0}, {NULL, 0},
-};
-static const dp__word_row dp__switch[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
-static const dp__word_row dp__false[] = {{"false", 0}, {NULL, 0}};
-static const dp__word_row dp__true[] = {{"true", 0}, {NULL, 0}};
-static const dp__word_row dp__specials[] = {
-    {"[UNK]", 0}, {"[SEP]", 0}, {"[PAD]", 0}, {"[CLS]", 0}, {"[MASK]", 0},
-};
-
+#define DP__ACTS "gelu,gelu_python;gelu_new,gelu_pytorch_tanh,gelu_fast;relu;silu,swish;tanh"
+#define DP__PROBLEMS "single_label_classification;multi_label_classification;regression"
+#define DP__TOKENIZERS                                                                           \
+    "BertTokenizer,BertTokenizerFast,DistilBertTokenizer,DistilBertTokenizerFast"
 /* Above 0 and below 1 as floats: the ends lie between two of them. */
 #define DP__ABOVE_0 1e-46
 #define DP__BELOW_1 0.99999997
 #define DP__AT(field) offsetof(dp__config, field)
 #define DP__CONFIG_WRITTEN 17 /* of these; id2label tells num_labels */
 static const dp__member dp__config_members[] = {
-    {"model_type", "M2", DP__MUST, 0, 0, 0, 0, dp__bert},
+    {"model_type", "M2", DP__MUST, 0, DP_JSON_STRING, 0, 0, "bert"},
     {"num_hidden_layers", "M3", DP__INT, DP__AT(layers), 12, 1, DP_MAX_LAYERS, NULL},
     {"hidden_size", "M3", DP__INT, DP__AT(hidden), 768, 1, DP_MAX_HIDDEN, NULL},
     {"num_attention_heads", "M3", DP__INT, DP__AT(heads), 12, 1, DP_MAX_HEADS, NULL},
@@ -3447,31 +3406,31 @@ static const dp__member dp__config_members[] = {
     {"attention_probs_dropout_prob", "M7", DP__REAL, DP__AT(attention_dropout), 0.1, 0,
      DP__BELOW_1, NULL},
     {"classifier_dropout", "M7", DP__REAL, DP__AT(classifier_dropout), -1, 0, DP__BELOW_1, NULL},
-    {"hidden_act", "M5", DP__WORD, DP__AT(act), DP__GELU, 0, 0, dp__acts},
-    {"position_embedding_type", "M6", DP__MUST, 0, 0, 0, 0, dp__absolute},
-    {"problem_type", "M8", DP__WORD, DP__AT(problem), DP__NO_PROBLEM, 0, 0, dp__problems},
+    {"hidden_act", "M5", DP__WORD, DP__AT(act), DP__GELU, 0, 0, DP__ACTS},
+    {"position_embedding_type", "M6", DP__MUST, 0, DP_JSON_STRING, 0, 0, "absolute"},
+    {"problem_type", "M8", DP__WORD, DP__AT(problem), DP__NO_PROBLEM, 0, 0, DP__PROBLEMS},
     {"num_labels", "M3", DP__INT, DP__AT(classes), 0, 1, DP_MAX_CLASSES, NULL},
-    {"is_decoder", "M10", DP__MUST, 0, 0, 0, 0, dp__false},
-    {"add_cross_attention", "M10", DP__MUST, 0, 0, 0, 0, dp__false},
-    {"pruned_heads", "M10", DP__EMPTY, 0, DP_JSON_OBJECT, 0, 0, NULL},
-    {NULL, NULL, DP__EMPTY, 0, 0, 0, 0, NULL},
+    {"is_decoder", "M10", DP__MUST, 0, DP_JSON_FALSE, 0, 0, NULL},
+    {"add_cross_attention", "M10", DP__MUST, 0, DP_JSON_FALSE, 0, 0, NULL},
+    {"pruned_heads", "M10", DP__MUST, 0, DP_JSON_OBJECT, 0, 0, NULL},
+    {NULL, NULL, DP__MUST, 0, 0, 0, 0, NULL},
 };
 #undef DP__AT
 #define DP__AT(field) offsetof(dp__tokenizer_config, field)
 #define DP__TOKENIZER_WRITTEN 9 /* of these; the last five are also special_tokens_map.json */
 static const dp__member dp__tokenizer_members[] = {
-    {"tokenizer_class", "T3", DP__MUST, 0, 0, 0, 0, dp__tokenizers},
-    {"do_lower_case", "T1", DP__SWITCH, DP__AT(lower_case), 1, 0, 0, dp__switch},
-    {"strip_accents", "T1", DP__SWITCH, DP__AT(strip_accents), -1, 0, 0, dp__switch},
-    {"tokenize_chinese_chars", "T1", DP__SWITCH, DP__AT(chinese_chars), 1, 0, 0, dp__switch},
-    {"unk_token", "T2", DP__TOKEN, DP__AT(unk), 0, 0, 0, dp__specials},
-    {"sep_token", "T2", DP__TOKEN, DP__AT(sep), 0, 0, 0, dp__specials + 1},
-    {"pad_token", "T2", DP__TOKEN, DP__AT(pad), 0, 0, 0, dp__specials + 2},
-    {"cls_token", "T2", DP__TOKEN, DP__AT(cls), 0, 0, 0, dp__specials + 3},
-    {"mask_token", "T2", DP__TOKEN, DP__AT(mask), 0, 0, 0, dp__specials + 4},
-    {"do_basic_tokenize", "T3", DP__MUST, 0, 0, 0, 0, dp__true},
-    {"never_split", "T4", DP__EMPTY, 0, DP_JSON_ARRAY, 0, 0, NULL},
-    {NULL, NULL, DP__EMPTY, 0, 0, 0, 0, NULL},
+    {"tokenizer_class", "T3", DP__MUST, 0, DP_JSON_STRING, 0, 0, DP__TOKENIZERS},
+    {"do_lower_case", "T1", DP__SWITCH, DP__AT(lower_case), 1, 0, 0, NULL},
+    {"strip_accents", "T1", DP__SWITCH, DP__AT(strip_accents), -1, 0, 0, NULL},
+    {"tokenize_chinese_chars", "T1", DP__SWITCH, DP__AT(chinese_chars), 1, 0, 0, NULL},
+    {"unk_token", "T2", DP__TOKEN, DP__AT(unk), 0, 0, 0, "[UNK]"},
+    {"sep_token", "T2", DP__TOKEN, DP__AT(sep), 0, 0, 0, "[SEP]"},
+    {"pad_token", "T2", DP__TOKEN, DP__AT(pad), 0, 0, 0, "[PAD]"},
+    {"cls_token", "T2", DP__TOKEN, DP__AT(cls), 0, 0, 0, "[CLS]"},
+    {"mask_token", "T2", DP__TOKEN, DP__AT(mask), 0, 0, 0, "[MASK]"},
+    {"do_basic_tokenize", "T3", DP__MUST, 0, DP_JSON_TRUE, 0, 0, NULL},
+    {"never_split", "T4", DP__MUST, 0, DP_JSON_ARRAY, 0, 0, NULL},
+    {NULL, NULL, DP__MUST, 0, 0, 0, 0, NULL},
 };
 #undef DP__AT
 
@@ -3480,12 +3439,9 @@ static void dp__member_set(const dp__member *row, void *to, double v) {
     char   *at = (char *)to + row->offset;
     int32_t i = (int32_t)v;
     float   f = (float)v;
-    if (row->kind == DP__INT || row->kind == DP__SWITCH) memcpy(at, &i, sizeof i);
+    if (row->kind <= DP__SWITCH) memcpy(at, &i, sizeof i);
     if (row->kind == DP__REAL) memcpy(at, &f, sizeof f);
-    if (row->kind == DP__TOKEN) memcpy(at, &row->words->text, sizeof row->words->text);
-    if (row->kind != DP__WORD) return;
-    dp__act word = (dp__act)i; /* all enumerations have its size */
-    memcpy(at, &word, sizeof word);
+    if (row->kind == DP__TOKEN) memcpy(at, &row->words, sizeof row->words);
 }
 
 static void dp__members_usual(const dp__member *row, void *to, size_t bytes) {
@@ -3493,12 +3449,14 @@ static void dp__members_usual(const dp__member *row, void *to, size_t bytes) {
     for (; row->name != NULL; row++) dp__member_set(row, to, row->usual);
 }
 
-/* Is the present value this one, as it is written in JSON? */
-static int dp__value_is(const dp_json *json, const char *text) {
-    size_t quote = text[0] == '"';
-    return quote == (json->kind == DP_JSON_STRING) &&
-           dp__json_order(json->text + json->token, json->length, text + quote,
-                          strlen(text) - 2 * quote) == 0;
+/* The number of the present string among words; -1: it is none of them. */
+static int32_t dp__word_number(const dp_json *json, const char *words) {
+    for (int32_t number = 0;; number += *words++ == ';') {
+        size_t n = strcspn(words, ",;");
+        if (dp__json_order(json->text + json->token, json->length, words, n) == 0) return number;
+        words += n;
+        if (*words == 0) return -1;
+    }
 }
 
 /* T2: "[UNK]", or an object with "content": "[UNK]". */
@@ -3517,18 +3475,16 @@ static void dp__member_token(dp__doc *d, const dp__member *row, void *to) {
 
 /* The present value goes to its place. */
 static void dp__member_read(dp__doc *d, const dp__member *row, void *to) {
-    const dp_json      *json = &d->json;
-    const dp__word_row *word = row->words;
+    const dp_json *json = &d->json;
+    int     text = json->kind == DP_JSON_STRING;
+    int     opens = json->kind == DP_JSON_OBJECT || json->kind == DP_JSON_ARRAY;
     int64_t i = 0;
     double  v = 0;
     if (row->kind == DP__TOKEN) {
         dp__member_token(d, row, to);
         return;
     }
-    if (row->kind == DP__EMPTY) {
-        if ((int)json->kind != (int)row->usual || dp__doc_count(d) > 0)
-            dp__doc_refuse(d, DP_E_UNSUPPORTED, row->rule, json, "has to be empty");
-    } else if (row->kind == DP__INT) {
+    if (row->kind == DP__INT) {
         if (!dp__json_int(json, (int64_t)row->low, INT64_MAX, &i))
             dp__doc_bad(d, row->rule, "no integer, or one too small");
         if (i > (int64_t)row->high) dp__doc_refuse(d, DP_E_LIMIT, row->rule, json, "too large");
@@ -3537,12 +3493,14 @@ static void dp__member_read(dp__doc *d, const dp__member *row, void *to) {
         int ok = dp__json_double(json, &v) && v >= -1 && v <= 2; /* a float holds it */
         if (!ok || (double)(float)v < row->low || (double)(float)v > row->high)
             dp__doc_bad(d, row->rule, "no number, or out of its range");
+    } else if (row->kind == DP__SWITCH) {
+        v = json->kind == DP_JSON_TRUE;
+        if (v == 0 && json->kind != DP_JSON_FALSE) dp__doc_bad(d, row->rule, "not true or false");
     } else {
-        while (word->text != NULL && !dp__value_is(json, word->text)) word++;
-        if (word->text == NULL)
-            dp__doc_refuse(d, row->kind == DP__SWITCH ? DP_E_FORMAT : DP_E_UNSUPPORTED, row->rule,
-                           json, "this value is not supported");
-        v = word->value;
+        if (text && row->words != NULL) v = dp__word_number(json, row->words);
+        int ok = row->kind == DP__WORD ? text : (int)json->kind == (int)row->usual;
+        if (!ok || v < 0 || (opens && dp__doc_count(d) > 0))
+            dp__doc_refuse(d, DP_E_UNSUPPORTED, row->rule, json, "this value is not supported");
     }
     if (d->status == DP_OK) dp__member_set(row, to, v);
 }
@@ -3565,16 +3523,15 @@ static void dp__put_name(dp__buffer *put, const char *name) {
 static void dp__members_write(dp__buffer *put, const dp__member *row, size_t n, const void *from,
                               const char *end) {
     for (; n > 0; n--, row++) {
-        const dp__word_row *word = row->words;
-        const char *at = (const char *)from + row->offset, *text;
-        float   f;
+        const char *at = (const char *)from + row->offset, *text = row->words;
         int32_t i = 0;
-        dp__act v = (dp__act)0;
+        float   f;
         dp__put_name(put, row->name);
-        if (row->kind == DP__INT || row->kind == DP__SWITCH) memcpy(&i, at, sizeof i);
-        if (row->kind == DP__WORD) memcpy(&v, at, sizeof v);
+        if (row->kind <= DP__SWITCH) memcpy(&i, at, sizeof i);
         if (row->kind == DP__INT) {
             dp__put_u64(put, (uint64_t)i);
+        } else if (row->kind == DP__SWITCH) {
+            dp__put_text(put, i < 0 ? "null" : i > 0 ? "true" : "false");
         } else if (row->kind == DP__REAL) {
             memcpy(&f, at, sizeof f);
             dp__put_real(put, f);
@@ -3582,8 +3539,8 @@ static void dp__members_write(dp__buffer *put, const dp__member *row, size_t n, 
             memcpy(&text, at, sizeof text);
             dp__put_string(put, text, strlen(text));
         } else {
-            while (word->text != NULL && word->value != i + (int32_t)v) word++;
-            dp__put_text(put, word->text != NULL ? word->text : "null");
+            for (; i > 0; i--) text = strchr(text, ';') + 1;
+            dp__put_string(put, text, strcspn(text, ",;"));
         }
         dp__put_text(put, n > 1 ? ",\n" : end);
     }
@@ -3591,11 +3548,8 @@ static void dp__members_write(dp__buffer *put, const dp__member *row, size_t n, 
 
 /* ---- label map (V4) ----------------------------------------------------------------------- */
 
-static int dp__compare_names(const void *a, const void *b) {
-    const char *x, *y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return strcmp(x, y);
+static int dp__name_compare(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 /* The names of "id2label" ({"0": "name"}) or "label2id" ({"name": 0}), the present value, by id.
@@ -3646,7 +3600,7 @@ static const char **dp__conf_labels_usual(dp__doc *d, dp__config *to) {
 
 /* V4: both maps, id2label first, as far as they are given, name the same labels, each once. */
 static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *to) {
-    const char **labels = NULL, **sorted;
+    const char **labels = NULL;
     for (int i = 0; i < 2; i++) {
         const char **other = labels;
         if (maps[i].text == NULL) continue;
@@ -3659,12 +3613,11 @@ static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *t
     }
     if (labels == NULL) labels = dp__conf_labels_usual(d, to);
     to->labels = labels;
-    size_t n = (size_t)to->classes;
-    sorted = (const char **)dp__doc_get(d, n, sizeof *sorted);
+    const char **sorted = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *sorted);
     if (sorted == NULL) return;
-    memcpy(sorted, labels, n * sizeof *sorted);
-    dp__sort(sorted, n, sizeof *sorted, dp__compare_names);
-    for (size_t i = 1; i < n && d->status == DP_OK; i++) {
+    memcpy(sorted, labels, (size_t)to->classes * sizeof *sorted);
+    dp__sort(sorted, (size_t)to->classes, sizeof *sorted, dp__name_compare);
+    for (int32_t i = 1; d->status == DP_OK && i < to->classes; i++) {
         if (strcmp(sorted[i - 1], sorted[i]) == 0)
             d->status = dp__fail_at(d->err, DP_E_FORMAT, "V4", d->file, DP_NO_PLACE,
                                     "a label stands twice", sorted[i]);
