@@ -115,9 +115,9 @@
  * pointer to any argument after it returns, except the allocator, the file hooks and the log
  * of dp_env, which each object stores.
  *
- * Errors. Every function that can fail returns dp_status, writes *err (if given), and leaves
- * its outputs as its block says. The text names file, place and rule; names out of a file are
- * cut at 64 bytes and their control bytes escaped. A document never appears in it.
+ * Errors. Every function that can fail returns dp_status, writes *err (its last parameter, which
+ * may be NULL), and leaves its outputs as its block says. The text names file, place and rule;
+ * names out of a file are cut at 64 bytes, control bytes escaped. A document never appears in it.
  *
  * Threads. A dp_model is immutable: any number of threads may use it at once. A session or
  * trainer belongs to one thread at a time and owns its worker threads. There is no global
@@ -179,7 +179,7 @@
 #define DISEASEPRED_H
 
 /* ============================================================================================
- * [A] Interface                                                               budget 920 lines
+ * [A] Interface                                                               budget 890 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -356,7 +356,6 @@ DPDEF const char *dp_isa_missing(dp_isa isa);
  *
  *   env     hooks, level and threads to test; NULL: defaults
  *   digest  out, [65] hexadecimal SHA-256 with its terminator
- *   err     out, may be NULL
  *
  * Formula: SHA-256 over the bits of an FP32 forward pass, an INT8 forward pass and the weights
  * after two training steps (parts that the build leaves out are left out). The digest of a full
@@ -368,7 +367,7 @@ DPDEF const char *dp_isa_missing(dp_isa isa);
 DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err);
 
 /* ============================================================================================
- * [A5] Text                                                                   budget 170 lines
+ * [A5] Text                                                                   budget 160 lines
  * ============================================================================================ */
 
 typedef struct dp_text { /* one document; b NULL: no second part */
@@ -418,7 +417,6 @@ typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
  *   text     UTF-8, one or two parts; bad sequences count as U+FFFD; may be empty
  *   options  NULL: defaults
  *   out      in: arrays and cap; out: the counts, and the arrays filled up to n
- *   err      out, may be NULL
  *
  * Formula: BERT normalization and WordPiece as Hugging Face tokenizers 0.21.4 does them: clean,
  * space out CJK, NFD without Mn, lower-case, split, longest match first ([D]).
@@ -484,7 +482,6 @@ DPDEF dp_status dp_json_next(dp_json *json, dp_error *err);
 /* dp_json_skip -- pass over the value that begins at the present token.
  *
  *   json  the reader, on a value or on a key (then the key's value is passed over)
- *   err   out, may be NULL
  *
  * Formula: none. Returns DP_OK with the reader on the value's last token; else as dp_json_next.
  * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
@@ -496,7 +493,6 @@ DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err);
  *   to     out, [cap] UTF-8 with a terminating zero; may be NULL when cap is 0
  *   cap    room, terminator included
  *   bytes  out, length without the terminator (also when DP_E_SPACE); may be NULL
- *   err    out, may be NULL
  *
  * Formula: RFC 8259, section 7; a lone surrogate escape in a value becomes U+FFFD.
  * Returns DP_OK; DP_E_SPACE; DP_E_FORMAT when the token is not a string.
@@ -509,7 +505,6 @@ DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t
  *   json      the reader, on a DP_JSON_NUMBER
  *   min, max  the range allowed, both ends included
  *   to        out
- *   err       out, may be NULL
  *
  * Formula: decimal digits; a fraction or an exponent is refused even if it vanishes ("2.0").
  * Returns DP_OK; DP_E_FORMAT (no integer, or out of range): *to is then untouched.
@@ -521,7 +516,6 @@ DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, i
  *
  *   json  the reader, on a DP_JSON_NUMBER
  *   to    out
- *   err   out, may be NULL
  *
  * Formula: correctly rounded (ties to even), without a locale.
  * Returns DP_OK; DP_E_FORMAT (no number, or it overflows): *to is then untouched.
@@ -530,7 +524,7 @@ DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, i
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
 
 /* ============================================================================================
- * [A6] Model                                                                  budget 150 lines
+ * [A6] Model                                                                  budget 140 lines
  * ============================================================================================ */
 
 typedef enum dp_problem { DP_SINGLE_LABEL = 0, DP_MULTI_LABEL, DP_REGRESSION } dp_problem;
@@ -578,7 +572,6 @@ typedef struct dp_model_spec {
  *   dir  path: config.json, model.safetensors (or shards with an index), vocab.txt, and, if
  *        present, tokenizer_config.json
  *   out  out, the model; NULL on failure
- *   err  out, may be NULL
  *
  * Formula: none; rules S, F, J, V of the banners [C2], [C3], [C5], [D3]. Weights are packed for
  * the kernel row of this CPU as they are read.
@@ -595,7 +588,6 @@ DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out
  *             letter_case: overrides the model's rule; labels [label_count]: replace the model's,
  *             and a classifier of another size or order of labels is initialised anew
  *   out       out, the model; NULL on failure
- *   err       out, may be NULL
  *
  * Formula: none. Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse,
  * or that a config.json could not hold (not UTF-8, too long, twice the same).
@@ -609,7 +601,6 @@ DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
  *   env   as in dp_model_open
  *   spec  config.json and vocab.txt as bytes, labels, case, seed; labels win over the config's
  *   out   out, the model; NULL on failure
- *   err   out, may be NULL
  *
  * Formula: weights N(0, initializer_range), LayerNorm 1 and 0, biases 0; a pure function of spec,
  * equal on every machine.
@@ -623,7 +614,6 @@ DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_mo
  *
  *   model  any model
  *   dir    path; made if missing; files of the same names are replaced
- *   err    out, may be NULL
  *
  * Formula: none. An old config.json is removed first; then come model.safetensors, vocab.txt,
  * tokenizer_config.json, special_tokens_map.json and, last, config.json, each under a temporary
@@ -698,7 +688,6 @@ typedef struct dp_prediction {
  *   model    must outlive the session
  *   options  NULL: defaults
  *   out      out, the session; NULL on failure
- *   err      out, may be NULL
  *
  * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3),
  * DP_E_LIMIT (the working memory would exceed memory_limit), DP_E_MEMORY. Threads that cannot be
@@ -717,7 +706,7 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
  *   text_bytes  its length
  *   prob        out, [K]: softmax (single label), sigmoid (multi-label) or the value itself
  *   prob_cap    room in prob, at least K
- *   info, err   out, may be NULL
+ *   info        out, may be NULL
  *
  * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the model
  * says gelu; "BERT" (Devlin and others, 2018) and [F].
@@ -735,7 +724,6 @@ DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_by
  *   prob     out, [n, K], may be NULL
  *   logits   out, [n, K] raw outputs of the classifier, may be NULL
  *   infos    out, [n], may be NULL
- *   err      out, may be NULL
  *
  * Formula: as dp_predict. Only real tokens are computed: a row's bits do not depend on n, on its
  * neighbours or on any padding.
@@ -753,7 +741,6 @@ DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size
  *   n             1 <= n <= positions
  *   prob, logits  out, [K], may be NULL
  *   pooled        out, [C] output of the pooler, may be NULL
- *   err           out, may be NULL
  *
  * Formula: as dp_predict.
  * Returns DP_OK; DP_E_ARG for an id, type or length out of range; DP_E_MEMORY.
@@ -780,7 +767,7 @@ DPDEF uint64_t dp_session_memory(const dp_session *session);
 DPDEF void dp_session_close(dp_session *session);
 
 /* ============================================================================================
- * [A8] Training                                                               budget 170 lines
+ * [A8] Training                                                               budget 160 lines
  * ============================================================================================ */
 
 typedef struct dp_dataset { /* rows of documents with labels; everything is the caller's */
@@ -840,7 +827,6 @@ typedef struct dp_train_report {
  *   start    FP32 model; may be closed afterwards
  *   options  NULL: defaults (3 epochs, batches of 30, 64 tokens, Adam, lr 1e-5, norm 10)
  *   out      out, the trainer; NULL on failure
- *   err      out, may be NULL
  *
  * Formula: none. Returns DP_OK; DP_E_ARG (an option), DP_E_UNSUPPORTED (INT8 model), DP_E_MEMORY.
  * Memory: 16 bytes a parameter (weight, gradient, two moments), and activations of a batch.
@@ -854,7 +840,6 @@ DPDEF dp_status dp_trainer_open(const dp_model *start, const dp_train_options *o
  *   trainer  from dp_trainer_open
  *   batch    rows of one step
  *   loss     out, mean over the rows, before the step; may be NULL
- *   err      out, may be NULL
  *
  * Formula: backward pass [F4], clipping to grad_norm, Adam or AdamW [G1].
  * Returns DP_OK; DP_E_ARG for no rows or a label out of range; DP_E_DIVERGED when the loss, the
@@ -867,10 +852,10 @@ DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, doub
 
 /* dp_train -- the training loop: epochs, shuffling, batches, validation, progress.
  *
- *   trainer      from dp_trainer_open, or from dp_trainer_load with options.resume
- *   train        rows to learn from
- *   valid        rows to measure after each epoch, dropout off; NULL: none
- *   report, err  out, may be NULL
+ *   trainer  from dp_trainer_open, or from dp_trainer_load with options.resume
+ *   train    rows to learn from
+ *   valid    rows to measure after each epoch, dropout off; NULL: none
+ *   report   out, may be NULL
  *
  * Formula: the order of rows is a function of seed and epoch alone; the last batch of an epoch
  * may be smaller; a resumed run gives byte-equal weights.
@@ -888,7 +873,6 @@ DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_
  *   trainer  any
  *   dir      path of an existing directory
  *   name     one path component
- *   err      out, may be NULL
  *
  * Formula: none; format [G3], rules K. Temporary name, fsync, rename, fsync of the directory:
  * whatever happens, the file is the old one or the new one.
@@ -903,7 +887,6 @@ DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char
  *   trainer  opened from a model of the same geometry, labels and vocabulary
  *   dir      path
  *   name     one path component
- *   err      out, may be NULL
  *
  * Formula: none; format [G3], rules K.
  * Returns DP_OK; DP_E_FORMAT with rule and byte for a torn or foreign file, or one of another
@@ -925,7 +908,6 @@ DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer);
  *
  *   trainer  any
  *   out      out, an independent model; NULL on failure
- *   err      out, may be NULL
  *
  * Formula: none. Returns DP_OK; DP_E_MEMORY.
  * Memory: as dp_model_open. Threads: as the trainer. Tests: tests/test_learn.c: trainer_* */
@@ -969,7 +951,7 @@ typedef struct dp_quant_report {
  *   calibration  rows for static ranges and for the accuracy criterion; not used by DP_DYNAMIC
  *   options      NULL: dynamic, full-range weights, embeddings kept
  *   out          out, the INT8 model; NULL on failure
- *   report, err  out, may be NULL
+ *   report       out, may be NULL
  *
  * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127; activations
  * symmetric per token at run time; sums exact in int32 ([G4]). The classifier stays FP32.
@@ -1001,7 +983,6 @@ typedef struct dp_metrics {
  *   data       rows with labels or targets
  *   out        out, every field
  *   confusion  out, [K, K] counts, row = label, column = prediction; may be NULL
- *   err        out, may be NULL
  *
  * Formula: ECE = sum over 15 equal bins of |mean confidence - share right| * rows in the bin /
  * rows; "Obtaining Well Calibrated Probabilities" (Naeini and others, 2015). Others: [G2].
@@ -8784,7 +8765,7 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1280 lines
+ * [G] Learning and measuring                                                 budget 1270 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -9126,7 +9107,7 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
 }
 
 /* ============================================================================================
- * [G3] Training loop                                                          budget 810 lines
+ * [G3] Training loop                                                          budget 800 lines
  * Owns:   dp_trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
  * Needs:  B5, B6, C5, D4, F3, F4, G1, G2.
  * Never:  writes a text or a token to a file; applies a step that is not finite; lets the
@@ -9199,7 +9180,7 @@ struct dp_trainer {
     dp_train_options opt;   /* complete */
     dp__exec         exec;
     dp__work         work;
-    dp__optim        optim;
+    dp__optim        optim; /* w, m, v, g in this order, end to end, as in a checkpoint */
     dp__micro        piece;
     dp__tally       *tally; /* [K] */
     dp__counters     now;
@@ -9249,10 +9230,6 @@ static dp_status dp__train_options(dp_train_options *o, const dp_train_options *
 
 #define DP__STEP_TOKENS 2048u /* computed together, if 8 rows are not more */
 
-static dp_real *dp__trainer_reals(dp_trainer *t, size_t n) {
-    return (dp_real *)dp__arena_get(&t->model->arena, n, sizeof(dp_real));
-}
-
 /* A trainer of a model and options, the rest 0, with weights from a source. On failure the caller
  * closes it. */
 static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_error *err) {
@@ -9261,11 +9238,8 @@ static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_e
     dp__micro *p = &t->piece;
     dp__arena *arena = &model->arena;
     size_t     classes = (size_t)model->config.classes, group = 8 * (size_t)t->opt.max_tokens;
-    a->n = model->params.total;
-    a->w = dp__trainer_reals(t, a->n);
-    a->g = dp__trainer_reals(t, a->n);
-    a->m = dp__trainer_reals(t, a->n);
-    a->v = dp__trainer_reals(t, a->n);
+    a->n = model->params.total; /* a multiple of 16: all four arrays are aligned */
+    a->w = (dp_real *)dp__arena_get(arena, a->n, 4 * sizeof(dp_real));
     a->sums = (double *)dp__arena_get(arena, a->n / DP__FLAT + 1, sizeof(double));
     p->rows = dp__ceil((size_t)t->opt.batch_rows, 8);
     p->tokens = group > DP__STEP_TOKENS ? group : DP__STEP_TOKENS;
@@ -9274,10 +9248,13 @@ static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_e
     p->begin = (size_t *)dp__arena_get(arena, p->rows + 1, sizeof *p->begin);
     p->docs = (uint32_t *)dp__arena_get(arena, p->rows, sizeof *p->docs);
     p->labels = (int32_t *)dp__arena_get(arena, p->rows, sizeof *p->labels);
-    p->targets = dp__trainer_reals(t, p->rows * classes);
+    p->targets = (dp_real *)dp__arena_get(arena, p->rows, classes * sizeof *p->targets);
     t->tally = (dp__tally *)dp__arena_get(arena, classes, sizeof *t->tally);
     dp__work_init(&t->work, &model->env.alloc, 0);
     if (arena->failed) return dp__no_memory(err);
+    a->m = a->w + a->n;
+    a->v = a->m + a->n;
+    a->g = a->v + a->n;
     dp_status status = dp__exec_open(&t->exec, &model->env, err);
     if (status == DP_OK)
         status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params,
@@ -9354,7 +9331,6 @@ static dp_status dp__ckpt_plan(dp__ckpt *c) {
     const dp_trainer *t = c->t;
     const dp__optim  *a = &t->optim;
     const dp__vocab  *vocab = &t->model->tokenizer.vocab;
-    const dp_real    *numbers[3] = {a->w, a->m, a->v};
     size_t            count = 4 + 3 * ((a->n + DP__PIECE - 1) / DP__PIECE);
     c->bytes = c->front_bytes = DP__CK_HEAD + count * DP__CK_ENTRY;
     c->sections = (dp__section *)dp__arena_get(&c->arena, count, sizeof *c->sections);
@@ -9366,11 +9342,10 @@ static dp_status dp__ckpt_plan(dp__ckpt *c) {
     dp__ckpt_section(c, DP__CK_VOCAB, 0, vocab->text, vocab->text_bytes, 1);
     dp__ckpt_section(c, DP__CK_OPTIONS, 0, c->options, 16, 8);
     dp__ckpt_section(c, DP__CK_COUNTERS, 0, &t->now, sizeof t->now / 8, 8);
-    for (uint32_t k = 0; k < 3; k++) {
+    for (uint32_t k = 0; k < 3; k++)
         for (size_t i = 0; i < a->n; i += DP__PIECE)
-            dp__ckpt_section(c, DP__CK_NUMBERS + k, i / DP__PIECE, numbers[k] + i,
+            dp__ckpt_section(c, DP__CK_NUMBERS + k, i / DP__PIECE, a->w + k * a->n + i,
                              a->n - i < DP__PIECE ? a->n - i : DP__PIECE, sizeof(dp_real));
-    }
     c->bytes += DP__CK_TAIL;
     memcpy(c->front, "DPCKPT\r\n", 8); /* line ends are what a text transfer breaks first */
     dp__store_le(c->front + 8, 4, DP__CK_VERSION);
@@ -9437,12 +9412,10 @@ static dp_status dp__ckpt_append(const dp__ckpt *c, const dp_io *io, void *file)
 
 /* The file under its final name, or no file: space is checked first, a torn one is removed. */
 static dp_status dp__ckpt_save(dp__ckpt *c, const dp_io *io, void *dir) {
-    const dp__exec  *x = &c->t->exec;
-    const dp__optim *a = &c->t->optim;
-    uint64_t         space = 0;
-    void            *file;
-    if (!dp__all_finite(x, a->w, a->n) || !dp__all_finite(x, a->m, a->n) ||
-        !dp__all_finite(x, a->v, a->n))
+    const dp__exec *x = &c->t->exec;
+    uint64_t        space = 0;
+    void           *file;
+    if (!dp__all_finite(x, c->t->optim.w, 3 * c->t->optim.n))
         return dp__fail(c->err, DP_E_DIVERGED, "a weight or moment is not finite: not saved");
     dp__exec_run(x, dp__ckpt_hash_task, c);
     if (io->free_space(io->ctx, dir, &space) == DP_OK && space < c->bytes)
@@ -9534,9 +9507,7 @@ static dp_status dp__ckpt_take(dp__ckpt *c) {
         return dp__ckpt_refuse(c, "K11", c->sections[3].offset, "a counter is out of range");
     if (!dp__all_finite(&t->exec, numbers, 3 * a->n))
         return dp__ckpt_refuse(c, "K12", at, "a number is not finite");
-    memcpy(a->w, numbers, a->n * sizeof *numbers);
-    memcpy(a->m, numbers + a->n, a->n * sizeof *numbers);
-    memcpy(a->v, numbers + 2 * a->n, a->n * sizeof *numbers);
+    memcpy(a->w, numbers, 3 * a->n * sizeof *numbers);
     t->now = now;
     t->lost = 0;
     return DP_OK;
@@ -9912,8 +9883,7 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
     dp__corpus_digest(&run->train, (size_t)t->model->config.classes, data);
     if (!t->opt.resume) {
         memset(&t->now, 0, sizeof t->now);
-        memset(t->optim.m, 0, t->optim.n * sizeof *t->optim.m);
-        memset(t->optim.v, 0, t->optim.n * sizeof *t->optim.v);
+        memset(t->optim.m, 0, 2 * t->optim.n * sizeof *t->optim.m); /* and v */
     } else if (t->now.rows != 0 &&
                (t->now.rows != rows || memcmp(t->now.data, data, sizeof data) != 0)) {
         return dp__fail_at(err, DP_E_ARG, "K13", NULL, DP_NO_PLACE,
@@ -10026,7 +9996,7 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
     z->stage = (dp_real *)dp__arena_get(arena, DP__PANEL * widest, sizeof *z->stage);
     z->signal = (double *)dp__arena_get(arena, net->params->count, sizeof *z->signal);
     z->noise = (double *)dp__arena_get(arena, net->params->count, sizeof *z->noise);
-    return z->stage == NULL || z->signal == NULL || z->noise == NULL ? dp__no_memory(err) : DP_OK;
+    return arena->failed ? dp__no_memory(err) : DP_OK;
 }
 
 static dp__source dp__source_quantizer(dp__quantizer *z) {
@@ -10046,7 +10016,7 @@ static dp__source dp__source_quantizer(dp__quantizer *z) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                        budget 970 lines
+ * [H] Public functions                                                        budget 950 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
@@ -10286,7 +10256,6 @@ static dp_status dp__model_bind(dp_model *model, const dp_open_options *o, int n
     dp_status   status = dp__bind(files, first_new, new_labels, &model->arena, err);
     if (status == DP_OK) status = dp__bind_int8(&model->config, files, err);
     if (status != DP_OK) return status;
-    model->new_tensors = files->missing;
     model->ignored = files->ignored + files->unknown;
     if (files->unknown > 0) {
         char line[160];
@@ -10296,29 +10265,28 @@ static dp_status dp__model_bind(dp_model *model, const dp_open_options *o, int n
     return DP_OK;
 }
 
-static dp_status dp__model_net(dp_model *model, const dp__source *weights, dp_error *err) {
-    return dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
-                        weights, err);
-}
-
 /* The weights of a recipe; what files may lack is drawn. */
 static dp_status dp__model_weights(dp_model *model, const dp__recipe *r, int new_labels,
                                    dp_error *err) {
     dp__store  store;
     dp__files  files = {&model->params, NULL, model->row, r->o.seed, model->config.init_range,
-                        NULL, NULL, 0, 0, 0};
-    dp__source source = dp__source_files(&files);
-    if (r->derived) return r->weights != NULL ? dp__model_net(model, r->weights, err) : DP_OK;
-    model->new_tensors = model->params.count;
-    if (r->dir == NULL && model->config.quantized)
+                        NULL, NULL, model->params.count, 0, 0};
+    dp__source drawn = dp__source_files(&files);
+    dp_status  status = DP_OK;
+    if (r->derived && r->weights == NULL) return DP_OK;
+    if (!r->derived && r->dir == NULL && model->config.quantized)
         return dp__fail(err, DP_E_ARG, "a new model cannot be quantized");
-    if (r->dir == NULL) return dp__model_net(model, &source, err);
-    dp_status status = dp__store_open(&store, &model->env, r->dir, &model->arena, err);
-    if (status != DP_OK) return status;
-    files.store = &store;
-    status = dp__model_bind(model, &r->o, new_labels, &files, err);
-    if (status == DP_OK) status = dp__model_net(model, &source, err);
-    dp__store_close(&store);
+    if (r->dir != NULL) {
+        status = dp__store_open(&store, &model->env, r->dir, &model->arena, err);
+        if (status != DP_OK) return status;
+        files.store = &store;
+        status = dp__model_bind(model, &r->o, new_labels, &files, err);
+    }
+    model->new_tensors = r->derived ? 0 : files.missing;
+    if (status == DP_OK)
+        status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
+                              r->derived ? r->weights : &drawn, err);
+    if (r->dir != NULL) dp__store_close(&store);
     return status;
 }
 
@@ -10505,9 +10473,8 @@ static dp_status dp__save_weights(const dp_model *model, void *dir, dp__arena *a
     size_t     widest = (size_t)(c->inner > c->hidden ? c->inner : c->hidden), count = 0;
     dp__entry *entries = (dp__entry *)dp__arena_get(arena, 2 * params->count, sizeof *entries);
     dp_real   *stage = (dp_real *)dp__arena_get(arena, DP__PANEL * widest, sizeof *stage);
-    if (entries != NULL && stage != NULL)
-        count = dp__save_entries(params, &source, arena, entries);
-    if (count == 0) return dp__no_memory(err);
+    if (entries != NULL) count = dp__save_entries(params, &source, arena, entries);
+    if (arena->failed) return dp__no_memory(err);
     dp_status status = dp__st_begin(&w, &model->env, dir, "model.safetensors", entries, count,
                                     NULL, err);
     for (size_t i = 0; i < count && status == DP_OK; i++)
@@ -10920,78 +10887,60 @@ static const char dp__self_vocab[] =
 static const dp_text dp__self_texts[DP__SELF_ROWS] = {
     {"a be ca do. f i", 15, NULL, 0}, {"", 0, NULL, 0},
     {"h. i. we no so ha je . k l", 26, NULL, 0}};
-static const int32_t dp__self_labels[DP__SELF_ROWS] = {1, 4, 2};
 
 /* Adds the bits of the logits of the texts. */
 static dp_status dp__self_predict(const dp_model *model, dp__sha256 *hash, dp_error *err) {
     float       logits[DP__SELF_ROWS * 5];
     dp_session *session;
     dp_status   status = dp_session_open(model, NULL, &session, err);
-    if (status != DP_OK) return status;
-    status = dp_predict_batch(session, dp__self_texts, DP__SELF_ROWS, NULL, logits, NULL, err);
+    if (status == DP_OK)
+        status = dp_predict_batch(session, dp__self_texts, DP__SELF_ROWS, NULL, logits, NULL, err);
     for (int i = 0; i < DP__SELF_ROWS * 5 && status == DP_OK; i++)
         dp__sha256_le(hash, 4, dp__f32_bits(logits[i]));
     dp_session_close(session);
     return status;
 }
 
-#ifndef DP_NO_QUANTIZE
-static dp_status dp__self_quantize(const dp_model *model, dp__sha256 *hash, dp_error *err) {
-    dp_model        *int8;
-    dp_quant_options options;
-    DP_CLEAR(options);
-    options.embeddings = 1;
-    dp_status status = dp_quantize(model, NULL, &options, &int8, NULL, err);
-    if (status == DP_OK) status = dp__self_predict(int8, hash, err);
-    dp_model_close(int8);
-    return status;
-}
-#endif
-
 #ifndef DP_NO_TRAIN
-/* Two steps with dropout, then the logits of the new weights. */
-static dp_status dp__self_train(const dp_model *model, dp__sha256 *hash, dp_error *err) {
-    dp_train_options options;
-    dp_dataset       data;
-    dp_trainer      *trainer;
-    dp_model        *trained = NULL;
+/* The model after two steps with dropout. */
+static dp_status dp__self_train(const dp_model *model, dp_model **out, dp_error *err) {
+    static const int32_t    labels[DP__SELF_ROWS] = {1, 4, 2};
+    static const dp_dataset data = {sizeof data, DP__SELF_ROWS, dp__self_texts, labels, NULL};
+    dp_train_options        options;
+    dp_trainer             *trainer;
     DP_CLEAR(options);
-    DP_CLEAR(data);
-    data.rows = DP__SELF_ROWS;
-    data.texts = dp__self_texts;
-    data.labels = dp__self_labels;
     options.lr = 1e-2;
     dp_status status = dp_trainer_open(model, &options, &trainer, err);
     for (int i = 0; i < 2 && status == DP_OK; i++)
         status = dp_train_step(trainer, &data, NULL, err);
-    if (status == DP_OK) status = dp_trainer_model(trainer, &trained, err);
-    if (status == DP_OK) status = dp__self_predict(trained, hash, err);
-    dp_model_close(trained);
+    if (status == DP_OK) status = dp_trainer_model(trainer, out, err);
     dp_trainer_close(trainer);
     return status;
 }
 #endif
 
 DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err) {
-    dp_model_spec spec;
-    dp_model     *model;
-    dp__sha256    hash;
-    uint8_t       bytes[32];
-    DP_CLEAR(spec);
-    spec.config = dp__self_config;
-    spec.config_bytes = sizeof dp__self_config - 1;
-    spec.vocab = dp__self_vocab;
-    spec.vocab_bytes = sizeof dp__self_vocab - 1;
+    static const dp_model_spec spec = {sizeof spec, dp__self_config, sizeof dp__self_config - 1,
+                                       dp__self_vocab, sizeof dp__self_vocab - 1, NULL, 0,
+                                       DP_CASE_MODEL, 0};
+    dp_model  *model, *int8 = NULL, *trained = NULL;
+    dp__sha256 hash;
+    uint8_t    bytes[32];
     digest[0] = 0;
     dp__sha256_init(&hash);
     dp_status status = dp_model_new(env, &spec, &model, err);
     if (status == DP_OK) status = dp__self_predict(model, &hash, err);
 #ifndef DP_NO_QUANTIZE
-    if (status == DP_OK) status = dp__self_quantize(model, &hash, err);
+    static const dp_quant_options all = {sizeof all, DP_DYNAMIC, DP_WEIGHTS_FULL, 1};
+    if (status == DP_OK) status = dp_quantize(model, NULL, &all, &int8, NULL, err);
+    if (status == DP_OK) status = dp__self_predict(int8, &hash, err);
 #endif
 #ifndef DP_NO_TRAIN
-    if (status == DP_OK) status = dp__self_train(model, &hash, err);
+    if (status == DP_OK) status = dp__self_train(model, &trained, err);
+    if (status == DP_OK) status = dp__self_predict(trained, &hash, err);
 #endif
+    dp_model_close(trained);
+    dp_model_close(int8);
     dp_model_close(model);
     dp__sha256_end(&hash, bytes);
     if (status == DP_OK) dp__hex(bytes, sizeof bytes, digest);
