@@ -499,6 +499,8 @@ static double minilm_text(dp_session *s, char **line, const double *want, double
     dp_encoding    e;
     dp_error       err;
     double         square = 0;
+    dp_encode_options usual;
+    DP_CLEAR(usual);
     memset(&t, 0, sizeof t);
     *line += 5;
     t.a = text;
@@ -508,7 +510,7 @@ static double minilm_text(dp_session *s, char **line, const double *want, double
     e.ids = ids;
     e.types = types;
     e.cap = 512;
-    CHECK(dp__encode(&s->model->tokenizer, &s->scratch, &t, NULL, &e, &err) == DP_OK);
+    CHECK(dp__encode(&s->model->tokenizer, &s->scratch, &t, &usual, &e, &err) == DP_OK);
     CHECK_INT(e.n, count);
     for (size_t i = 0; i < count; i++) CHECK_INT(strtol(*line, line, 10), ids[i]);
     (*line)++;

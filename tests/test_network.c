@@ -336,7 +336,6 @@ static size_t params_index(const netrun *r, const char *name) {
     memset(&e, 0, sizeof e);
     memset(&b, 0, sizeof b);
     e.name = name;
-    e.name_bytes = strlen(name);
     store.entries = &e;
     store.count = 1;
     store.names = &file;

@@ -1111,7 +1111,6 @@ static void st_entry(dp__entry *e, const char *name, dp__dtype dtype, int32_t di
                      uint64_t b) {
     memset(e, 0, sizeof *e);
     e->name = name;
-    e->name_bytes = strlen(name);
     e->dtype = dtype;
     e->dims = dims;
     e->shape[0] = a;
@@ -1746,14 +1745,14 @@ static void test_tokenizer_config_round_trip(void) {
         t.explicit_case = 1;
         t.unk = "[UNK]"; t.cls = "[CLS]"; t.sep = "</\"s>"; t.pad = "[PAD]"; t.mask = "\xc3\xa9";
         dp__buffer_init(&out, &alloc);
-        CHECK(dp__tokenizer_config_write(&t, &out));
+        CHECK(dp__tokenizer_config_write(&t, 0, &out));
         CHECK(dp__tokenizer_config_parse(out.p, out.n, &arena, "x", &back, &err) == DP_OK);
         CHECK_TEXT(back.sep, t.sep);
         CHECK_TEXT(back.mask, t.mask);
         back.unk = t.unk; back.cls = t.cls; back.sep = t.sep; back.pad = t.pad; back.mask = t.mask;
         CHECK(memcmp(&t, &back, sizeof t) == 0);
         out.n = 0;
-        CHECK(dp__special_tokens_write(&t, &out));
+        CHECK(dp__tokenizer_config_write(&t, 1, &out));
         ref *tree = ref_parse(out.p, out.n);
         CHECK(tree && ref_count(tree) == 5 && strcmp(ref_get(tree, "sep_token")->text, t.sep) == 0);
         ref_free(tree);

@@ -50,10 +50,12 @@ static char *note_text(const dp__vocab *vocab, size_t bytes, int accents) {
 static void run_notes(void *arg) {
     notes  *t = (notes *)arg;
     int32_t ids[512];
+    dp_encode_options o;
+    DP_CLEAR(o);
     for (size_t at = 0; at + NOTE_BYTES <= t->bytes; at += NOTE_BYTES) {
         dp_text     text = {t->text + at, NOTE_BYTES, NULL, 0};
         dp_encoding e = {ids, NULL, NULL, NULL, 512, 0, 0, 0, 0};
-        if (dp__encode(&t->tokenizer, &t->scratch, &text, NULL, &e, NULL) != DP_OK) die("encode");
+        if (dp__encode(&t->tokenizer, &t->scratch, &text, &o, &e, NULL) != DP_OK) die("encode");
     }
 }
 

@@ -236,31 +236,36 @@ def lines(items, indent='    '):
 
 def render(t):
     def rules(table):
-        out, last = [], 0
+        out, last, target = [], 0, 0
         for c, n, stride, to, step in table:
-            out += [c - last, n, stride * 8 + step, to]
-            last = c
+            out += [c - last, n, stride * 8 + step, to - target]
+            last, target = c, to
         return lines('%d,' % x for x in out) + ['};', '']
     body = ['/* Runs of characters of one kind, from U+0000 on: length * 16 + kind. */',
             'static const uint32_t dp__uc_runs[] = {']
     body += lines('%d,' % r for r in t['runs']) + ['};', '']
-    body += ['/* Rules of four numbers: distance of first from that of the rule before, count, '
-             'stride * 8 + step,',
-             ' * to. They say: first + i * stride becomes to + i * step, i < count. */',
+    body += ['/* Rules of four numbers: first, count, stride * 8 + step, to; first and to as '
+             'distances from those',
+             ' * of the rule before. They say: first + i * stride becomes to + i * step, '
+             'i < count. */',
              '',
              '/* Lower case, one character to one (U+0130 alone has two: see dp__fold_build). */',
-             'static const uint32_t dp__uc_lower[] = {']
+             'static const int32_t dp__uc_lower[] = {']
     body += rules(t['lower'])
     body += ['/* What is left of a canonical decomposition without its marks, where it is '
              'one character. */',
-             'static const uint32_t dp__uc_base[] = {']
+             'static const int32_t dp__uc_base[] = {']
     body += rules(t['base'])
-    body += ['/* The same for CJK compatibility ideographs: first, count, their characters; '
-             '0 ends. */',
-             'static const uint32_t dp__uc_compat[] = {']
-    flat = []
+    body += ['/* The same for CJK compatibility ideographs: first, count, their characters as '
+             'distances from',
+             ' * the one before; 0 ends. */',
+             'static const int32_t dp__uc_compat[] = {']
+    flat, last = [], 0
     for c, targets in t['spans']:
-        flat += [c, len(targets)] + targets
+        flat += [c, len(targets)]
+        for to in targets:
+            flat.append(to - last)
+            last = to
     body += lines('%d,' % x for x in flat + [0]) + ['};', '']
     body += ['/* Where two or three characters are left; 0 fills up. The last is U+0130 in '
              'lower case. */',
