@@ -6133,6 +6133,9 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
 #define DP__ROW(i) sum[i][0] = sum[i][1] = sum[i][2] = _mm512_setzero_ps();
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
+    for (size_t i = 0; i < rows; i++)
+        for (size_t t = 0; t < tiles; t++)
+            _mm_prefetch((const char *)(const void *)(s->c + i * s->ldc + t * DP__TILE), _MM_HINT_T0);
     for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
