@@ -606,7 +606,7 @@ DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
  * equal on every machine.
  * Returns DP_OK; DP_E_FORMAT, DP_E_LIMIT, DP_E_UNSUPPORTED with place and rule; DP_E_ARG;
  * DP_E_ISA; DP_E_MEMORY.
- * Memory: about 4 bytes a parameter. Threads: reentrant. Tests: tests/test_api.c: api_new */
+ * Memory: about 4 bytes a parameter. Threads: reentrant. Tests: tests/test_api.c: api_new* */
 DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_model **out,
                              dp_error *err);
 
@@ -9139,39 +9139,35 @@ struct dp_trainer {
 
 /* ---- options and memory ------------------------------------------------------------------- */
 
-/* The first option that is not within its range, in which steps from finite numbers are finite. */
-static const char *dp__train_wrong(const dp_train_options *o, int32_t positions) {
-    if (o->epochs < 0) return "epochs";
-    if (o->batch_rows < 0 || o->batch_rows > 65536) return "batch_rows";
-    if (o->accumulate < 0 || o->accumulate > 65536) return "accumulate";
-    if (o->max_tokens < 3 || o->max_tokens > positions) return "max_tokens";
-    if (!(o->lr > 0 && o->lr <= 1)) return "lr";
-    if (!(o->weight_decay >= 0 && o->weight_decay * o->lr <= 1)) return "weight_decay";
-    if (!(o->beta1 > 0 && o->beta1 <= 0.9999)) return "beta1";
-    if (!(o->beta2 > 0 && o->beta2 < 1)) return "beta2";
-    if (!(o->eps >= 1e-12 && o->eps <= 1)) return "eps";
-    if (!(o->warmup >= 0 && o->warmup <= 1e15)) return "warmup";
-    if (o->grad_norm - o->grad_norm != 0) return "grad_norm";
-    if (!((float)o->dropout < 1)) return "dropout";
-    if ((unsigned)o->optimizer > DP_ADAMW) return "optimizer";
-    return (unsigned)o->schedule > DP_LINEAR ? "schedule" : NULL;
-}
+/* X(field, default, range): in these ranges steps from finite numbers are finite. */
+#define DP__TRAIN_LIST(X)                                                                        \
+    X(epochs, 3, o->epochs > 0)                                                                  \
+    X(batch_rows, 30, o->batch_rows > 0 && o->batch_rows <= 65536)                               \
+    X(accumulate, 1, o->accumulate > 0 && o->accumulate <= 65536)                                \
+    X(max_tokens, positions < 64 ? positions : 64,                                               \
+      o->max_tokens >= 3 && o->max_tokens <= positions)                                          \
+    X(lr, 1e-5, o->lr > 0 && o->lr <= 1)                                                         \
+    X(weight_decay, 0, o->weight_decay >= 0 && o->weight_decay * o->lr <= 1)                     \
+    X(beta1, 0.9, o->beta1 > 0 && o->beta1 <= 0.9999)                                            \
+    X(beta2, 0.999, o->beta2 > 0 && o->beta2 < 1)                                                \
+    X(eps, 1e-8, o->eps >= 1e-12 && o->eps <= 1)                                                 \
+    X(warmup, 0, o->warmup >= 0 && o->warmup <= 1e15)                                            \
+    X(grad_norm, 10, o->grad_norm - o->grad_norm == 0)                                           \
+    X(dropout, 0, (float)o->dropout < 1)                                                         \
+    X(optimizer, DP_ADAM, (unsigned)o->optimizer <= DP_ADAMW)                                    \
+    X(schedule, DP_CONSTANT, (unsigned)o->schedule <= DP_LINEAR)
 
 /* Options with their defaults, checked. */
 static dp_status dp__train_options(dp_train_options *o, const dp_train_options *from,
                                    int32_t positions, dp_error *err) {
-    dp_status status = dp__options_copy(o, sizeof *o, from, err);
+    const char *wrong = NULL;
+    dp_status   status = dp__options_copy(o, sizeof *o, from, err);
     if (status != DP_OK) return status;
-    if (o->epochs == 0) o->epochs = 3;
-    if (o->batch_rows == 0) o->batch_rows = 30;
-    if (o->accumulate == 0) o->accumulate = 1;
-    if (o->max_tokens == 0) o->max_tokens = positions < 64 ? positions : 64;
-    if (o->lr == 0) o->lr = 1e-5;
-    if (o->beta1 == 0) o->beta1 = 0.9;
-    if (o->beta2 == 0) o->beta2 = 0.999;
-    if (o->eps == 0) o->eps = 1e-8;
-    if (o->grad_norm == 0) o->grad_norm = 10;
-    const char *wrong = dp__train_wrong(o, positions);
+#define DP__TRAIN_CHECK(field, usual, range)                                                     \
+    if (o->field == 0) o->field = usual;                                                         \
+    if (wrong == NULL && !(range)) wrong = #field;
+    DP__TRAIN_LIST(DP__TRAIN_CHECK)
+#undef DP__TRAIN_CHECK
     if (wrong == NULL) return DP_OK;
     return dp__fail_at(err, DP_E_ARG, "", NULL, DP_NO_PLACE, "a training option is out of range",
                        wrong);
@@ -10118,6 +10114,7 @@ static dp_status dp__recipe_text(dp_model *model, const dp__recipe *r, int which
         return dp__file_read(&model->env, r->dir, dp__text_names[which], most, &model->arena,
                              text, bytes, err);
     if (r->text[which] == NULL) return DP_E_NOT_FOUND;
+    if (*bytes > most) return dp__fail(err, DP_E_LIMIT, "a text is longer than its file may be");
     *text = (char *)dp__arena_get(&model->arena, *bytes, 1);
     if (*text == NULL) return dp__no_memory(err);
     memcpy(*text, r->text[which], *bytes);
@@ -10141,6 +10138,8 @@ static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int
     config.classes = o->label_count;
     dp__buffer_init(&text, &model->env.alloc);
     dp_status status = dp__config_write(&config, &text) ? DP_OK : dp__no_memory(err);
+    if (text.n > DP_MAX_CONFIG_BYTES) /* it could be saved, and never opened again */
+        status = dp__fail(err, DP_E_LIMIT, "the labels need more than DP_MAX_CONFIG_BYTES");
     if (status == DP_OK)
         status = dp__config_parse(text.p, text.n, &model->arena, "labels", &model->config, err);
     dp__buffer_free(&text);

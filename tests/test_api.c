@@ -146,6 +146,41 @@ static void test_api_new(void) {
     dp_model_close(n);
 }
 
+/* Labels and texts that a directory could not hold are refused when the model is made, not when
+ * it has been trained, saved and is opened again. */
+static void test_api_new_limits(void) {
+    enum { COUNT = 12000, BYTES = 48 };
+    const char  **labels = (const char **)malloc(COUNT * sizeof *labels);
+    char         *names = (char *)malloc(COUNT * BYTES);
+    char         *config = (char *)malloc(DP_MAX_CONFIG_BYTES + 1);
+    dp_model     *m = NULL;
+    dp_model_spec spec;
+    dp_error      err;
+    api_spec(&spec);
+    for (int i = 0; i < COUNT; i++) {
+        labels[i] = names + i * BYTES;
+        snprintf(names + i * BYTES, BYTES, "%040d", i);
+    }
+    spec.labels = labels;
+    spec.label_count = COUNT; /* each stands twice in config.json */
+    CHECK(dp_model_new(NULL, &spec, &m, &err) == DP_E_LIMIT && m == NULL);
+    spec.label_count = COUNT / 2;
+    CHECK(dp_model_new(NULL, &spec, &m, &err) == DP_OK && m != NULL);
+    dp_model_close(m);
+    api_spec(&spec);
+    memset(config, ' ', DP_MAX_CONFIG_BYTES + 1);
+    memcpy(config, spec.config, spec.config_bytes);
+    spec.config = config;
+    for (size_t more = 0; more < 2; more++) {
+        spec.config_bytes = DP_MAX_CONFIG_BYTES + more;
+        CHECK(dp_model_new(NULL, &spec, &m, &err) == (more ? DP_E_LIMIT : DP_OK));
+        dp_model_close(m);
+    }
+    free(labels);
+    free(names);
+    free(config);
+}
+
 static void test_api_labels(void) {
     dp_model *m = api_model(NULL);
     for (int i = 0; i < API_CLASSES; i++) {
@@ -560,6 +595,7 @@ static const test tests_api[] = {
     {"api_status", test_api_status},
     {"api_machine", test_api_machine},
     {"api_new", test_api_new},
+    {"api_new_limits", test_api_new_limits},
     {"api_labels", test_api_labels},
     {"api_encode", test_api_encode},
     {"api_open", test_api_open},
