@@ -459,9 +459,8 @@ typedef struct dp_json {
 
 /* dp_json_begin -- start reading a JSON document.
  *
- *   json   out, the reader
- *   text   [bytes] UTF-8; must stay as it is while the reader is in use
- *   bytes  its length
+ *   json         out, the reader
+ *   text, bytes  UTF-8; must stay as it is while the reader is in use
  *
  * Formula: RFC 8259, strict: valid UTF-8, no byte order mark, nothing behind the value.
  * Returns nothing; the first dp_json_next reports what is wrong.
@@ -654,9 +653,8 @@ DPDEF const char *dp_model_label(const dp_model *model, int32_t cls);
 
 /* dp_model_find_label -- the class of a name.
  *
- *   model       any model
- *   name        [name_bytes] compared byte for byte
- *   name_bytes  its length
+ *   model             any model
+ *   name, name_bytes  compared byte for byte
  *
  * Formula: none. Returns the class, or -1 when no label has that name.
  * Memory: none. Threads: any number at once. Tests: tests/test_api.c: api_labels */
@@ -701,12 +699,11 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
 
 /* dp_predict -- the probabilities of one text.
  *
- *   session     from dp_session_open
- *   text        [text_bytes] UTF-8, may be empty
- *   text_bytes  its length
- *   prob        out, [K]: softmax (single label), sigmoid (multi-label) or the value itself
- *   prob_cap    room in prob, at least K
- *   info        out, may be NULL
+ *   session           from dp_session_open
+ *   text, text_bytes  UTF-8, may be empty
+ *   prob              out, [K]: softmax (single label), sigmoid (multi-label) or the value itself
+ *   prob_cap          room in prob, at least K
+ *   info              out, may be NULL
  *
  * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the model
  * says gelu; "BERT" (Devlin and others, 2018) and [F].
@@ -870,9 +867,8 @@ DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_
 
 /* dp_trainer_save -- write a checkpoint durably.
  *
- *   trainer  any
- *   dir      path of an existing directory
- *   name     one path component
+ *   trainer    any
+ *   dir, name  path of an existing directory; one path component
  *
  * Formula: none; format [G3], rules K. Temporary name, fsync, rename, fsync of the directory:
  * whatever happens, the file is the old one or the new one.
@@ -884,9 +880,8 @@ DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char
 
 /* dp_trainer_load -- go on from a checkpoint.
  *
- *   trainer  opened from a model of the same geometry, labels and vocabulary
- *   dir      path
- *   name     one path component
+ *   trainer    opened from a model of the same geometry, labels and vocabulary
+ *   dir, name  path; one path component
  *
  * Formula: none; format [G3], rules K.
  * Returns DP_OK; DP_E_FORMAT with rule and byte for a torn or foreign file, or one of another
@@ -995,9 +990,8 @@ DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metr
 
 /* dp_sha256 -- SHA-256 of bytes, as text; for manifests and model identity.
  *
- *   data   [bytes]
- *   bytes  length
- *   hex    out, [65] lower-case hexadecimal with its terminator
+ *   data, bytes  of any kind
+ *   hex          out, [65] lower-case hexadecimal with its terminator
  *
  * Formula: FIPS 180-4. Returns nothing; cannot fail.
  * Memory: none. Threads: reentrant. Tests: tests/test_base.c: sha256_* */
@@ -8714,7 +8708,7 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1270 lines
+ * [G] Learning and measuring                                                 budget 1260 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -8942,24 +8936,19 @@ static int dp__meter_regression(dp__meter *m, const dp_real *z, const float *tar
     return 0;
 }
 
-/* Adds a row: logits [K] with a label, or with targets [K]. 0 when a logit is not finite: the
- * row is then not counted (comparisons with NaN would pass it off as class 0). */
-static int dp__meter_add(dp__meter *m, const dp_real *logits, int32_t label, const float *target) {
-    int right;
+/* Adds the logits [K] of a row of a dataset. 0 when a logit is not finite: the row is then not
+ * counted (comparisons with NaN would pass it off as class 0). */
+static int dp__meter_add(dp__meter *m, const dp_real *logits, const dp_dataset *data, size_t row) {
+    const float *target = data->targets != NULL ? data->targets + row * m->classes : NULL;
+    int          right;
     for (size_t i = 0; i < m->classes; i++)
         if (!((double)(logits[i] - logits[i]) == 0)) return 0;
-    if (m->problem == DP_SINGLE_LABEL) right = dp__meter_single(m, logits, label);
+    if (m->problem == DP_SINGLE_LABEL) right = dp__meter_single(m, logits, data->labels[row]);
     else if (m->problem == DP_MULTI_LABEL) right = dp__meter_multi(m, logits, target);
     else right = dp__meter_regression(m, logits, target);
     m->right += right ? 1 : 0;
     m->rows++;
     return 1;
-}
-
-/* The same for a row of a dataset. */
-static int dp__meter_row(dp__meter *m, const dp_real *logits, const dp_dataset *data, size_t row) {
-    return dp__meter_add(m, logits, data->labels != NULL ? data->labels[row] : 0,
-                         data->targets != NULL ? data->targets + row * m->classes : NULL);
 }
 
 /* Mean over the outputs of 1 - error / spread; a constant target counts 1 if met, else 0. */
@@ -9668,7 +9657,7 @@ static dp_status dp__rows_pass(dp_trainer *t, const dp__corpus *c, const uint32_
         dp__forward(&s);
         if (drop != NULL) loss += dp__pass_loss(&s, t->piece.labels, t->piece.targets);
         for (size_t i = 0; i < batch.texts; i++, at++)
-            if (!dp__meter_row(meter, work->logits + i * meter->classes, &c->data, which[at]))
+            if (!dp__meter_add(meter, work->logits + i * meter->classes, &c->data, which[at]))
                 return dp__row_fail(err, DP_E_DIVERGED, which[at], "the output is not finite");
         if (drop != NULL) dp__backward(&s);
     }
@@ -9818,7 +9807,8 @@ static dp_status dp__run_epoch(dp__run *run, dp_error *err) {
     return dp__run_tell(run, NULL, 0, err);
 }
 
-/* Where the run begins: at the start, or where the counters stand, on the same rows (K13). */
+/* Where the run begins: at the start, or where the counters stand, on the same rows (K13). Their
+ * number is compared too: a file may claim any, and the position was checked against it alone. */
 static dp_status dp__run_begin(dp__run *run, dp_error *err) {
     dp_trainer *t = run->t;
     size_t      rows = run->train.rows, longest = run->train.longest;
@@ -9848,7 +9838,7 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
 #endif /* DP_NO_TRAIN */
 
 /* ============================================================================================
- * [G4] Quantizer                                                              budget 110 lines
+ * [G4] Quantizer                                                              budget 100 lines
  * Owns:   which tensors become INT8, their codes, and what that costs.    Needs: E, F1.
  * Never:  changes an activation: those are quantized per token at run time ([F2]).
  * Tests:  tests/test_api.c: api_quantize*
@@ -9942,11 +9932,6 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
     z->signal = (double *)dp__arena_get(arena, net->params->count, sizeof *z->signal);
     z->noise = (double *)dp__arena_get(arena, net->params->count, sizeof *z->noise);
     return arena->failed ? dp__no_memory(err) : DP_OK;
-}
-
-static dp__source dp__source_quantizer(dp__quantizer *z) {
-    dp__source s = {z, z->exec.row, dp__quantizer_is_int8, dp__quantizer_values};
-    return s;
 }
 #endif
 
@@ -10114,7 +10099,6 @@ static dp_status dp__recipe_text(dp_model *model, const dp__recipe *r, int which
         return dp__file_read(&model->env, r->dir, dp__text_names[which], most, &model->arena,
                              text, bytes, err);
     if (r->text[which] == NULL) return DP_E_NOT_FOUND;
-    if (*bytes > most) return dp__fail(err, DP_E_LIMIT, "a text is longer than its file may be");
     *text = (char *)dp__arena_get(&model->arena, *bytes, 1);
     if (*text == NULL) return dp__no_memory(err);
     memcpy(*text, r->text[which], *bytes);
@@ -10138,8 +10122,6 @@ static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int
     config.classes = o->label_count;
     dp__buffer_init(&text, &model->env.alloc);
     dp_status status = dp__config_write(&config, &text) ? DP_OK : dp__no_memory(err);
-    if (text.n > DP_MAX_CONFIG_BYTES) /* it could be saved, and never opened again */
-        status = dp__fail(err, DP_E_LIMIT, "the labels need more than DP_MAX_CONFIG_BYTES");
     if (status == DP_OK)
         status = dp__config_parse(text.p, text.n, &model->arena, "labels", &model->config, err);
     dp__buffer_free(&text);
@@ -10563,10 +10545,8 @@ static dp_status dp__session_next(dp_session *s, const dp_text *texts, size_t n,
     size_t    classes = (size_t)s->model->config.classes, rows = 0;
     dp_status status = DP_OK;
     s->begin[0] = 0;
-    while (rows < n && s->begin[rows] < s->batch_tokens && status == DP_OK) {
+    for (; rows < n && s->begin[rows] < s->batch_tokens && status == DP_OK; rows++)
         status = dp__session_encode(s, &texts[rows], rows, err);
-        rows++;
-    }
     if (status == DP_OK) status = dp__session_run(s, rows, err);
     for (size_t i = 0; i < rows && status == DP_OK; i++)
         s->infos[i].best = (int32_t)dp__best(s->work.logits + i * classes, classes);
@@ -10672,7 +10652,7 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
     if (status != DP_OK) return status;
     dp__arena_init(&arena, &model->env.alloc);
     status = dp__quantizer_init(&z, &model->net, model->row, o.embeddings, &arena, err);
-    dp__source source = dp__source_quantizer(&z);
+    dp__source source = {&z, model->row, dp__quantizer_is_int8, dp__quantizer_values};
     config.quantized = 1;
     config.int8_tables = o.embeddings != 0;
     config.ignore_count = 1;
@@ -10806,7 +10786,7 @@ DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metr
         status = dp__session_next(session, data->texts + at, data->rows - at, &n, err);
         for (size_t i = 0; i < n && status == DP_OK; i++) {
             truncated += session->infos[i].truncated != 0;
-            if (!dp__meter_row(&meter, session->work.logits + i * classes, data, at + i))
+            if (!dp__meter_add(&meter, session->work.logits + i * classes, data, at + i))
                 status = dp__row_fail(err, DP_E_DIVERGED, at + i, "the output is not finite");
         }
     }
