@@ -10369,26 +10369,25 @@ DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,
  * entry's field file holds 2 t for tensor t, 2 t + 1 for its scales. 0: no memory. */
 static size_t dp__save_entries(const dp__params *params, const dp__source *source,
                                dp__arena *arena, dp__entry *entries) {
-    size_t n = 0;
-    for (size_t t = 0; t < params->count; t++) {
-        const dp__tensor *x = &params->list[t];
-        int               int8 = source->is_int8(source->ctx, t);
-        for (int scale = 0; scale <= int8; scale++) {
-            dp__entry *e = &entries[n++];
-            char      *to = (char *)dp__arena_get(arena, sizeof x->name + 6, 1);
-            dp__text   name = {to, sizeof x->name + 6, 0};
-            if (to == NULL) return 0;
-            dp__text_add(&name, x->name);
-            if (scale) dp__text_add(&name, "_scale");
-            e->name = to;
-            e->dtype = int8 && !scale ? DP__I8 : DP__F32;
-            e->dims = x->dims;
-            e->shape[0] = x->rows;
-            e->shape[1] = scale ? 1 : x->cols;
-            e->file = (uint32_t)(2 * t + (size_t)scale);
-        }
+    size_t count = 0;
+    for (uint32_t i = 0; i < 2 * params->count; i++) {
+        const dp__tensor *x = &params->list[i / 2];
+        int               int8 = source->is_int8(source->ctx, i / 2), scale = (int)(i % 2);
+        if (scale && !int8) continue;
+        char    *to = (char *)dp__arena_get(arena, sizeof x->name + 6, 1);
+        dp__text name = {to, sizeof x->name + 6, 0};
+        if (to == NULL) return 0;
+        dp__text_add(&name, x->name);
+        if (scale) dp__text_add(&name, "_scale");
+        dp__entry *e = &entries[count++];
+        e->name = to;
+        e->dtype = int8 && !scale ? DP__I8 : DP__F32;
+        e->dims = x->dims;
+        e->shape[0] = x->rows;
+        e->shape[1] = scale ? 1 : x->cols;
+        e->file = i;
     }
-    return n;
+    return count;
 }
 
 /* Appends one entry, a panel of rows at a time: stage [DP__PANEL, widest]. */
