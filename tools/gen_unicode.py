@@ -20,6 +20,7 @@ from tokenizers import normalizers, pre_tokenizers
 PLAIN, REMOVE, BLANK, CJK, PUNCT, MARK, MARK0, COMB = range(8)
 CLASSES = (7, 9, 216, 224, 226, 230)  # combining classes of characters that are not dropped
 HANGUL, MULTI = 13, 14
+DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 SCALARS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 
@@ -234,39 +235,51 @@ def lines(items, indent='    '):
     return out + [row.rstrip()]
 
 
+def number(x):
+    """A number as dp__uc_number reads it."""
+    v = 2 * x if x >= 0 else -2 * x - 1
+    out = DIGITS[v & 31]
+    while v > 31:
+        v >>= 5
+        out = DIGITS[32 + (v & 31)] + out
+    return out
+
+
+def table(name, numbers):
+    text = ''.join(map(number, numbers))
+    rows = ['    "%s"' % text[i:i + 93] for i in range(0, len(text), 93)]
+    return ['static const char dp__uc_%s[] =' % name] + rows[:-1] + [rows[-1] + ';', '']
+
+
 def render(t):
-    def rules(table):
+    def rules(rows):
         out, last, target = [], 0, 0
-        for c, n, stride, to, step in table:
+        for c, n, stride, to, step in rows:
             out += [c - last, n, stride * 8 + step, to - target]
             last, target = c, to
-        return lines('%d,' % x for x in out) + ['};', '']
-    body = ['/* Runs of characters of one kind, from U+0000 on: length * 16 + kind. */',
-            'static const uint32_t dp__uc_runs[] = {']
-    body += lines('%d,' % r for r in t['runs']) + ['};', '']
+        return out
+    body = ['/* Runs of characters of one kind, from U+0000 on: length * 16 + kind. */']
+    body += table('runs', t['runs'])
     body += ['/* Rules of four numbers: first, count, stride * 8 + step, to; first and to as '
              'distances from those',
              ' * of the rule before. They say: first + i * stride becomes to + i * step, '
              'i < count. */',
              '',
-             '/* Lower case, one character to one (U+0130 alone has two: see dp__fold_build). */',
-             'static const int32_t dp__uc_lower[] = {']
-    body += rules(t['lower'])
+             '/* Lower case, one character to one (U+0130 alone has two: see dp__fold_build). */']
+    body += table('lower', rules(t['lower']))
     body += ['/* What is left of a canonical decomposition without its marks, where it is '
-             'one character. */',
-             'static const int32_t dp__uc_base[] = {']
-    body += rules(t['base'])
+             'one character. */']
+    body += table('base', rules(t['base']))
     body += ['/* The same for CJK compatibility ideographs: first, count, their characters as '
              'distances from',
-             ' * the one before; 0 ends. */',
-             'static const int32_t dp__uc_compat[] = {']
+             ' * the one before. */']
     flat, last = [], 0
     for c, targets in t['spans']:
         flat += [c, len(targets)]
         for to in targets:
             flat.append(to - last)
             last = to
-    body += lines('%d,' % x for x in flat + [0]) + ['};', '']
+    body += table('compat', flat)
     body += ['/* Where two or three characters are left; 0 fills up. The last is U+0130 in '
              'lower case. */',
              'static const uint32_t dp__uc_multi[][4] = {']
