@@ -2143,12 +2143,11 @@ static void dp__sha256_add(dp__sha256 *s, const void *data, size_t bytes) {
 }
 
 static void dp__sha256_end(dp__sha256 *s, uint8_t out[32]) {
-    static const uint8_t one[1] = {0x80}, zero[1] = {0};
+    static const uint8_t padding[64] = {0x80}; /* one bit, then zeros up to 56 bytes of a block */
     uint64_t bits = s->bytes * 8;
     uint8_t  length[8];
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
-    dp__sha256_add(s, one, 1);
-    while (s->bytes % 64 != 56) dp__sha256_add(s, zero, 1);
+    dp__sha256_add(s, padding, 64 - (size_t)(s->bytes + 8) % 64);
     dp__sha256_add(s, length, 8);
     for (int i = 0; i < 32; i++) out[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }
@@ -2167,7 +2166,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 
 /* ============================================================================================
  * [C1] Byte order and UTF-8                                                    budget 70 lines
- * Owns:   little-endian numbers; the grammar of UTF-8.   Needs: nothing.
+ * Owns:   little-endian numbers; the grammar of UTF-8.   Needs: B6 swap.
  * Never:  looks at p[n] or behind it.
  * Tests:  tests/test_parse.c: byte_order, utf8_*
  * ============================================================================================ */
@@ -2188,11 +2187,7 @@ static void dp__swap_le(void *items, size_t count, size_t size) {
     char *p = (char *)items;
     if (*(const char *)&one == 1) return;
     for (size_t i = 0; i < count; i++, p += size) {
-        for (size_t a = 0, b = size - 1; a < b; a++, b--) {
-            char swap = p[a];
-            p[a] = p[b];
-            p[b] = swap;
-        }
+        for (size_t a = 0, b = size - 1; a < b; a++, b--) dp__swap(p + a, p + b, 1);
     }
 }
 
@@ -3633,22 +3628,17 @@ static dp_json dp__quant_ours(const dp_json *path, int32_t levels, uint32_t *bit
     return ours.json;
 }
 
-/* "ignore": names of modules that stay floating-point. */
-static void dp__quant_ignore(dp__doc *d, dp__config *to) {
-    dp_json name;
-    int32_t depth = d->json.depth;
-    to->ignore = (const char **)dp__doc_get(d, dp__doc_count(d), sizeof *to->ignore);
-    while (dp__doc_next(d, depth, &name))
-        to->ignore[to->ignore_count++] = dp__doc_name(d, &name, DP_MAX_NAME_BYTES);
-}
-
 /* The object at json must be our scheme, value for value. */
 static void dp__conf_quant(dp__doc *d, dp__config *to) {
     dp_json  path[DP__Q_LEVELS], name, begin = d->json;
     uint32_t seen = 0, bit;
     if (begin.kind != DP_JSON_OBJECT) dp__doc_bad(d, "M9", "quantization_config is not an object");
     while (dp__doc_next(d, begin.depth, &name)) {
-        if (dp__json_is(&name, "ignore") && d->json.kind == DP_JSON_ARRAY) dp__quant_ignore(d, to);
+        if (!dp__json_is(&name, "ignore") || d->json.kind != DP_JSON_ARRAY) continue;
+        to->ignore = (const char **)dp__doc_get(d, dp__doc_count(d), sizeof *to->ignore);
+        while (dp__doc_next(d, begin.depth + 1, &name))
+            to->ignore[to->ignore_count++] = dp__doc_name(d, &name, DP_MAX_NAME_BYTES);
+        break;
     }
     d->json = begin;
     for (int32_t n; (n = dp__quant_next(d, begin.depth, path)) > 0;) {
@@ -3706,15 +3696,13 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
 static void dp__put_labels(dp__buffer *put, const dp__config *from, int by_id) {
     dp__put_name(put, by_id ? "id2label" : "label2id");
     for (int32_t i = 0; i < from->classes; i++) {
-        char        id[12];
         const char *label = from->labels[i];
-        dp__text    t = {id, sizeof id, 0};
-        dp__text_u64(&t, (uint64_t)i);
         dp__put_text(put, i > 0 ? ",\n    " : "{\n    ");
-        dp__put_string(put, by_id ? id : label, strlen(by_id ? id : label));
-        dp__put_text(put, ": ");
+        if (!by_id) dp__put_string(put, label, strlen(label));
+        dp__put_text(put, by_id ? "\"" : ": ");
+        dp__put_u64(put, (uint64_t)i);
+        if (by_id) dp__put_text(put, "\": ");
         if (by_id) dp__put_string(put, label, strlen(label));
-        else dp__put_text(put, id);
     }
     dp__put_text(put, "\n  },\n");
 }
