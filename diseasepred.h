@@ -8586,7 +8586,7 @@ static void dp__head_backward(const dp__pass *s, dp__mat dcls) {
                            s->drop.classifier > 0 ? w->head : w->pooled);
     dp__linear_input_grad(s, classifier, m, d, dlogits, dp__no_mat);
     dp__drop_rows(s, &w->first, s->drop.classifier, DP__SITE_POOLED, d, d, dp__no_mat);
-    dp__vec_plain(s->exec, DP__VEC_ACT_GRAD + DP__TANH, d, d, w->pool_pre, m, dp__width(s));
+    dp__vec_plain(s->exec, DP__VEC_ACT_GRAD + (int)DP__TANH, d, d, w->pool_pre, m, dp__width(s));
     dp__linear_weight_grad(s, pool, &w->first, d, dp__last_cls(s));
     dp__linear_input_grad(s, pool, m, dcls, d, dp__no_mat);
 }

@@ -10,7 +10,7 @@ static void read_all(const dp__store *store, uint64_t file_bytes) {
         size_t size = dp__dtype_bytes(e->dtype), count = size ? (size_t)e->bytes / size : 0;
         MUST(e->begin <= file_bytes && e->bytes <= file_bytes - e->begin);
         MUST(i == 0 || strcmp(store->entries[i - 1].name, e->name) < 0);
-        MUST(dp__store_find(store, e->name) == e && strlen(e->name) == e->name_bytes);
+        MUST(dp__store_find(store, e->name) == e);
         total += e->bytes;
         char     *raw = (char *)malloc((size_t)e->bytes + 1);
         dp_real  *real = (dp_real *)malloc(count * sizeof(dp_real) + 1);
