@@ -150,6 +150,7 @@
  *   DP_NO_THREADS, off                 no thread library
  *   DP_NO_SIMD, off                    scalar kernels only
  *   DP_NO_AVX2, DP_NO_AVX512, off      leave these kernel rows out
+ *   DP_NO_AMX, off                     the same; DP_NO_POSIX also leaves AMX out
  *   DP_SIMD_HEADER, off                intrinsics as C from this header (tests): every row runs
  *   DP_NO_TRAIN, DP_NO_QUANTIZE, off   inference only
  *   DP_ALLOW_FAST_MATH, off            permit -ffast-math; results are then not reproducible
@@ -283,6 +284,7 @@ typedef enum dp_isa {
     DP_ISA_AVX2,
     DP_ISA_AVX512,
     DP_ISA_AVX512_VNNI,
+    DP_ISA_AMX,
     DP_ISA_COUNT
 } dp_isa;
 
@@ -336,7 +338,7 @@ typedef struct dp_env {
  * Memory: none. Threads: reentrant. Tests: tests/test_gemm.c: gemm_select */
 DPDEF dp_isa dp_isa_best(void);
 
-/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni".
+/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni", "amx".
  *
  *   isa  any value
  *
@@ -1015,11 +1017,11 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #define DP__IMPLEMENTED 1
 
 /* ============================================================================================
- * [B] Foundations                                                            budget 1170 lines
+ * [B] Foundations                                                            budget 1180 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [B1] Compiler and platform                                                  budget 100 lines
+ * [B1] Compiler and platform                                                  budget 110 lines
  * Owns:   includes, target attributes, floating-point pins.          Needs: nothing.
  * Never:  lets a flag of the host program change a result.
  * Tests:  tests/hygiene/, tests/test_base.c: platform_*
@@ -1097,6 +1099,9 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #endif
 #if !defined(DP_NO_AVX512) && !defined(DP_NO_AVX2)
 #define DP__AVX512 1
+#endif
+#if defined(DP__AVX512) && !defined(DP_NO_AMX) && !defined(DP_NO_POSIX) && defined(__linux__)
+#define DP__AMX 1
 #endif
 #endif
 
@@ -4671,7 +4676,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 2480 lines
+ * [E] Kernels                                                                budget 2630 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5075,7 +5080,7 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 }
 
 /* ============================================================================================
- * [E3] CPU detection                                                          budget 100 lines
+ * [E3] CPU detection                                                          budget 120 lines
  * Owns:   what the processor has and what the system saves; the floating-point state.
  * Needs:  nothing.        Never: decides what is used; that is the row table of [E8].
  * Tests:  tests/test_gemm.c: gemm_select, gemm_fp_state
@@ -5089,9 +5094,12 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 #define DP__CPU_AVX512DQ 16u
 #define DP__CPU_AVX512VL 32u
 #define DP__CPU_AVX512VNNI 64u
-/* Register files that the operating system saves. */
+#define DP__CPU_AMX_TILE 128u
+#define DP__CPU_AMX_INT8 256u
+/* Register files that the operating system saves; tiles only when it was asked to. */
 #define DP__OS_YMM 1u
 #define DP__OS_ZMM 2u
+#define DP__OS_AMX 4u
 
 #if defined(DP__X86) && !defined(DP__SOFTWARE)
 static void dp__cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
@@ -5100,7 +5108,8 @@ static void dp__cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
                          : "a"(leaf), "c"(sub));
 }
 
-/* Intel SDM volume 2, CPUID: leaf 1 ECX and leaf 7 EBX, ECX. */
+/* Intel SDM volume 2, CPUID: leaf 1 ECX; leaf 7 EBX, ECX, EDX; leaf 1D, where EAX is the largest
+ * palette. Trap: virtual machines that hide leaf 1D still show the bits of AMX. */
 static uint32_t dp__cpu_bits(void) {
     uint32_t r[4], bits = 0;
     dp__cpuid(0, 0, r);
@@ -5115,8 +5124,27 @@ static uint32_t dp__cpu_bits(void) {
     if (r[1] >> 30 & 1) bits |= DP__CPU_AVX512BW;
     if (r[1] >> 31 & 1) bits |= DP__CPU_AVX512VL;
     if (r[2] >> 11 & 1) bits |= DP__CPU_AVX512VNNI;
+    uint32_t tile = r[3] >> 24 & 1, tile_int8 = r[3] >> 25 & 1;
+    if (!tile || last < 0x1D) return bits;
+    dp__cpuid(0x1D, 0, r);
+    if (r[0] >= 1) bits |= DP__CPU_AMX_TILE | (tile_int8 ? DP__CPU_AMX_INT8 : 0);
     return bits;
 }
+
+#ifdef DP__AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux gives a process tiles only when it asks (ARCH_REQ_XCOMP_PERM 0x1023, component 18), and
+ * refuses if an alternate signal stack would be too small, or by a filter of system calls. */
+static int dp__os_tiles(void) {
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+}
+#else
+static int dp__os_tiles(void) {
+    return 0;
+}
+#endif
 
 /* XCR0 says which registers survive a context switch (SDM volume 1, 13.3). It may be read only
  * if OSXSAVE is set. Trap: a CPU can have AVX-512 while the system does not save zmm. */
@@ -5127,11 +5155,12 @@ static uint32_t dp__os_bits(void) {
     __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     if ((low & 0x06) == 0x06) bits |= DP__OS_YMM; /* SSE, AVX */
     if ((low & 0xE6) == 0xE6) bits |= DP__OS_ZMM; /* also opmask, both halves of zmm */
+    if ((low & 0x600E6) == 0x600E6 && dp__os_tiles()) bits |= DP__OS_AMX; /* also tiles */
     return bits;
 }
 #else
 #ifdef DP__SOFTWARE
-enum { DP__MACHINE_BITS = 0xFF };
+enum { DP__MACHINE_BITS = 0xFFFF };
 #else
 enum { DP__MACHINE_BITS = 0 };
 #endif
@@ -5182,6 +5211,7 @@ static void dp__fp_leave(uint32_t old) {
 #define DP__TILE 16u     /* columns of a tile, and k-groups of a tile */
 #define DP__PANEL 48u    /* columns of a panel */
 #define DP__IMAGE 256u   /* FP32 numbers of a tile image */
+#define DP__IMAGE_BYTES 1024u /* of an image of INT8, whatever dp_real is */
 #define DP__CHAIN 1024u  /* products, or additions, of one chain */
 
 /* Loops that the compiler must unroll. */
@@ -6282,9 +6312,138 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E7] AMX                                                                     budget 10 lines
- * Owns:   nothing yet.
+ * [E7] AMX                                                                    budget 140 lines
+ * Owns:   the tile instructions; INT8 products on them.     Needs: E6, whose epilogue it shares.
+ * Never:  runs without the permission of the operating system ([E3]).
+ * Tests:  tests/test_gemm.c: gemm8_*
  * ============================================================================================ */
+
+/* ---- Tiles: 8 registers of 16 rows x 64 bytes. A tile of a holds 16 rows x 16 k-groups, one of b
+ * is a tile image, one of c holds 16 x 16 sums. Encodings and rules: Intel SDM volume 2. */
+
+#ifdef DP__AMX
+/* Trap: gcc 12's intrinsics do not tell the compiler that a tile load reads memory. Registers are
+ * numbers written out. The tests' software vectors bring C functions for these. */
+#ifndef DP__SOFTWARE
+#define DP__TILE_CONFIG(from)                                                                    \
+    __asm__ __volatile__("ldtilecfg (%0)" : : "r"(from) : "memory")
+#define DP__TILE_RELEASE() __asm__ __volatile__("tilerelease" : : : "memory")
+#define DP__TILE_LOAD(t, from, stride)                                                           \
+    __asm__ __volatile__("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
+#define DP__TILE_STORE(t, to, stride)                                                            \
+    __asm__ __volatile__("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
+/* c[m, n] += the four products of u8 a[m, 4 k + i] and s8 b[k, 4 n + i], modulo 2^32. */
+#define DP__TILE_U8S8(c, a, b)                                                                   \
+    __asm__ __volatile__("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+#endif
+
+#define DP__TILE_BYTES ((size_t)64) /* of a row of a tile */
+
+/* Palette 1; 64 bytes a row from byte 16, 16 rows from byte 48, for all eight tiles. */
+static void dp__tile_mode_amx(int on) {
+    static const uint8_t config[64] = {
+        1,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+        64, 0,  64, 0,  64, 0,  64, 0,  64, 0,  64, 0,  64, 0,  64, 0,
+        0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+        16, 16, 16, 16, 16, 16, 16, 16, 0,  0,  0,  0,  0,  0,  0,  0};
+    if (on) DP__TILE_CONFIG(config);
+    else DP__TILE_RELEASE();
+}
+
+/* Rows [i, i + 16) of a in the k-block at group k: where they lie, or, if some are beyond the last
+ * row or the end of k, a copy in spare with zeros there. Needs: AVX-512F. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE const uint8_t *dp__rows_amx(const dp__strip *s, size_t i, size_t k, uint8_t *spare,
+                                       size_t *stride) {
+    const uint8_t *a = (const uint8_t *)s->a + i * s->a_row + 4 * k;
+    size_t         rows = s->rows - i, groups = s->k1 - k;
+    *stride = s->a_row;
+    if (rows >= DP__TILE && groups >= DP__TILE) return a;
+    __mmask16 m = (__mmask16)(groups < DP__TILE ? 0xFFFFu >> (DP__TILE - groups) : 0xFFFFu);
+    for (size_t r = 0; r < DP__TILE; r++)
+        _mm512_storeu_si512(spare + r * DP__TILE_BYTES,
+                            r < rows ? _mm512_maskz_loadu_epi32(m, a + r * s->a_row)
+                                     : _mm512_setzero_si512());
+    *stride = DP__TILE_BYTES;
+    return spare;
+}
+
+/* Rows [i, i + 16) or, if tall, [i, i + 32), of a strip: sums to sum [2][3][16][16]. Tiles 0 to 5
+ * hold them, 6 is a, 7 is b. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp, int32_t *sum,
+                             const int tall, const size_t tiles) {
+    uint8_t     spare[2 * DP__IMAGE_BYTES];
+    const char *b = s->b;
+    size_t      stride;
+    DP__TILE_LOAD(0, comp, (size_t)0);
+    if (tiles > 1) DP__TILE_LOAD(1, comp + DP__TILE, (size_t)0);
+    if (tiles > 2) DP__TILE_LOAD(2, comp + 2 * DP__TILE, (size_t)0);
+    if (tall) {
+        DP__TILE_LOAD(3, comp, (size_t)0);
+        if (tiles > 1) DP__TILE_LOAD(4, comp + DP__TILE, (size_t)0);
+        if (tiles > 2) DP__TILE_LOAD(5, comp + 2 * DP__TILE, (size_t)0);
+    }
+    for (size_t k = 0; k < s->k1; k += DP__TILE, b += s->b_step) {
+        const uint8_t *a = dp__rows_amx(s, i, k, spare, &stride);
+        DP__TILE_LOAD(6, a, stride);
+        DP__TILE_LOAD(7, b, DP__TILE_BYTES);
+        DP__TILE_U8S8(0, 6, 7);
+        if (tiles > 1) {
+            DP__TILE_LOAD(7, b + DP__IMAGE_BYTES, DP__TILE_BYTES);
+            DP__TILE_U8S8(1, 6, 7);
+        }
+        if (tiles > 2) {
+            DP__TILE_LOAD(7, b + 2 * DP__IMAGE_BYTES, DP__TILE_BYTES);
+            DP__TILE_U8S8(2, 6, 7);
+        }
+        if (!tall) continue;
+        a = dp__rows_amx(s, i + DP__TILE, k, spare + DP__IMAGE_BYTES, &stride);
+        DP__TILE_LOAD(6, a, stride);
+        if (tiles > 2) {
+            DP__TILE_U8S8(5, 6, 7);
+            DP__TILE_LOAD(7, b + DP__IMAGE_BYTES, DP__TILE_BYTES);
+        }
+        if (tiles > 1) {
+            DP__TILE_U8S8(4, 6, 7);
+            DP__TILE_LOAD(7, b, DP__TILE_BYTES);
+        }
+        DP__TILE_U8S8(3, 6, 7);
+    }
+    DP__TILE_STORE(0, sum, DP__TILE_BYTES);
+    if (tiles > 1) DP__TILE_STORE(1, sum + DP__IMAGE, DP__TILE_BYTES);
+    if (tiles > 2) DP__TILE_STORE(2, sum + 2 * DP__IMAGE, DP__TILE_BYTES);
+    if (!tall) return;
+    DP__TILE_STORE(3, sum + 3 * DP__IMAGE, DP__TILE_BYTES);
+    if (tiles > 1) DP__TILE_STORE(4, sum + 4 * DP__IMAGE, DP__TILE_BYTES);
+    if (tiles > 2) DP__TILE_STORE(5, sum + 5 * DP__IMAGE, DP__TILE_BYTES);
+}
+
+/* Any number of rows over one panel, at most 32 at once. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__gemm_u8s8_panel_amx(const dp__strip *s, const size_t tiles) {
+    int32_t comp[DP__PANEL] = {0}, sum[6 * DP__IMAGE];
+    memcpy(comp, s->comp, s->cols * sizeof *comp);
+    for (size_t i = 0; i < s->rows; i += 2 * DP__TILE) {
+        size_t rows = s->rows - i < 2 * DP__TILE ? s->rows - i : 2 * DP__TILE;
+        if (rows > DP__TILE) dp__sums_amx(s, i, comp, sum, 1, tiles);
+        else dp__sums_amx(s, i, comp, sum, 0, tiles);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t t = 0; t < tiles; t++) {
+                size_t at = (r / DP__TILE * 3 + t) * DP__IMAGE + r % DP__TILE * DP__TILE;
+                dp__finish_vnni(s, i + r, t, dp__mask_avx512(s, t), _mm512_loadu_si512(sum + at));
+            }
+        }
+    }
+}
+
+DP__TARGET(DP__VNNI_NEEDS)
+static void dp__gemm_u8s8_amx(const dp__strip *s) {
+    if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_panel_amx(s, 3);
+    else if (s->cols > DP__TILE) dp__gemm_u8s8_panel_amx(s, 2);
+    else dp__gemm_u8s8_panel_amx(s, 1);
+}
+#endif
 
 /* ============================================================================================
  * [E8] Kernel rows                                                             budget 90 lines
@@ -6297,6 +6456,7 @@ typedef struct dp__kernel {
     void (*run)(const dp__strip *s);
     size_t unit, tiles; /* a strip: unit, 4, 2 or 1 rows; tiles of 16 columns */
     size_t group;       /* k of one k-group */
+    void (*tile_mode)(int on); /* or NULL; else run takes any number of rows, inside on, off */
 } dp__kernel;
 
 typedef struct dp__row {
@@ -6312,18 +6472,23 @@ typedef struct dp__row {
     (DP__NEEDS_AVX2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ | DP__CPU_AVX512VL)
 
 static const dp__row dp__rows[] = {
-    {DP_ISA_SCALAR, "scalar", 0, 0, {dp__gemm_f32_scalar, 4, 1, 1}, {dp__gemm_u8s8_scalar, 4, 1, 4},
-     dp__vec_scalar},
+    {DP_ISA_SCALAR, "scalar", 0, 0, {dp__gemm_f32_scalar, 4, 1, 1, NULL},
+     {dp__gemm_u8s8_scalar, 4, 1, 4, NULL}, dp__vec_scalar},
 #ifdef DP__AVX2
-    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, {dp__gemm_f32_avx2, 6, 1, 1},
-     {dp__gemm_s16_avx2, 4, 1, 2}, dp__vec_avx2},
+    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, {dp__gemm_f32_avx2, 6, 1, 1, NULL},
+     {dp__gemm_s16_avx2, 4, 1, 2, NULL}, dp__vec_avx2},
 #endif
 #ifdef DP__AVX512
     {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM,
-     {dp__gemm_f32_avx512, 8, 3, 1}, {dp__gemm_s16_avx2, 4, 1, 2}, dp__vec_avx512},
+     {dp__gemm_f32_avx512, 8, 3, 1, NULL}, {dp__gemm_s16_avx2, 4, 1, 2, NULL}, dp__vec_avx512},
     {DP_ISA_AVX512_VNNI, "avx512-vnni", DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI,
-     DP__OS_YMM | DP__OS_ZMM, {dp__gemm_f32_avx512, 8, 3, 1}, {dp__gemm_u8s8_vnni, 8, 3, 4},
-     dp__vec_avx512},
+     DP__OS_YMM | DP__OS_ZMM, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
+     {dp__gemm_u8s8_vnni, 8, 3, 4, NULL}, dp__vec_avx512},
+#endif
+#ifdef DP__AMX
+    {DP_ISA_AMX, "amx", DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8,
+     DP__OS_YMM | DP__OS_ZMM | DP__OS_AMX, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
+     {dp__gemm_u8s8_amx, 32, 3, 4, dp__tile_mode_amx}, dp__vec_avx512},
 #endif
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
@@ -6354,6 +6519,8 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
         {DP__CPU_AVX512DQ, "the CPU has no AVX-512DQ"},
         {DP__CPU_AVX512VL, "the CPU has no AVX-512VL"},
         {DP__CPU_AVX512VNNI, "the CPU has no AVX512-VNNI"},
+        {DP__CPU_AMX_TILE, "the CPU has no AMX-TILE, or shows no palette of tiles"},
+        {DP__CPU_AMX_INT8, "the CPU has no AMX-INT8"},
     };
     const dp__row *row = NULL;
     if (isa == DP_ISA_AUTO) return NULL;
@@ -6363,7 +6530,8 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (row->cpu & ~cpu & needs[i].bit) return needs[i].text;
     if (row->os & ~os & DP__OS_YMM) return "the operating system does not save AVX registers";
-    if (row->os & ~os) return "the operating system does not save AVX-512 registers";
+    if (row->os & ~os & DP__OS_ZMM) return "the operating system does not save AVX-512 registers";
+    if (row->os & ~os) return "the operating system refuses AMX (arch_prctl)";
     return NULL;
 }
 
@@ -6727,7 +6895,6 @@ static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size
 }
 
 #define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
-#define DP__IMAGE_BYTES 1024u /* of INT8 */
 
 /* Bytes of k-block by k-block tile images of n columns for k. */
 static size_t dp__pack8_bytes(const dp__row *row, size_t n, size_t k) {
@@ -6803,6 +6970,7 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
     for (size_t i = part->i0; i < part->i1; i += s->rows) {
         size_t left = part->i1 - i;
         s->rows = left >= unit ? unit : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (part->kernel->tile_mode != NULL) s->rows = left;
         s->a = part->a + (i - part->i0) * part->a_step;
         s->c = c + i * s->ldc + j;
         s->a_scale = mm->a_scale != NULL ? mm->a_scale + i : NULL;
@@ -6912,6 +7080,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
     part.kernel = mm->b_form == DP__B_INT8 ? &row->i8 : &row->f32;
     part.image = mm->b_form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
     groups = dp__mm_groups(mm, part.kernel);
+    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(1);
     do {
         part.k1 = groups;
         if (mm->b_form != DP__B_INT8)
@@ -6924,6 +7093,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
         }
         part.k0 = part.k1;
     } while (part.k0 < groups);
+    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(0);
 }
 
 /* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own; j0 is a multiple of
@@ -9989,7 +10159,7 @@ DPDEF dp_isa dp_isa_best(void) {
 
 DPDEF const char *dp_isa_name(dp_isa isa) {
     static const char *const names[DP_ISA_COUNT] = {"auto", "scalar", "avx2", "avx512",
-                                                    "avx512-vnni"};
+                                                    "avx512-vnni", "amx"};
     return (unsigned)isa < (unsigned)DP_ISA_COUNT ? names[isa] : "unknown";
 }
 

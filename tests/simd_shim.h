@@ -65,6 +65,23 @@ static inline simde__m512 shim_cvtepi32_ps(simde__m512i a) {
     return v;
 }
 
+/* The tiles of AMX; a broken rule ends the test with its name. */
+#include "tiles.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static inline void shim_tile(const char *wrong) {
+    if (wrong == NULL) return;
+    fprintf(stderr, "a kernel breaks a rule of AMX: %s\n", wrong);
+    abort();
+}
+
+#define DP__TILE_CONFIG(from) shim_tile(tile_config(from))
+#define DP__TILE_RELEASE() shim_tile(tile_release())
+#define DP__TILE_LOAD(t, from, stride) shim_tile(tile_load(t, from, (ptrdiff_t)(stride)))
+#define DP__TILE_STORE(t, to, stride) shim_tile(tile_store(t, to, (ptrdiff_t)(stride)))
+#define DP__TILE_U8S8(c, a, b) shim_tile(tile_dot8(c, a, b, 0, 1))
+
 #define __mmask16 simde__mmask16 /* no alias in 0.7.4 */
 #undef _mm256_fmadd_ps
 #undef _mm512_fmadd_ps

@@ -50,7 +50,7 @@ static dp__exec gemm_exec(size_t r, int32_t threads) {
 enum { SPY_HONEST, SPY_FLIP, SPY_MASK };
 static const dp__row *spy_row;
 static int            spy_mode;
-static size_t         spy_f32[9][4], spy_i8[9][4]; /* calls by rows and tiles */
+static size_t         spy_f32[33][4], spy_i8[33][4]; /* calls by rows (32: or more) and tiles */
 
 static void spy_flip(float *c) {
     uint32_t u;
@@ -69,7 +69,7 @@ static void spy_call_f32(const dp__strip *s) {
 
 static void spy_call_i8(const dp__strip *s) {
     dp__strip broken = *s;
-    spy_i8[s->rows][(s->cols + 15) / 16]++;
+    spy_i8[s->rows < 32 ? s->rows : 32][(s->cols + 15) / 16]++;
     if (spy_mode == SPY_MASK) broken.cols = dp__ceil(s->cols, 16);
     spy_row->i8.run(&broken);
     if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
@@ -85,7 +85,7 @@ static dp__row spy_on(size_t r, int mode) {
 }
 
 /* Every kernel of the row must have run; says how often. */
-static void spy_report(size_t calls[9][4], size_t unit, size_t tiles, const char *what) {
+static void spy_report(size_t calls[33][4], size_t unit, size_t tiles, const char *what) {
     size_t total = 0, kernels = 0;
     for (size_t rows = 1; rows <= unit; rows++) {
         if (rows != unit && rows != 4 && rows != 2 && rows != 1) continue;
@@ -713,6 +713,7 @@ static void test_gemm_select(void) {
     const uint32_t x512 = avx2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ |
                           DP__CPU_AVX512VL;
     const uint32_t vnni = x512 | DP__CPU_AVX512VNNI, ymm = DP__OS_YMM, zmm = ymm | DP__OS_ZMM;
+    const uint32_t amx = vnni | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8, tmm = zmm | DP__OS_AMX;
     const struct {
         uint32_t cpu, os;
         dp_isa   cap;
@@ -737,6 +738,14 @@ static void test_gemm_select(void) {
         {vnni, zmm, DP_ISA_AVX2, 1u << DP_ISA_AVX2, DP_ISA_SCALAR},
         {avx2, ymm, DP_ISA_AVX512, 0, DP_ISA_AVX2},
         {vnni, zmm, DP_ISA_SCALAR, 1u << DP_ISA_SCALAR, DP_ISA_AUTO},
+        {amx, tmm, DP_ISA_AUTO, 0, DP_ISA_AMX},
+        {amx, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},         /* permission refused */
+        {amx, DP__OS_AMX, DP_ISA_AUTO, 0, DP_ISA_SCALAR},
+        {amx & ~DP__CPU_AMX_TILE, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI}, /* no palette */
+        {amx & ~DP__CPU_AMX_INT8, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
+        {amx & ~DP__CPU_AVX512VNNI, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512},
+        {amx, tmm, DP_ISA_AVX512_VNNI, 0, DP_ISA_AVX512_VNNI},
+        {amx, tmm, DP_ISA_AUTO, 1u << DP_ISA_AMX, DP_ISA_AVX512_VNNI},
     };
     for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
         const dp__row *row = dp__row_select(machines[i].cpu, machines[i].os, machines[i].cap,
@@ -757,6 +766,14 @@ static void test_gemm_select(void) {
                "the operating system does not save AVX registers");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512, x512, ymm),
                "the operating system does not save AVX-512 registers");
+#ifdef DP__AMX
+    CHECK_TEXT(dp__row_missing(DP_ISA_AMX, amx, zmm),
+               "the operating system refuses AMX (arch_prctl)");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AMX, amx & ~DP__CPU_AMX_TILE, tmm),
+               "the CPU has no AMX-TILE, or shows no palette of tiles");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AMX, amx & ~DP__CPU_AMX_INT8, tmm),
+               "the CPU has no AMX-INT8");
+#endif
 #endif
 }
 
