@@ -5214,6 +5214,13 @@ static void dp__fp_leave(uint32_t old) {
 #define DP__IMAGE_BYTES 1024u /* of an image of INT8, whatever dp_real is */
 #define DP__CHAIN 1024u  /* products, or additions, of one chain */
 
+/* Which tile image of a matrix of n columns and so many k-blocks holds k-block block of column j. */
+static size_t dp__image_at(size_t n, size_t blocks, size_t j, size_t block) {
+    size_t group = j / DP__PANEL * DP__PANEL, left = (n - group + DP__TILE - 1) / DP__TILE;
+    size_t tiles = left < DP__PANEL / DP__TILE ? left : DP__PANEL / DP__TILE;
+    return group / DP__TILE * blocks + block * tiles + (j - group) / DP__TILE;
+}
+
 /* Loops that the compiler must unroll. */
 #if defined(__clang__)
 #define DP__UNROLL _Pragma("unroll")
@@ -5239,8 +5246,8 @@ static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_
  * first 0 the chain's sum is added to what c holds.
  * INT8: c[i, j] = float(sum) * (a_scale[i] * scale[j]), sum = comp[j] + sum_p a[i, p] * b[p, j]
  * over u8 a = s8 + 128 with comp = -128 * sum_p b, which is exactly the sum over the s8 values;
- * or over s16 a without comp. |sum| <= 128 * 127 * 65536 < 2^31; partial sums of the u8 form may
- * wrap, the last one is exact modulo 2^32.
+ * without comp over the u8 values as they stand; or over s16 a. |sum| <= 255 * 127 * 65536 < 2^31;
+ * with comp partial sums may wrap, the last one is exact modulo 2^32.
  * bias and residual, if any, are added last. */
 typedef struct dp__strip {
     const void    *a;         /* [rows, a_row], from k0: dp_real, or u8, or s16 */
@@ -5250,7 +5257,7 @@ typedef struct dp__strip {
     size_t         k0, k1;    /* k-groups; k0 is a multiple of 16 */
     const dp_real *a_scale;   /* [rows] */
     const dp_real *scale;     /* [cols] */
-    const int32_t *comp;      /* [cols] */
+    const int32_t *comp;      /* [cols] or NULL */
     dp_real       *c;
     size_t         ldc, rows, cols;
     int            first;
@@ -5324,13 +5331,13 @@ static void dp__gemm_f32_scalar(const dp__strip *s) {
 static void dp__gemm_u8s8_scalar(const dp__strip *s) {
     for (size_t i = 0; i < s->rows; i++) {
         const uint8_t *a = (const uint8_t *)s->a + i * s->a_row;
-        int32_t        sum[DP__TILE] = {0};
+        int32_t        sum[DP__TILE] = {0}, zero = s->comp != NULL ? 128 : 0;
         dp_real        v[DP__TILE];
         for (size_t q = 0; q < s->k1; q++) {
             const int8_t *b = (const int8_t *)dp__strip_b(s, q) + q % DP__TILE * 64;
             for (size_t j = 0; j < DP__TILE; j++)
                 for (size_t e = 0; e < 4; e++)
-                    sum[j] += ((int32_t)a[4 * q + e] - 128) * (int32_t)b[4 * j + e];
+                    sum[j] += ((int32_t)a[4 * q + e] - zero) * (int32_t)b[4 * j + e];
         }
         for (size_t j = 0; j < s->cols; j++)
             v[j] = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
@@ -5358,8 +5365,10 @@ typedef enum dp__vec_op {
     DP__VEC_SQUARES,
     DP__VEC_GATHER,
     DP__VEC_QUANTIZE,
+    DP__VEC_SOFTMAX8,
     DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
     DP__VEC_LAYERNORM_PARAMS,
+    DP__VEC_QUANTIZE_COLUMNS,
     DP__VEC_SCATTER
 } dp__vec_op;
 
@@ -5758,35 +5767,109 @@ DP__INLINE void dp__lane_bytes(uint8_t *to, const dp__m8 *lanes) {
 #endif
 }
 
+/* The lowest 32 bits of every lane. */
+DP__INLINE void dp__lane_words(uint8_t *to, const dp__m8 *lanes) {
+    dp__lane lane[DP__W];
+    uint32_t word[DP__W];
+    memcpy(lane, lanes, sizeof lane);
+    for (size_t j = 0; j < DP__W; j++) word[j] = (uint32_t)lane[j];
+    memcpy(to, word, sizeof word);
+}
+
+/* top = max(top, |x|) in each lane: bits of |x| grow as |x| does, NaN last. */
+DP__INLINE void dp__top_lanes(dp__v8 *top, const dp__v8 *x) {
+    dp__v8 a = dp__abs(*x);
+    *top = dp__pick(dp__int_less((dp__n8)dp__bits(*top), (dp__n8)dp__bits(a)), a, *top);
+}
+
+/* The scale of numbers whose largest magnitude is among the lanes: it becomes 127. */
+DP__INLINE dp_real dp__code_scale(const dp_real *lane, size_t lanes) {
+    dp_real max = lane[0];
+    for (size_t j = 1; j < lanes; j++)
+        if (!(lane[j] <= max)) max = max != max ? max : lane[j];
+    dp_real scale = max == 0 ? (dp_real)1 : max / (dp_real)127;
+    return scale < (dp_real)FLT_MIN ? (dp_real)FLT_MIN : scale;
+}
+
 /* Rows of x to integers: scale s[r] = max |x| / 127 (a zero row: 1; at least FLT_MIN, so that
  * 1 / scale is finite), q = round(x / scale), ties to even, |q| <= 127; stored as q + p0 (128:
  * u8 for VPDPBUSD, 0: s8 for weights). Columns n to ldz get the code of 0. A NaN makes the
- * scale NaN, and with it all that is computed from the row.
+ * scale NaN, and with it all that is computed from the row. t[r], if given, is the sum of the q.
  * |x - s q| <= (1 + 2u) s / 2 because x / s is a correctly rounded division. */
 DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         uint8_t *q = v->q + r * v->ldq, byte[DP__W];
-        dp__n8 top = (dp__n8)dp__bits(dp__none);
-        dp__ilane lane[DP__W];
-        dp_real max;
-        for (size_t i = 0; i < v->n; i += DP__W) { /* bits of |x| grow as |x| does, NaN last */
-            dp__n8 a = (dp__n8)dp__bits(dp__abs(dp__get(x + i, v->n - i, 0)));
-            dp__m8 less = dp__int_less(top, a);
-            top = (dp__n8)(((dp__m8)a & less) | ((dp__m8)top & ~less));
+        dp__v8 top = dp__none, total = dp__none;
+        dp_real lane[DP__W], sum = 0;
+        for (size_t i = 0; i < v->n; i += DP__W) {
+            dp__v8 x8 = dp__get(x + i, v->n - i, 0);
+            dp__top_lanes(&top, &x8);
         }
         memcpy(lane, &top, sizeof lane);
-        for (size_t k = 1; k < DP__W; k++) lane[0] = lane[0] < lane[k] ? lane[k] : lane[0];
-        memcpy(&max, lane, sizeof max);
-        dp_real scale = max == 0 ? (dp_real)1 : max / (dp_real)127;
-        if (scale < (dp_real)FLT_MIN) scale = (dp_real)FLT_MIN;
+        dp_real scale = dp__code_scale(lane, DP__W);
         v->s[r] = scale;
         DP__EACH(v->n, i, k, /* the last byte of the sum is that of the rounded integer */
             dp__v8 moved = dp__get(x + i, k, 0) / scale + (DP__WHOLE + v->p[0]);
             dp__m8 lanes = dp__bits(moved);
+            total += moved - (DP__WHOLE + v->p[0]);
             dp__lane_bytes(k < DP__W ? byte : q + i, &lanes);
             if (k < DP__W) memcpy(q + i, byte, k););
+        memcpy(lane, &total, sizeof lane);
+        for (size_t j = 0; j < DP__W; j++) sum += lane[j]; /* integers: exact in any order */
+        if (v->t) v->t[r] = sum;
         if (v->ldz > v->n) memset(q + v->n, (int)v->p[0], v->ldz - v->n);
+    }
+}
+
+/* Columns of x [rows, n] to integers as dp__vec_quantize does with rows: scales s[j], and codes in
+ * tile images q of n columns for k = rows, k-groups of ldz (4, or 2 of 16 bits). */
+DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t end) {
+    size_t e = v->ldz, blocks = ((v->rows + e - 1) / e + DP__TILE - 1) / DP__TILE;
+    size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : (v->n + 15) / 16 * 16;
+    for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W) {
+        size_t  k = i < v->n ? v->n - i : 0;
+        uint8_t *image = v->q + i % DP__TILE * 4;
+        dp_real lane[DP__W];
+        dp__v8  top = dp__none, scale;
+        for (size_t r = 0; r < v->rows; r++) {
+            dp__v8 x = dp__get(v->x + r * v->ldx + i, k, 0);
+            dp__top_lanes(&top, &x);
+        }
+        memcpy(lane, &top, sizeof lane);
+        for (size_t j = 0; j < DP__W; j++) lane[j] = dp__code_scale(lane + j, 1);
+        memcpy(&scale, lane, sizeof scale);
+        dp__put(v->s + i, scale, k);
+        for (size_t g = 0; g < blocks * DP__TILE; g++) {
+            dp__m8 word = dp__bits(dp__none);
+            for (size_t b = 0; b < e && g * e + b < v->rows; b++) {
+                dp__m8 code = dp__bits(dp__get(v->x + (g * e + b) * v->ldx + i, k, 0) / scale +
+                                       DP__WHOLE);
+                size_t at = DP__BIG_ENDIAN ? e - 1 - b : b;
+                word |= (code & (dp__lane)(e == 4 ? 255 : 65535)) << (dp__lane)(32 / e * at);
+            }
+            size_t at = dp__image_at(v->n, blocks, i, g / DP__TILE) * DP__TILE + g % DP__TILE;
+            dp__lane_words(image + at * 4 * DP__TILE, &word);
+        }
+    }
+}
+
+/* softmax in codes: q = round(255 e), e = exp(p0 * (x - max x)), s[r] = 1 / sum of the q, so that
+ * q * s adds up to 1. Rows are padded as in dp__vec_softmax; columns from n on get 0. The sum of
+ * up to 65,536 codes is below 2^24: exact in any order. A NaN makes s NaN. */
+DP__INLINE void dp__vec_softmax8(const dp__vec *v, size_t begin, size_t end) {
+    size_t all = (v->n + 15) & ~(size_t)15;
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        uint8_t *q = v->q + r * v->ldq;
+        dp_real sum, max = dp__row_max(x, v->n, 1);
+        DP__ROW_SUM(sum, all, i, k, t,
+            t = dp__exp_low((dp__get(x + i, k, 0) - max) * v->p[0]) * (dp_real)255 + DP__WHOLE;
+            dp__fill_lanes(&t, v->n > i ? v->n - i : 0, DP__WHOLE);
+            dp__m8 lanes = dp__bits(t);
+            dp__lane_bytes(q + i, &lanes);
+            t -= DP__WHOLE;);
+        v->s[r] = (dp_real)1 / sum;
     }
 }
 
@@ -5860,6 +5943,8 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_SQUARES: dp__vec_squares(v, begin, end); return;
     case DP__VEC_GATHER: dp__vec_gather(v, begin, end); return;
     case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end); return;
+    case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
+    case DP__VEC_SOFTMAX8: dp__vec_softmax8(v, begin, end); return;
     case DP__VEC_COLUMN_SUMS: dp__vec_column_sums(v, begin, end); return;
     case DP__VEC_LAYERNORM_PARAMS: dp__vec_layernorm_params(v, begin, end); return;
     case DP__VEC_SCATTER: dp__vec_scatter(v, begin, end); return;
@@ -6178,6 +6263,13 @@ DP__INLINE void dp__finish_vnni(const dp__strip *s, size_t i, size_t t, __mmask1
     dp__finish_avx512(s, i, t, m, _mm512_mul_ps(_mm512_cvtepi32_ps(v), scale));
 }
 
+/* What the sums of tile t begin with. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE __m512i dp__comp_avx512(const dp__strip *s, size_t t, __mmask16 m) {
+    if (s->comp == NULL) return _mm512_setzero_si512();
+    return _mm512_maskz_loadu_epi32(m, s->comp + t * DP__TILE);
+}
+
 /* vpdpbusd adds four u8 * s8 products to an s32 exactly (only vpdpbusds saturates).
  * Needs: AVX-512F, AVX512-VNNI. */
 DP__TARGET(DP__VNNI_NEEDS)
@@ -6188,9 +6280,8 @@ DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip *s, const size_t rows,
     const char     *b = s->b, *next = s->next;
     const __mmask16 m0 = dp__mask_avx512(s, 0), m1 = tiles > 1 ? dp__mask_avx512(s, 1) : m0;
     const __mmask16 m2 = tiles > 2 ? dp__mask_avx512(s, 2) : m0;
-    const __m512i   z0 = _mm512_maskz_loadu_epi32(m0, s->comp);
-    const __m512i   z1 = tiles > 1 ? _mm512_maskz_loadu_epi32(m1, s->comp + DP__TILE) : z0;
-    const __m512i   z2 = tiles > 2 ? _mm512_maskz_loadu_epi32(m2, s->comp + 2 * DP__TILE) : z0;
+    const __m512i   z0 = dp__comp_avx512(s, 0, m0), z1 = tiles > 1 ? dp__comp_avx512(s, 1, m1) : z0;
+    const __m512i   z2 = tiles > 2 ? dp__comp_avx512(s, 2, m2) : z0;
     __m512i         sum[8][3];
 #define DP__ROW(i) sum[i][0] = z0, sum[i][1] = z1, sum[i][2] = z2;
     DP__8_ROWS(DP__ROW)
@@ -6277,36 +6368,54 @@ static void dp__gelu_avx512(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* The largest of n elements in every lane; last is the place of the last 16, rest its mask. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__max_avx512(const float *x, size_t last, __mmask16 rest) {
+    __m512 top = _mm512_set1_ps(-INFINITY);
+    float  lane[16];
+    for (size_t i = 0; i < last; i += 16) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
+    top = _mm512_mask_max_ps(top, rest, _mm512_loadu_ps(x + last), top);
+    _mm512_storeu_ps(lane, top);
+    return _mm512_set1_ps(dp__fold_max(lane, 8));
+}
+
+/* dp__vec_softmax and dp__vec_softmax8. */
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__softmax_avx512(const dp__vec *v, size_t begin, size_t end) {
     size_t    last = v->n > 0 ? (v->n - 1) / 16 * 16 : 0;
     __mmask16 rest = (__mmask16)(0xFFFFu >> (last + 16 - v->n));
+    int       codes = v->op == DP__VEC_SOFTMAX8;
+    __m512    whole = _mm512_set1_ps(DP__WHOLE), most = _mm512_set1_ps(255.0f);
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
         float       *y = v->y + r * v->ldy, lane[16];
-        __m512       top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-        for (size_t i = 0; i < last; i += 16) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
-        top = _mm512_mask_max_ps(top, rest, _mm512_loadu_ps(x + last), top);
-        _mm512_storeu_ps(lane, top);
-        top = _mm512_set1_ps(dp__fold_max(lane, 8));
+        __m512       top = dp__max_avx512(x, last, rest), sum = _mm512_setzero_ps();
         for (size_t i = 0; i <= last; i += 16) {
             __m512 t = _mm512_sub_ps(_mm512_loadu_ps(x + i), top);
             t = dp__exp_low_avx512(_mm512_mul_ps(t, _mm512_set1_ps(v->p[0])));
             if (i == last) t = _mm512_maskz_mov_ps(rest, t);
-            _mm512_storeu_ps(y + i, t);
+            if (codes) {
+                t = _mm512_add_ps(_mm512_mul_ps(t, most), whole);
+                __m128i code = _mm512_cvtepi32_epi8(_mm512_castps_si512(t));
+                _mm_storeu_si128((__m128i *)(void *)(v->q + r * v->ldq + i), code);
+                t = _mm512_sub_ps(t, whole);
+            } else {
+                _mm512_storeu_ps(y + i, t);
+            }
             sum = _mm512_add_ps(sum, t);
         }
         _mm512_storeu_ps(lane, sum);
-        __m512 share = _mm512_set1_ps(1.0f / dp__fold_sum(lane, 8));
-        for (size_t i = 0; i <= last; i += 16)
-            _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_loadu_ps(y + i), share));
+        float share = 1.0f / dp__fold_sum(lane, 8);
+        if (codes) v->s[r] = share;
+        for (size_t i = 0; !codes && i <= last; i += 16)
+            _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_loadu_ps(y + i), _mm512_set1_ps(share)));
     }
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     if (v->op == DP__VEC_GELU) dp__gelu_avx512(v, begin, end);
-    else if (v->op == DP__VEC_SOFTMAX) dp__softmax_avx512(v, begin, end);
+    else if (v->op == DP__VEC_SOFTMAX || v->op == DP__VEC_SOFTMAX8) dp__softmax_avx512(v, begin, end);
     else dp__vec_body(v, begin, end);
 }
 #endif
@@ -6795,7 +6904,7 @@ typedef struct dp__mm {
     dp_real       *c;
     size_t         ldc;
     const dp_real *a; /* a(i, p) = a[i * a_row + p * a_k]; a_row or a_k is 1 */
-    const uint8_t *a8; /* INT8: [m, a_row] s8 + 128; readable to the next multiple of 4 behind k */
+    const uint8_t *a8; /* INT8: [m, a_row] s8 + 128, or u8; readable to a multiple of 4 behind k */
     size_t         a_row, a_k;
     const void    *b;
     int            b_form;
@@ -6805,7 +6914,7 @@ typedef struct dp__mm {
     const size_t  *cuts; /* [cut_count] ascending k where chains begin anew, or NULL; b is raw */
     size_t         cut_count;
     const dp_real *a_scale, *scale; /* INT8: [m], [n] */
-    const int32_t *comp;            /* INT8: [n] of dp__pack8 */
+    const int32_t *comp;            /* INT8: [n] of dp__compensate; NULL: a is u8 as it stands */
     const dp_real *bias; /* [n] or NULL */
     int            act;
     dp_real       *pre; /* [m, n] stride ldpre: the value before the activation, or NULL */
@@ -6884,14 +6993,11 @@ static void dp__pack_kn(dp_real *to, const dp_real *b, size_t ldb, size_t n, siz
 /* The inverse of dp__pack_nk for rows [j0, j0 + rows) of n: to [rows, k], stride ldb. */
 static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size_t k, size_t j0,
                        size_t rows) {
-    for (size_t j = j0; j < j0 + rows; j++, to += ldb) {
-        size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
-        size_t step = (left < DP__PANEL ? left : DP__PANEL) * DP__TILE; /* to the next k-block */
-        const dp_real *from = b + group * dp__ceil(k, DP__TILE) +
-                              (j - group) / DP__TILE * DP__IMAGE + j % DP__TILE;
-        for (size_t p0 = 0; p0 < k; p0 += DP__TILE, from += step)
-            for (size_t p = p0; p < k && p < p0 + DP__TILE; p++) to[p] = from[(p - p0) * DP__TILE];
-    }
+    size_t blocks = (k + DP__TILE - 1) / DP__TILE;
+    for (size_t j = j0; j < j0 + rows; j++, to += ldb)
+        for (size_t p = 0; p < k; p++)
+            to[p] = b[dp__image_at(n, blocks, j, p / DP__TILE) * DP__IMAGE + p % DP__TILE * DP__TILE +
+                      j % DP__TILE];
 }
 
 #define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
@@ -6902,28 +7008,40 @@ static size_t dp__pack8_bytes(const dp__row *row, size_t n, size_t k) {
     return dp__ceil(n, DP__TILE) / DP__TILE * ((k + image_k - 1) / image_k) * DP__IMAGE_BYTES;
 }
 
-/* Packs w [n, k] (rows of stride ldw) for a kernel row; comp[j] = -128 * sum_p w[j, p]. */
-static void dp__pack8(const dp__row *row, void *to, int32_t *comp, const int8_t *w, size_t ldw,
-                      size_t n, size_t k) {
-    size_t   e = row->i8.group, image_k = e * DP__TILE;
-    int8_t  *quads = (int8_t *)to;
-    int16_t *pairs = (int16_t *)to;
-    for (size_t g = 0; g < n; g += DP__PANEL) {
-        size_t end = n - g < DP__PANEL ? dp__ceil(n, DP__TILE) : g + DP__PANEL;
-        for (size_t p0 = 0; p0 < k; p0 += image_k) {
-            for (size_t j0 = g; j0 < end; j0 += DP__TILE) {
-                for (size_t i = 0; i < image_k * DP__TILE; i++) {
-                    size_t p = p0 + i / (DP__TILE * e) * e + i % e, j = j0 + i / e % DP__TILE;
-                    int8_t v = p < k && j < n ? w[j * ldw + p] : (int8_t)0;
-                    if (e == 2) *pairs++ = v;
-                    else *quads++ = v;
-                }
-            }
+/* One tile image of the codes w[j * ldw + p], j < n, p < k, in k-groups of e; the rest is 0. */
+static void dp__pack8_image(void *to, const int8_t *w, size_t ldw, size_t n, size_t k, size_t e) {
+    if (n < DP__TILE || k < e * DP__TILE) memset(to, 0, DP__IMAGE_BYTES);
+    if (k > e * DP__TILE) k = e * DP__TILE;
+    if (n > DP__TILE) n = DP__TILE;
+    for (size_t j = 0; j < n; j++, w += ldw) {
+        size_t p = 0;
+        for (; e == 4 && p + 4 <= k; p += 4) memcpy((char *)to + p * DP__TILE + 4 * j, w + p, 4);
+        for (; p < k; p++) {
+            size_t at = (p / e * DP__TILE + j) * e + p % e;
+            if (e == 2) ((int16_t *)to)[at] = w[p];
+            else ((int8_t *)to)[at] = w[p];
         }
     }
-    for (size_t j = 0; j < n; j++) {
+}
+
+/* Packs w [n, k] (rows of stride ldw) for a kernel row. */
+static void dp__pack8(const dp__row *row, void *to, const int8_t *w, size_t ldw, size_t n,
+                      size_t k) {
+    size_t e = row->i8.group, step = e * DP__TILE;
+    char  *image = (char *)to;
+    for (size_t g = 0; g < n; g += DP__PANEL) {
+        size_t end = n - g < DP__PANEL ? n : g + DP__PANEL;
+        for (size_t p = 0; p < k; p += step)
+            for (size_t j = g; j < end; j += DP__TILE, image += DP__IMAGE_BYTES)
+                dp__pack8_image(image, w + j * ldw + p, ldw, n - j, k - p, e);
+    }
+}
+
+/* comp[j] = -128 * sum_p w[j, p]: what u8 activations add too much. */
+static void dp__compensate(int32_t *comp, const int8_t *w, size_t ldw, size_t n, size_t k) {
+    for (size_t j = 0; j < n; j++, w += ldw) {
         int32_t sum = 0;
-        for (size_t p = 0; p < k; p++) sum += w[j * ldw + p];
+        for (size_t p = 0; p < k; p++) sum += w[p];
         comp[j] = -128 * sum;
     }
 }
@@ -6966,7 +7084,8 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
     size_t   unit = part->kernel->unit;
     s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
     s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
-    if (mm->b_form == DP__B_INT8) s->scale = mm->scale + j, s->comp = mm->comp + j;
+    if (mm->b_form == DP__B_INT8) s->scale = mm->scale + j;
+    s->comp = mm->comp != NULL ? mm->comp + j : NULL;
     for (size_t i = part->i0; i < part->i1; i += s->rows) {
         size_t left = part->i1 - i;
         s->rows = left >= unit ? unit : left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -7016,13 +7135,13 @@ static void dp__mm_rows(const dp__mm *mm, dp__part *part, void *to) {
     size_t k = part->k1 - part->k0;
     part->a_row = mm->a_row;
     if (mm->b_form == DP__B_INT8 && part->kernel->group == 2) {
-        int16_t *wide = (int16_t *)to;
+        int16_t *wide = (int16_t *)to, zero = mm->comp != NULL ? 128 : 0;
         part->a = (const char *)to;
         part->a_row = 2 * k;
         part->a_step = 4 * k;
         for (size_t i = part->i0; i < part->i1; i++)
             for (size_t p = 0; p < 2 * k; p++)
-                *wide++ = (int16_t)((int)mm->a8[i * mm->a_row + p] - 128);
+                *wide++ = (int16_t)(mm->a8[i * mm->a_row + p] - zero);
     } else if (mm->b_form == DP__B_INT8) {
         part->a = (const char *)(mm->a8 + part->i0 * mm->a_row);
         part->a_step = mm->a_row;
@@ -7105,7 +7224,7 @@ static dp__mm dp__mm_cut(const dp__row *row, const dp__mm *mm, size_t i0, size_t
     if (mm->b_form == DP__B_INT8) {
         part.a8 += i0 * mm->a_row;
         part.a_scale += i0;
-        part.comp += j0;
+        if (mm->comp != NULL) part.comp += j0;
         part.scale += j0;
         part.b = (const char *)mm->b + dp__pack8_bytes(row, j0, mm->k);
     } else {
@@ -7504,7 +7623,7 @@ typedef struct dp__weight {
     int            form;
     const void    *values; /* dp_real; with scale INT8 codes */
     const dp_real *scale;  /* [rows] or NULL */
-    const int32_t *comp;   /* [rows] of dp__pack8 */
+    const int32_t *comp;   /* [rows] of dp__compensate */
 } dp__weight;
 
 typedef struct dp__net {
@@ -7616,10 +7735,12 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
         void  *here = to + dp__build_bytes(from->row, x, int8, j), *rows = linear ? b->stage : here;
         dp_status status = dp__build_rows(b, t, j, n, rows, int8 ? scale + j : NULL);
         if (status != DP_OK) return status;
-        if (comp != NULL)
-            dp__pack8(from->row, here, comp + j, (int8_t *)rows, x->cols, n, x->cols);
-        else if (linear)
+        if (comp != NULL) {
+            dp__pack8(from->row, here, (int8_t *)rows, x->cols, n, x->cols);
+            dp__compensate(comp + j, (int8_t *)rows, x->cols, n, x->cols);
+        } else if (linear) {
             dp__pack_nk((dp_real *)here, (dp_real *)rows, x->cols, n, x->cols);
+        }
     }
     w->form = !linear ? DP__B_NK : int8 ? DP__B_INT8 : DP__B_PACKED;
     w->values = to;
@@ -7718,9 +7839,7 @@ static dp__source dp__source_files(dp__files *files) {
 static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
                              size_t p) {
     size_t e = row->i8.group, image_k = e * DP__TILE, blocks = (k + image_k - 1) / image_k;
-    size_t group = j / DP__PANEL * DP__PANEL, left = dp__ceil(n - group, DP__TILE);
-    size_t tiles = (left < DP__PANEL ? left : DP__PANEL) / DP__TILE;
-    size_t image = group / DP__TILE * blocks + p / image_k * tiles + (j - group) / DP__TILE;
+    size_t image = dp__image_at(n, blocks, j, p / image_k);
     size_t at = (image * DP__TILE + p % image_k / e) * DP__TILE * e + j % DP__TILE * e + p % e;
     return e == 2 ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
 }
@@ -7865,16 +7984,22 @@ static int dp__all_finite(const dp__exec *x, const dp_real *in, size_t n) {
     return !flag;
 }
 
-/* INT8 codes of x [rows, n] with one scale per row, each plus shift: 128 for the u8 of
- * activations, 0 for the s8 of weights. Columns n to padded get the code of 0. */
-static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded, int shift,
-                         dp_real *scale, dp__mat in, size_t rows, size_t n) {
+/* INT8 codes q [rows, ldq] of x [rows, n] with one scale per row, each plus shift: 128 for the u8
+ * of activations, 0 for the s8 of weights. Columns n to padded get the code of 0. */
+static dp__vec dp__quantizing(uint8_t *q, size_t ldq, size_t padded, int shift, dp_real *scale,
+                              dp__mat in, size_t rows, size_t n) {
     dp__vec v = dp__vec_of(DP__VEC_QUANTIZE, dp__no_mat, in, dp__no_mat, rows, n);
     v.q = q;
     v.ldq = ldq;
     v.ldz = padded;
     v.s = scale;
     v.p[0] = (dp_real)shift;
+    return v;
+}
+
+static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded, int shift,
+                         dp_real *scale, dp__mat in, size_t rows, size_t n) {
+    dp__vec v = dp__quantizing(q, ldq, padded, shift, scale, in, rows, n);
     dp__vec_run(x, &v);
 }
 
@@ -7933,7 +8058,8 @@ typedef struct dp__work {
     dp_alloc  alloc;
     uint64_t  limit;      /* bytes that it may take; 0: no limit */
     int32_t   all_tokens; /* 1: the last layer computes every token too (a test's switch) */
-    int32_t   train;
+    int32_t   attention32; /* 1: attention in float32 where the Linears are INT8, too */
+    int32_t   train, attention8;
     size_t    tokens, texts, longest; /* capacity: N, B, the largest T */
     void     *memory;
     size_t    bytes;
@@ -8264,13 +8390,39 @@ typedef struct dp__head {
     dp_real  *k_nk, *v_kn; /* packed: T columns x D, D columns x T */
     dp_real  *k_kn, *v_nk; /* backward: D columns x T, T columns x D */
     dp__mat   p, pd, dp;   /* [32, T] probabilities, the same after dropout, their gradient */
+    int       int8;        /* the rest is for INT8: */
+    uint8_t  *codes;       /* [max(32, T), ld8] of queries, keys, or probabilities */
+    size_t    ld8;
+    dp_real  *q_scale, *k_scale, *k_sum, *v_scale; /* [32], [T], [T], [D] */
+    int32_t  *k_comp;      /* [T] */
+    uint8_t  *k8, *v8;     /* packed: T columns x D, D columns x T */
     size_t    t, d;
     dp_real   scale;       /* 1 / sqrt(D) */
     size_t    text, head;  /* whose keys and values these are */
 } dp__head;
 
-static void dp__head_carve(dp__head *h, dp__carving *c, size_t longest, size_t d, int train) {
+/* Bytes of a row of INT8 codes: an odd number of cache lines, see dp__stride. */
+static size_t dp__stride8(size_t n) {
+    return (dp__ceil(n, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
+}
+
+static void dp__head_carve8(dp__head *h, dp__carving *c, const dp__row *row, size_t longest,
+                            size_t d) {
+    h->ld8 = dp__stride8(d > longest ? d : longest);
+    h->codes = (uint8_t *)dp__carve(c, longest > DP__QUERIES ? longest : DP__QUERIES, h->ld8);
+    h->q_scale = dp__carve_reals(c, DP__QUERIES);
+    h->k_scale = dp__carve_reals(c, longest);
+    h->k_sum = dp__carve_reals(c, longest);
+    h->v_scale = dp__carve_reals(c, d);
+    h->k_comp = (int32_t *)dp__carve(c, longest, sizeof *h->k_comp);
+    h->k8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(row, longest, d), 1);
+    h->v8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(row, d, longest), 1);
+}
+
+static void dp__head_carve(dp__head *h, dp__carving *c, const dp__row *row, size_t longest,
+                           size_t d, int train, int int8) {
     size_t packed = dp__pack_size(longest, d), block = DP__QUERIES * dp__stride(longest);
+    if (int8) dp__head_carve8(h, c, row, longest, d);
     h->k_nk = dp__carve_reals(c, packed);
     h->v_kn = dp__carve_reals(c, packed);
     h->p.p = dp__carve_reals(c, block);
@@ -8289,7 +8441,22 @@ static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
     h->scratch = a->s->exec->scratch + (size_t)tid * DP__SCRATCH;
     h->d = dp__width(a->s) / (size_t)a->s->net->config->heads;
     h->scale = (dp_real)1 / (dp_real)sqrt((double)h->d);
-    dp__head_carve(h, &c, w->longest, h->d, w->train);
+    h->int8 = w->attention8;
+    dp__head_carve(h, &c, h->row, w->longest, h->d, w->train, w->attention8);
+}
+
+/* Keys with a scale per row, values with a scale per column, as INT8. */
+static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
+    dp__vec op = dp__quantizing(h->codes, h->ld8, h->d, 0, h->k_scale, k, h->t, h->d);
+    op.t = h->k_sum;
+    h->row->vec(&op, 0, h->t);
+    dp__pack8(h->row, h->k8, (const int8_t *)h->codes, h->ld8, h->t, h->d);
+    for (size_t j = 0; j < h->t; j++) h->k_comp[j] = -128 * (int32_t)h->k_sum[j];
+    op = dp__vec_of(DP__VEC_QUANTIZE_COLUMNS, dp__no_mat, v, dp__no_mat, h->t, h->d);
+    op.q = h->v8;
+    op.s = h->v_scale;
+    op.ldz = h->row->i8.group;
+    h->row->vec(&op, 0, (h->d + DP__COLUMNS - 1) / DP__COLUMNS);
 }
 
 /* Keys and values of one text and head, packed once for all its blocks. */
@@ -8303,6 +8470,10 @@ static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size
     h->head = head;
     h->t = begin[text + 1] - begin[text];
     h->p.ld = h->pd.ld = h->dp.ld = dp__stride(h->t);
+    if (h->int8) {
+        dp__head_load8(h, k, v);
+        return;
+    }
     dp__pack_nk(h->k_nk, k.p, k.ld, h->t, h->d);
     if (a->dmixed.p == NULL) {
         dp__pack_kn(h->v_kn, v.p, v.ld, h->d, h->t);
@@ -8348,9 +8519,42 @@ static void dp__head_probabilities(const dp__head *h, dp__mat q, size_t m) {
     h->row->vec(&v, 0, m);
 }
 
+/* c [m, n] = codes [m, k] * scale of the row * packed codes * scale[n]. */
+static void dp__head_product8(const dp__head *h, dp__mat c, const uint8_t *packed,
+                              const int32_t *comp, const dp_real *scale, size_t m, size_t n,
+                              size_t k) {
+    dp__mm op = dp__mm_of(c, dp__no_mat, packed, DP__B_INT8, 0, m, n, k);
+    op.a8 = h->codes;
+    op.a_row = h->ld8;
+    op.a_scale = h->q_scale;
+    op.comp = comp;
+    op.scale = scale;
+    dp__matmul_serial(h->row, &op, h->scratch);
+}
+
+/* The same in INT8: s8 queries and keys, u8 probabilities, s8 values, exact sums. */
+static void dp__head_forward_block8(const dp__head *h, dp__mat mixed, dp__mat q, size_t m) {
+    size_t  padded = dp__ceil(h->d, 4);
+    dp__vec v = dp__quantizing(h->codes, h->ld8, padded, 128, h->q_scale, q, m, h->d);
+    h->row->vec(&v, 0, m);
+    dp__head_product8(h, h->p, h->k8, h->k_comp, h->k_scale, m, h->t, h->d);
+    v = dp__vec_of(DP__VEC_SOFTMAX8, dp__no_mat, h->p, dp__no_mat, m, h->t);
+    v.q = h->codes;
+    v.ldq = h->ld8;
+    v.s = h->q_scale;
+    v.p[0] = h->scale;
+    h->row->vec(&v, 0, m);
+    dp__head_product8(h, mixed, h->v8, NULL, h->v_scale, m, h->d, h->t);
+}
+
 /* The queries [i0, i0 + m) of a text and head. */
 static void dp__head_forward_block(const dp__head *h, const dp__attention *a, size_t i0,
                                    size_t m) {
+    if (h->int8) {
+        dp__head_forward_block8(h, dp__head_queries(h, a, a->k->mixed, i0),
+                                dp__head_queries(h, a, a->k->qkv, i0), m);
+        return;
+    }
     dp__head_probabilities(h, dp__head_queries(h, a, a->k->qkv, i0), m);
     dp__mat p = dp__head_drop(h, a, h->pd, h->p, i0, m);
     dp__head_product(h, dp__head_queries(h, a, a->k->mixed, i0), p, h->v_kn, m, h->d, h->t);
@@ -8537,12 +8741,14 @@ static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
     w->logits = dp__carve_reals(c, logits);
     w->dlogits = dp__carve_reals(c, logits);
     w->loss = dp__carve_reals(c, w->texts);
-    if (net->int8_linears > 0) { /* an odd number of cache lines, see dp__stride */
-        w->ldq8 = (dp__ceil(width > inner ? width : inner, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
+    if (net->int8_linears > 0) {
+        w->ldq8 = dp__stride8(width > inner ? width : inner);
         w->q8 = (uint8_t *)dp__carve(c, w->tokens, w->ldq8);
         w->q8_scale = dp__carve_reals(c, w->tokens);
     }
-    dp__head_carve(&head, &each, w->longest, width / (size_t)config->heads, w->train);
+    w->attention8 = !w->train && !w->attention32 && net->at[dp__layer_tensor(0, DP__Q_W)].form == DP__B_INT8;
+    dp__head_carve(&head, &each, exec->row, w->longest, width / (size_t)config->heads, w->train,
+                   w->attention8);
     w->scratch_each = each.at;
     w->scratch = (char *)dp__carve(c, (size_t)exec->threads, each.at);
     if (w->train) dp__carve_training(w, c, config);

@@ -82,6 +82,16 @@ static inline void shim_tile(const char *wrong) {
 #define DP__TILE_STORE(t, to, stride) shim_tile(tile_store(t, to, (ptrdiff_t)(stride)))
 #define DP__TILE_U8S8(c, a, b) shim_tile(tile_dot8(c, a, b, 0, 1))
 
+/* The lowest byte of every number. */
+static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
+    uint8_t x[64], y[16];
+    __m128i v;
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < 16; i++) y[i] = x[4 * i];
+    memcpy(&v, y, sizeof y);
+    return v;
+}
+
 #define __mmask16 simde__mmask16 /* no alias in 0.7.4 */
 #undef _mm256_fmadd_ps
 #undef _mm512_fmadd_ps
@@ -89,11 +99,13 @@ static inline void shim_tile(const char *wrong) {
 #undef _mm512_maskz_loadu_epi32
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtepi32_ps
+#undef _mm512_cvtepi32_epi8
 #define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
 #define _mm512_fmadd_ps(a, b, c) shim_fmadd512(a, b, c)
 #define _mm512_maskz_loadu_ps(mask, p) shim_maskz_loadu_ps(mask, p)
 #define _mm512_maskz_loadu_epi32(mask, p) shim_maskz_loadu_epi32(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) shim_mask_storeu_ps(p, mask, v)
 #define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
+#define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
 
 #endif

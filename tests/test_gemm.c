@@ -486,7 +486,8 @@ static size_t bytes_run(int8_shapes *s, const dp__row *row, size_t m, size_t n, 
     dp__mm   mm;
     memset(&mm, 0, sizeof mm);
     if (s->row != spy_row || s->n != n || s->k != k) { /* not packed by the call before */
-        dp__pack8(row, w, s->comp, s->w_all, BYTES_K, n, k);
+        dp__pack8(row, w, s->w_all, BYTES_K, n, k);
+        dp__compensate(s->comp, s->w_all, BYTES_K, n, k);
         s->row = spy_row, s->n = n, s->k = k;
     }
     memset(a, 77, m * ld); /* what lies between k and ld must not count */
@@ -544,7 +545,7 @@ static void test_gemm8_extremes(void) {
         void    *packed = malloc(dp__pack8_bytes(x.row, N, K));
         dp__mm   mm;
         memset(&mm, 0, sizeof mm);
-        dp__pack8(x.row, packed, comp, w, K, N, K);
+        dp__pack8(x.row, packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
         mm.c = c, mm.ldc = N, mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = K, mm.a_scale = ones;
         mm.b = packed, mm.comp = comp, mm.scale = ones;
         mm.m = 2, mm.n = N, mm.k = K;
@@ -578,7 +579,7 @@ static void test_gemm8_team(void) {
             void    *packed = malloc(dp__pack8_bytes(x.row, N, K));
             dp__mm   mm;
             memset(&mm, 0, sizeof mm);
-            dp__pack8(x.row, packed, comp, w, K, N, K);
+            dp__pack8(x.row, packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
             mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = 72, mm.a_scale = a_scale;
             mm.c = c[t], mm.ldc = N;
             mm.b = packed, mm.comp = comp, mm.scale = scale, mm.bias = bias, mm.act = 1 + DP__GELU;

@@ -151,7 +151,7 @@ static void test_phi_all(void) {
 
 /* ---- element-wise work: every row against the scalar row ------------------------------------ */
 
-#define KERNELS_BYTES 131072u /* of a region */
+#define KERNELS_BYTES 262144u /* of a region */
 
 /* Memory between closed pages: blocks of a case lie flush against its end or its beginning. */
 typedef struct kernels_region {
@@ -242,14 +242,26 @@ static void kernels_fill_columns(kernels_case *c, size_t rows, size_t n, size_t 
     v->t = kernels_floats(c, KERNELS_T, n, s);
     v->ids = kernels_ints(c, KERNELS_IDS, rows, 5, s);
     if (gap & 1) v->cuts = cuts, v->cut_count = 4;
+    if (v->op == DP__VEC_QUANTIZE_COLUMNS) { /* tile images */
+        dp__row row;
+        row.i8.group = v->ldz = gap & 1 ? 4 : 2;
+        size_t bytes = dp__pack8_bytes(&row, n, rows);
+        v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', bytes);
+        memset(v->q, 7, bytes);
+    }
     c->count = (n + DP__COLUMNS - 1) / DP__COLUMNS;
+}
+
+/* Operations whose rows may be read and written up to a multiple of 16. */
+static int kernels_padded(int op) {
+    return op == DP__VEC_SOFTMAX || op == DP__VEC_SOFTMAX_GRAD || op == DP__VEC_SOFTMAX8;
 }
 
 /* Operations on rows; tables have 4 rows. */
 static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap, uint64_t *s) {
     dp__vec *v = &c->v;
     size_t   place = v->op == DP__VEC_GATHER ? 4 : rows, exact = n;
-    if (v->op == DP__VEC_SOFTMAX || v->op == DP__VEC_SOFTMAX_GRAD) n = (n + 15) / 16 * 16;
+    if (kernels_padded(v->op)) n = (n + 15) / 16 * 16;
     v->n = n;
     v->ldx = v->op == DP__VEC_GATHER ? n : n + gap;
     v->ldz = n + gap / 2;
@@ -348,7 +360,10 @@ static unsigned char kernels_image[2][KERNELS_REGIONS * KERNELS_BYTES + 8];
 
 /* What stands behind a padded row afterwards is nobody's business. */
 static void kernels_forget_padding(const kernels_case *c) {
-    if (c->v.op != DP__VEC_SOFTMAX && c->v.op != DP__VEC_SOFTMAX_GRAD) return;
+    if (c->v.op == DP__VEC_SOFTMAX8) /* nor are the codes of a row that has no sum */
+        for (size_t r = 0; r < c->count; r++)
+            if (c->v.s[r] != c->v.s[r]) memset(c->v.q + r * c->v.ldq, 0, c->v.n);
+    if (!kernels_padded(c->v.op) || c->v.op == DP__VEC_SOFTMAX8) return;
     for (size_t r = 0; r < c->count; r++)
         for (size_t j = c->v.n; j % 16 != 0; j++) c->v.y[r * c->v.ldy + j] = 0;
 }
@@ -365,18 +380,18 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     kernels_fill(&c, op, n, seed, front, special);
     run(&c.v, 0, c.count / 2);
     run(&c.v, c.count / 2, c.count);
-    if (flip >= 0 && op == DP__VEC_QUANTIZE) c.v.q[n / 2] ^= 1;
+    if (flip >= 0 && (op == DP__VEC_QUANTIZE || op == DP__VEC_SOFTMAX8)) c.v.q[n / 2] ^= 1;
     else if (flip >= 0 && op == DP__VEC_NORM) memset(c.v.sums, 1, 1);
     else if (flip >= 0 && op == DP__VEC_FINITE) c.flag ^= 1;
-    else if (flip >= 0 && op == DP__VEC_LAYERNORM_PARAMS)
-        ((uint32_t *)(void *)c.v.t)[n / 2] ^= 1u << flip;
+    else if (flip >= 0 && (op == DP__VEC_LAYERNORM_PARAMS || op == DP__VEC_QUANTIZE_COLUMNS))
+        ((uint32_t *)(void *)(op == DP__VEC_LAYERNORM_PARAMS ? c.v.t : c.v.s))[n / 2] ^= 1u << flip;
     else if (flip >= 0) ((uint32_t *)(void *)c.v.y)[n / 2] ^= 1u << flip;
     kernels_forget_padding(&c);
     kernels_snapshot(&c, kernels_image[1]);
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0x2275C2D440A47CD5u
+#define KERNELS_DIGEST 0xC4BFE4F41326D92Du
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special
