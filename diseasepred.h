@@ -180,7 +180,7 @@
 #define DISEASEPRED_H
 
 /* ============================================================================================
- * [A] Interface                                                               budget 890 lines
+ * [A] Interface                                                               budget 900 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -671,6 +671,7 @@ typedef struct dp_session_options {
     int32_t max_tokens;   /* 0: min(512, positions) */
     int32_t batch_tokens; /* tokens computed together; 0: chosen */
     uint64_t memory_limit; /* bytes of working memory; 0: none */
+    int32_t attention32;   /* 1: the attention of an INT8 model computes in float32, too */
     dp_case letter_case;
 } dp_session_options;
 
@@ -1017,7 +1018,7 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #define DP__IMPLEMENTED 1
 
 /* ============================================================================================
- * [B] Foundations                                                            budget 1180 lines
+ * [B] Foundations                                                            budget 1190 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -2166,7 +2167,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1630 lines
+ * [C] Bytes from outside                                                     budget 1640 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -3780,7 +3781,7 @@ static int dp__tokenizer_config_write(const dp__tokenizer_config *from, int map,
 }
 
 /* ============================================================================================
- * [D] Text                                                                    budget 900 lines
+ * [D] Text                                                                    budget 910 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -4676,7 +4677,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 2630 lines
+ * [E] Kernels                                                                budget 2770 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5198,7 +5199,7 @@ static void dp__fp_leave(uint32_t old) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 700 lines
+ * [E4] Scalar kernels                                                         budget 780 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5214,7 +5215,7 @@ static void dp__fp_leave(uint32_t old) {
 #define DP__IMAGE_BYTES 1024u /* of an image of INT8, whatever dp_real is */
 #define DP__CHAIN 1024u  /* products, or additions, of one chain */
 
-/* Which tile image of a matrix of n columns and so many k-blocks holds k-block block of column j. */
+/* Which tile image of a matrix, n columns by so many k-blocks, holds k-block block of column j. */
 static size_t dp__image_at(size_t n, size_t blocks, size_t j, size_t block) {
     size_t group = j / DP__PANEL * DP__PANEL, left = (n - group + DP__TILE - 1) / DP__TILE;
     size_t tiles = left < DP__PANEL / DP__TILE ? left : DP__PANEL / DP__TILE;
@@ -6120,7 +6121,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 320 lines
+ * [E6] AVX-512                                                                budget 370 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -6280,7 +6281,8 @@ DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip *s, const size_t rows,
     const char     *b = s->b, *next = s->next;
     const __mmask16 m0 = dp__mask_avx512(s, 0), m1 = tiles > 1 ? dp__mask_avx512(s, 1) : m0;
     const __mmask16 m2 = tiles > 2 ? dp__mask_avx512(s, 2) : m0;
-    const __m512i   z0 = dp__comp_avx512(s, 0, m0), z1 = tiles > 1 ? dp__comp_avx512(s, 1, m1) : z0;
+    const __m512i   z0 = dp__comp_avx512(s, 0, m0);
+    const __m512i   z1 = tiles > 1 ? dp__comp_avx512(s, 1, m1) : z0;
     const __m512i   z2 = tiles > 2 ? dp__comp_avx512(s, 2, m2) : z0;
     __m512i         sum[8][3];
 #define DP__ROW(i) sum[i][0] = z0, sum[i][1] = z1, sum[i][2] = z2;
@@ -6415,7 +6417,8 @@ static void dp__softmax_avx512(const dp__vec *v, size_t begin, size_t end) {
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     if (v->op == DP__VEC_GELU) dp__gelu_avx512(v, begin, end);
-    else if (v->op == DP__VEC_SOFTMAX || v->op == DP__VEC_SOFTMAX8) dp__softmax_avx512(v, begin, end);
+    else if (v->op == DP__VEC_SOFTMAX) dp__softmax_avx512(v, begin, end);
+    else if (v->op == DP__VEC_SOFTMAX8) dp__softmax_avx512(v, begin, end);
     else dp__vec_body(v, begin, end);
 }
 #endif
@@ -6532,7 +6535,7 @@ DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp, 
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE void dp__gemm_u8s8_panel_amx(const dp__strip *s, const size_t tiles) {
     int32_t comp[DP__PANEL] = {0}, sum[6 * DP__IMAGE];
-    memcpy(comp, s->comp, s->cols * sizeof *comp);
+    if (s->comp != NULL) memcpy(comp, s->comp, s->cols * sizeof *comp);
     for (size_t i = 0; i < s->rows; i += 2 * DP__TILE) {
         size_t rows = s->rows - i < 2 * DP__TILE ? s->rows - i : 2 * DP__TILE;
         if (rows > DP__TILE) dp__sums_amx(s, i, comp, sum, 1, tiles);
@@ -6884,7 +6887,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 }
 
 /* ============================================================================================
- * [E10] Matrix products                                                       budget 420 lines
+ * [E10] Matrix products                                                       budget 430 lines
  * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
  * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
  *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
@@ -6996,8 +6999,8 @@ static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size
     size_t blocks = (k + DP__TILE - 1) / DP__TILE;
     for (size_t j = j0; j < j0 + rows; j++, to += ldb)
         for (size_t p = 0; p < k; p++)
-            to[p] = b[dp__image_at(n, blocks, j, p / DP__TILE) * DP__IMAGE + p % DP__TILE * DP__TILE +
-                      j % DP__TILE];
+            to[p] = b[(dp__image_at(n, blocks, j, p / DP__TILE) * DP__TILE + p % DP__TILE) *
+                          DP__TILE + j % DP__TILE];
 }
 
 #define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
@@ -7292,7 +7295,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1690 lines
+ * [F] Network                                                                budget 1780 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -7886,7 +7889,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 690 lines
+ * [F2] Layers                                                                 budget 780 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -8746,7 +8749,8 @@ static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
         w->q8 = (uint8_t *)dp__carve(c, w->tokens, w->ldq8);
         w->q8_scale = dp__carve_reals(c, w->tokens);
     }
-    w->attention8 = !w->train && !w->attention32 && net->at[dp__layer_tensor(0, DP__Q_W)].form == DP__B_INT8;
+    w->attention8 = !w->train && !w->attention32 &&
+                    net->at[dp__layer_tensor(0, DP__Q_W)].form == DP__B_INT8;
     dp__head_carve(&head, &each, exec->row, w->longest, width / (size_t)config->heads, w->train,
                    w->attention8);
     w->scratch_each = each.at;
@@ -9035,11 +9039,11 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1260 lines
+ * [G] Learning and measuring                                                 budget 1300 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [G1] Adam                                                                   budget 110 lines
+ * [G1] Adam                                                                   budget 120 lines
  * Owns:   one optimizer step over flat arrays, clipping, learning rates.   Needs: F2.
  * Never:  writes a weight before the gradient and both moments are known to be finite.
  * Tests:  tests/test_learn.c: adam_*, clip_*, rate_*
@@ -9372,7 +9376,7 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
 }
 
 /* ============================================================================================
- * [G3] Training loop                                                          budget 800 lines
+ * [G3] Training loop                                                          budget 820 lines
  * Owns:   dp_trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
  * Needs:  B5, B6, C5, D4, F3, F4, G1, G2.
  * Never:  writes a text or a token to a file; applies a step that is not finite; lets the
@@ -10273,7 +10277,7 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                        budget 950 lines
+ * [H] Public functions                                                        budget 970 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
@@ -10831,6 +10835,7 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
     s->ids = (int32_t *)dp__arena_get(&arena, s->token_cap, sizeof *s->ids);
     s->arena = arena;
     dp__work_init(&s->work, &arena.alloc, o.memory_limit);
+    s->work.attention32 = o.attention32 != 0;
     dp__scratch_init(&s->scratch, &arena.alloc);
     status = arena.failed ? dp__no_memory(err) : dp__exec_open(&s->exec, &model->env, err);
     if (status == DP_OK) *out = s;

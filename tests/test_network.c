@@ -823,6 +823,17 @@ static void test_network_int8(void) {
                 norm += (double)plain[i] * (double)plain[i];
             }
             CHECK(error > 0 && sqrt(error / norm) < 0.05);
+            r.work.attention32 = 1; /* the same with attention in float32 */
+            dp__work_close(&r.work);
+            net_pass(&r, &net, 0, NULL);
+            double apart = 0;
+            for (size_t i = 0; i < NET_TEXTS * 5; i++) {
+                double d = (double)r.work.logits[i] - (double)first[q.tables][i];
+                apart += d * d;
+            }
+            CHECK(apart > 0 && sqrt(apart / norm) < 0.02);
+            r.work.attention32 = 0;
+            dp__work_close(&r.work);
             dp__source back = dp__source_net(&net);
             for (size_t t = 0; t < r.params.count; t++) {
                 int8_t  a[50], b[50];
