@@ -284,6 +284,7 @@ typedef enum dp_isa {
     DP_ISA_AVX2,
     DP_ISA_AVX512,
     DP_ISA_AVX512_VNNI,
+    DP_ISA_AVX512_BF16,
     DP_ISA_AMX,
     DP_ISA_COUNT
 } dp_isa;
@@ -338,7 +339,8 @@ typedef struct dp_env {
  * Memory: none. Threads: reentrant. Tests: tests/test_gemm.c: gemm_select */
 DPDEF dp_isa dp_isa_best(void);
 
-/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni", "amx".
+/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni", "avx512-bf16",
+ * "amx".
  *
  *   isa  any value
  *
@@ -525,7 +527,7 @@ DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, i
 DPDEF dp_status dp_json_real(const dp_json *json, double *to, dp_error *err);
 
 /* ============================================================================================
- * [A6] Model                                                                  budget 140 lines
+ * [A6] Model                                                                  budget 150 lines
  * ============================================================================================ */
 
 typedef enum dp_problem { DP_SINGLE_LABEL = 0, DP_MULTI_LABEL, DP_REGRESSION } dp_problem;
@@ -538,12 +540,17 @@ typedef struct dp_model_info {
     int32_t    cased_vocab;   /* 1: the vocabulary has capital letters (warn if lower_case) */
     int32_t    int8_linears;  /* Linears stored as INT8 */
     int32_t    int8_tables;   /* embedding tables stored as INT8 */
+    int32_t    bf16_linears;  /* Linears rounded to bfloat16 */
     int32_t    new_tensors;   /* tensors that the files lacked and that were initialised */
     int32_t    ignored_tensors;
     uint64_t   parameters;
     uint64_t   weight_bytes;  /* in memory */
     float      dropout;
 } dp_model_info;
+
+/* What the Linears of the layers compute in: bf16 rounds their weights and inputs to bfloat16 and
+ * adds up in FP32; everything else stays FP32. */
+typedef enum dp_dtype { DP_F32 = 0, DP_BF16 } dp_dtype;
 
 typedef struct dp_open_options {
     size_t   struct_size;
@@ -552,6 +559,7 @@ typedef struct dp_open_options {
     uint64_t seed;           /* of new tensors */
     const char *const *labels; /* [label_count] replaces labels and classifier; NULL: keep */
     int32_t  label_count;
+    dp_dtype dtype;          /* of Linears that are not INT8 */
 } dp_open_options;
 
 /* A new model: config.json text, vocabulary text, labels. Weights are N(0, initializer_range). */
@@ -587,11 +595,13 @@ DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out
  *   env, dir  as in dp_model_open
  *   options   new_head: a missing pooler or classifier is initialised N(0, initializer_range);
  *             letter_case: overrides the model's rule; labels [label_count]: replace the model's,
- *             and a classifier of another size or order of labels is initialised anew
+ *             and a classifier of another size or order of labels is initialised anew;
+ *             dtype: DP_BF16 halves the memory of the layers (saved, the model is FP32 again)
  *   out       out, the model; NULL on failure
  *
- * Formula: none. Returns as dp_model_open; DP_E_ARG for labels without label_count or the reverse,
- * or that a config.json could not hold (not UTF-8, too long, twice the same).
+ * Formula: none. Returns as dp_model_open; DP_E_ARG for a dtype that is none, for labels without
+ * label_count or the reverse, or that a config.json could not hold (not UTF-8, too long, twice
+ * the same).
  * Memory: as dp_model_open. Threads: reentrant.
  * Tests: tests/test_api.c: api_open, api_new_head */
 DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
@@ -4677,14 +4687,14 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 2770 lines
+ * [E] Kernels                                                                budget 3000 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [E1] Number formats                                                          budget 20 lines
- * Owns:   the bits of a float.                                              Needs: nothing.
- * float16, bfloat16 and float64 occur in files only ([C3]); int8 is made by dp__vec_quantize in
- * [E4], which rounds to nearest, ties to even, by an addition.
+ * [E1] Number formats                                                          budget 40 lines
+ * Owns:   the bits of a float; bfloat16, its upper half.                    Needs: nothing.
+ * float16 and float64 occur in files only ([C3]); int8 is made by dp__vec_quantize in [E4], which
+ * rounds to nearest, ties to even, by an addition.
  * Tests:  tests/test_kernels.c: format_*
  * ============================================================================================ */
 
@@ -4692,6 +4702,26 @@ DP__INLINE uint32_t dp__f32_bits(float x) {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
+}
+
+DP__INLINE float dp__f32_from_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* x with a denormal as 0 of the same sign: what FTZ and DAZ of MXCSR make of it. */
+DP__INLINE float dp__flush(float x) {
+    uint32_t u = dp__f32_bits(x);
+    return u & 0x7F800000u ? x : dp__f32_from_bits(u & 0x80000000u);
+}
+
+/* A float as bfloat16: nearest, ties to even; denormals become 0, a NaN a quiet one. This is
+ * VCVTNEPS2BF16 (Intel SDM volume 2C), which does not heed MXCSR either. */
+DP__INLINE uint16_t dp__bf16(float x) {
+    uint32_t u = dp__f32_bits(dp__flush(x));
+    if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40u);
+    return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
 }
 
 /* ============================================================================================
@@ -5081,7 +5111,7 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 }
 
 /* ============================================================================================
- * [E3] CPU detection                                                          budget 120 lines
+ * [E3] CPU detection                                                          budget 150 lines
  * Owns:   what the processor has and what the system saves; the floating-point state.
  * Needs:  nothing.        Never: decides what is used; that is the row table of [E8].
  * Tests:  tests/test_gemm.c: gemm_select, gemm_fp_state
@@ -5097,6 +5127,8 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 #define DP__CPU_AVX512VNNI 64u
 #define DP__CPU_AMX_TILE 128u
 #define DP__CPU_AMX_INT8 256u
+#define DP__CPU_AVX512BF16 512u
+#define DP__CPU_SLOW_BF16 65536u /* dp__cpu_slow_bf16 */
 /* Register files that the operating system saves; tiles only when it was asked to. */
 #define DP__OS_YMM 1u
 #define DP__OS_ZMM 2u
@@ -5109,16 +5141,27 @@ static void dp__cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
                          : "a"(leaf), "c"(sub));
 }
 
-/* Intel SDM volume 2, CPUID: leaf 1 ECX; leaf 7 EBX, ECX, EDX; leaf 1D, where EAX is the largest
- * palette. Trap: virtual machines that hide leaf 1D still show the bits of AMX. */
+/* 1: vdpbf16ps takes twice the time of the two fused steps that it stands for: Intel family 6,
+ * models 8Fh (Sapphire Rapids) and CFh (Emerald Rapids), as libxsmm's users measured (tpp-mlir
+ * #1025). Later ones are 1.1 times as fast as the two steps. The signature is that of leaf 1. */
+static int dp__cpu_slow_bf16(uint32_t signature) {
+    uint32_t family = signature >> 8 & 15;
+    uint32_t model = (signature >> 12 & 0xF0u) | (signature >> 4 & 15u);
+    return family == 6 && (model == 0x8F || model == 0xCF);
+}
+
+/* Intel SDM volume 2, CPUID: leaf 1 ECX; leaf 7 EBX, ECX, EDX and, subleaf 1, EAX; leaf 1D, where
+ * EAX is the largest palette. Trap: virtual machines that hide leaf 1D show the bits of AMX. */
 static uint32_t dp__cpu_bits(void) {
     uint32_t r[4], bits = 0;
     dp__cpuid(0, 0, r);
     uint32_t last = r[0];
     dp__cpuid(1, 0, r);
     if (r[2] >> 12 & 1) bits |= DP__CPU_FMA;
+    if (dp__cpu_slow_bf16(r[0])) bits |= DP__CPU_SLOW_BF16;
     if (last < 7) return bits;
     dp__cpuid(7, 0, r);
+    uint32_t subleaves = r[0];
     if (r[1] >> 5 & 1) bits |= DP__CPU_AVX2;
     if (r[1] >> 16 & 1) bits |= DP__CPU_AVX512F;
     if (r[1] >> 17 & 1) bits |= DP__CPU_AVX512DQ;
@@ -5126,6 +5169,8 @@ static uint32_t dp__cpu_bits(void) {
     if (r[1] >> 31 & 1) bits |= DP__CPU_AVX512VL;
     if (r[2] >> 11 & 1) bits |= DP__CPU_AVX512VNNI;
     uint32_t tile = r[3] >> 24 & 1, tile_int8 = r[3] >> 25 & 1;
+    dp__cpuid(7, 1, r);
+    if (subleaves >= 1 && r[0] >> 5 & 1) bits |= DP__CPU_AVX512BF16;
     if (!tile || last < 0x1D) return bits;
     dp__cpuid(0x1D, 0, r);
     if (r[0] >= 1) bits |= DP__CPU_AMX_TILE | (tile_int8 ? DP__CPU_AMX_INT8 : 0);
@@ -5178,8 +5223,8 @@ static uint32_t dp__os_bits(void) {
 /* Every public entry and every worker computes with round-to-nearest, denormals kept and
  * exceptions masked, whatever the host program has set; dp__fp_leave puts its state back. */
 #if defined(__x86_64__) && defined(__GNUC__)
-static uint32_t dp__fp_enter(void) {
-    uint32_t old, ours = 0x1F80; /* MXCSR after reset, SDM volume 1, 10.2.3 */
+static uint32_t dp__fp_set(uint32_t ours) {
+    uint32_t old;
     __asm__ __volatile__("stmxcsr %0" : "=m"(old) : : "memory");
     __asm__ __volatile__("ldmxcsr %0" : : "m"(ours) : "memory");
     return old;
@@ -5189,8 +5234,8 @@ static void dp__fp_leave(uint32_t old) {
     __asm__ __volatile__("ldmxcsr %0" : : "m"(old) : "memory");
 }
 #else
-static uint32_t dp__fp_enter(void) {
-    return 0;
+static uint32_t dp__fp_set(uint32_t ours) {
+    return ours;
 }
 
 static void dp__fp_leave(uint32_t old) {
@@ -5198,13 +5243,25 @@ static void dp__fp_leave(uint32_t old) {
 }
 #endif
 
+static uint32_t dp__fp_enter(void) {
+    return dp__fp_set(0x1F80); /* MXCSR after reset, SDM volume 1, 10.2.3 */
+}
+
+/* The same with denormals as 0, in operands and results: bits 6 (DAZ) and 15 (FTZ). Between this
+ * and dp__fp_leave numbers must come from memory and go there: the compiler moves arithmetic on
+ * registers, but no memory access, across the two. */
+static uint32_t dp__fp_flush(void) {
+    return dp__fp_set(0x9FC0);
+}
+
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 780 lines
+ * [E4] Scalar kernels                                                         budget 880 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
  * Weights lie in tile images of 1 KB: 16 k-groups x 16 columns x g values (g = 1 for FP32,
- * 4 for INT8, 2 for its 16-bit pairs), three neighbouring column tiles of a k-block together:
+ * 2 for BF16, 4 for INT8, 2 for its 16-bit pairs), three neighbouring column tiles of a k-block
+ * together:
  *     [n / 48][k / (16 g)][up to 3 tiles][16][16][g]
  * One such group of 48 columns is a panel. A kernel computes a strip: a few rows of c over one
  * panel or one tile. */
@@ -5249,9 +5306,13 @@ static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_
  * over u8 a = s8 + 128 with comp = -128 * sum_p b, which is exactly the sum over the s8 values;
  * without comp over the u8 values as they stand; or over s16 a. |sum| <= 255 * 127 * 65536 < 2^31;
  * with comp partial sums may wrap, the last one is exact modulo 2^32.
+ * BF16: as FP32, over pairs: the product of the upper, odd elements is fused first, then that of
+ * the even ones, and denormals are 0 in every operand and result, those of the additions behind
+ * the chain included (VDPBF16PS; "tiny" is judged behind the rounding). Rows of numbers that are
+ * widened pairs, odd element first, give the same bits to the kernels of FP32.
  * bias and residual, if any, are added last. */
 typedef struct dp__strip {
-    const void    *a;         /* [rows, a_row], from k0: dp_real, or u8, or s16 */
+    const void    *a;         /* [rows, a_row], from k0: dp_real, u8, s16, or pairs of bf16 */
     size_t         a_row;
     const char    *b;         /* the first tile at k = 0 */
     size_t         b_step;    /* bytes from one k-block to the next */
@@ -5274,23 +5335,37 @@ DP__INLINE const char *dp__strip_b(const dp__strip *s, size_t k) {
     return s->b + k / DP__TILE * s->b_step;
 }
 
-/* a * b + c rounded once. Without the instruction: the product of two floats is exact in
- * double, the sum is rounded to odd (the error of the addition, by Knuth's TwoSum, says on
- * which side the exact value lies), and rounding that to float is exact because double has
- * more than two bits over twice float's (Boldo and Melquiond 2008). NaN and infinity have no
- * error term that compares, so they pass through. */
-DP__INLINE float dp__fmaf(float a, float b, float c) {
-#ifdef __FP_FAST_FMAF
-    return __builtin_fmaf(a, b, c);
-#else
+/* a * b + c, to be rounded to float: the product of two floats is exact in double, the sum is
+ * rounded to odd (the error of the addition, by Knuth's TwoSum, says on which side the exact
+ * value lies), and rounding that to float is exact because double has more than two bits over
+ * twice float's (Boldo and Melquiond 2008). NaN and infinity have no error term that compares,
+ * so they pass through. */
+DP__INLINE double dp__fma_odd(float a, float b, float c) {
     double  p = (double)a * (double)b, d = (double)c, s = p + d, t = s - p;
     double  e = (p - (s - t)) + (d - t);
     int64_t u, away = (e > 0) - (e < 0);
     memcpy(&u, &s, sizeof u);
     u += (u < 0 ? -away : away) & -(~u & 1);
     memcpy(&s, &u, sizeof s);
-    return (float)s;
+    return s;
+}
+
+/* a * b + c rounded once. */
+DP__INLINE float dp__fmaf(float a, float b, float c) {
+#ifdef __FP_FAST_FMAF
+    return __builtin_fmaf(a, b, c);
+#else
+    return (float)dp__fma_odd(a, b, c);
 #endif
+}
+
+/* The same with denormals as 0. What 24 bits would round up to 2^-126 is not tiny: from
+ * 2^-126 - 2^-151 on. */
+DP__INLINE float dp__fmaf_flush(float a, float b, float c) {
+    double s = dp__fma_odd(dp__flush(a), dp__flush(b), dp__flush(c));
+    double tiny = 1.1754943508222875e-38 - 3.5032461608120427e-46; /* exact */
+    uint32_t u = dp__f32_bits((float)s);
+    return dp__f32_from_bits(s > -tiny && s < tiny ? u & 0x80000000u : u);
 }
 
 /* The double build checks gradients only: there the step need not be fused. */
@@ -5313,6 +5388,21 @@ static void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum) {
     }
 }
 
+/* The same with denormals as 0. */
+DP__INLINE dp_real dp__add_flush(dp_real a, dp_real b) {
+    return (dp_real)dp__flush(dp__flush((float)a) + dp__flush((float)b));
+}
+
+static void dp__strip_finish_flush(const dp__strip *s, size_t i, const float *sum) {
+    dp_real *c = s->c + i * s->ldc;
+    for (size_t j = 0; j < s->cols; j++) {
+        dp_real v = s->first ? (dp_real)sum[j] : dp__add_flush(c[j], (dp_real)sum[j]);
+        if (s->bias != NULL) v = dp__add_flush(v, s->bias[j]);
+        if (s->residual != NULL) v = dp__add_flush(v, s->residual[i * s->ldr + j]);
+        c[j] = v;
+    }
+}
+
 /* The specification of the FP32 kernel: up to 4 rows x one tile. */
 static void dp__gemm_f32_scalar(const dp__strip *s) {
     for (size_t i = 0; i < s->rows; i++) {
@@ -5325,6 +5415,25 @@ static void dp__gemm_f32_scalar(const dp__strip *s) {
                 sum[j] = dp__fma(a[p - s->k0], b[j], sum[j]);
         }
         dp__strip_finish(s, i, sum);
+    }
+}
+
+/* The specification of the BF16 kernel: up to 4 rows x one tile of pairs. */
+static void dp__gemm_bf16_scalar(const dp__strip *s) {
+    for (size_t i = 0; i < s->rows; i++) {
+        const char *a = (const char *)s->a + i * s->a_row * 4;
+        float       sum[DP__TILE] = {0};
+        for (size_t q = s->k0; q < s->k1; q++, a += 4) {
+            uint32_t x, y[DP__TILE];
+            memcpy(&x, a, sizeof x);
+            memcpy(y, dp__strip_b(s, q) + q % DP__TILE * sizeof y, sizeof y);
+            float odd = dp__f32_from_bits(x & 0xFFFF0000u), even = dp__f32_from_bits(x << 16);
+            for (size_t j = 0; j < DP__TILE; j++) {
+                sum[j] = dp__fmaf_flush(odd, dp__f32_from_bits(y[j] & 0xFFFF0000u), sum[j]);
+                sum[j] = dp__fmaf_flush(even, dp__f32_from_bits(y[j] << 16), sum[j]);
+            }
+        }
+        dp__strip_finish_flush(s, i, sum);
     }
 }
 
@@ -5367,6 +5476,7 @@ typedef enum dp__vec_op {
     DP__VEC_GATHER,
     DP__VEC_QUANTIZE,
     DP__VEC_SOFTMAX8,
+    DP__VEC_BF16,
     DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
     DP__VEC_LAYERNORM_PARAMS,
     DP__VEC_QUANTIZE_COLUMNS,
@@ -5874,6 +5984,63 @@ DP__INLINE void dp__vec_softmax8(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* Two numbers as a pair of bfloat16, the second in the upper half; of one, the second is +0. */
+DP__INLINE uint32_t dp__bf16_pair(dp_real first, dp_real second) {
+    return (uint32_t)dp__bf16((float)second) << 16 | dp__bf16((float)first);
+}
+
+#ifdef DP__X86
+/* dp__bf16 in every lane; the results are the upper halves, the lower ones 0. */
+DP__INLINE void dp__bf16_lanes(dp__m8 *lanes) {
+    dp__m8 u = *lanes, size = u & 0x7FFFFFFFu;
+    dp__m8 tiny = dp__int_less((dp__n8)size, 0x00800000);
+    dp__m8 number = dp__int_less((dp__n8)size, 0x7F800001);
+    dp__m8 up = ((u + 0x7FFFu + ((u >> 16) & 1u)) & number) | ((u | 0x00400000u) & ~number);
+    *lanes = ((up & ~tiny) | (u & 0x80000000u & tiny)) & 0xFFFF0000u;
+}
+
+/* Eight numbers to pairs at q; without q, widened, to y: of each pair the second number first. */
+DP__INLINE void dp__bf16_store(void *q, float *y, const dp__m8 *lanes) {
+    dp__v8 v = dp__real(*lanes);
+    dp__v4 a, b;
+    dp__halves(v, a, b);
+    if (q == NULL) {
+        _mm_storeu_ps(y, _mm_shuffle_ps((__m128)a, (__m128)a, 0xB1));
+        _mm_storeu_ps(y + 4, _mm_shuffle_ps((__m128)b, (__m128)b, 0xB1));
+        return;
+    }
+    __m128i low = _mm_srai_epi32((__m128i)a, 16), high = _mm_srai_epi32((__m128i)b, 16);
+    _mm_storeu_si128((__m128i *)q, _mm_packs_epi32(low, high));
+}
+#endif
+
+/* Rows of x as the left side of a BF16 product: pairs in q, rows ldq bytes apart; without q the
+ * same numbers as floats in y, of each pair the second first. An odd n is filled up with +0. */
+DP__INLINE void dp__vec_bf16(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        uint8_t       *q = v->q != NULL ? v->q + r * v->ldq : NULL;
+        dp_real       *y = q == NULL ? v->y + r * v->ldy : NULL;
+        size_t         i = 0;
+#ifdef DP__X86
+        for (; i + 8 <= v->n; i += 8) {
+            dp__m8 lanes = dp__bits(dp__get(x + i, 8, 0));
+            dp__bf16_lanes(&lanes);
+            dp__bf16_store(q != NULL ? q + 2 * i : NULL, q == NULL ? y + i : NULL, &lanes);
+        }
+#endif
+        for (; i < v->n; i += 2) {
+            uint32_t pair = dp__bf16_pair(x[i], i + 1 < v->n ? x[i + 1] : 0);
+            if (q != NULL) {
+                memcpy(q + 2 * i, &pair, sizeof pair);
+                continue;
+            }
+            y[i] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
+            y[i + 1] = (dp_real)dp__f32_from_bits(pair << 16);
+        }
+    }
+}
+
 /* y[j] = y[j] + sum over rows r of x[r, j], one chain of additions per piece (dp__chain_end). */
 DP__INLINE void dp__vec_column_sums(const dp__vec *v, size_t begin, size_t end) {
     size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : v->n;
@@ -5946,6 +6113,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end); return;
     case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
     case DP__VEC_SOFTMAX8: dp__vec_softmax8(v, begin, end); return;
+    case DP__VEC_BF16: dp__vec_bf16(v, begin, end); return;
     case DP__VEC_COLUMN_SUMS: dp__vec_column_sums(v, begin, end); return;
     case DP__VEC_LAYERNORM_PARAMS: dp__vec_layernorm_params(v, begin, end); return;
     case DP__VEC_SCATTER: dp__vec_scatter(v, begin, end); return;
@@ -6042,6 +6210,14 @@ static void dp__gemm_f32_avx2(const dp__strip *s) {
     case 4: dp__gemm_f32_rows_avx2(s, 4); break;
     default: dp__gemm_f32_rows_avx2(s, 6);
     }
+}
+
+/* BF16 on widened numbers: the same chain, denormals as 0. */
+DP__TARGET("avx2,fma")
+static void dp__gemm_bf16_avx2(const dp__strip *s) {
+    uint32_t fp = dp__fp_flush();
+    dp__gemm_f32_avx2(s);
+    dp__fp_leave(fp);
 }
 
 /* One k-group: a pair of every row of a times the pairs of 16 columns. */
@@ -6157,10 +6333,23 @@ DP__INLINE void dp__fetch_avx512(const dp__strip *s, const size_t rows, const si
             _mm_prefetch((const char *)(s->c + i * s->ldc + t * DP__TILE), _MM_HINT_T0);
 }
 
-/* One k: every row of a times the columns of b. */
+/* sum += the product of the odd elements of a and b, then += that of the even ones, in each lane;
+ * denormals are 0, whatever MXCSR says. As an instruction it needs no target: the kernels of
+ * FP32 and BF16 are one body. Needs: AVX512-BF16. */
+#ifdef DP__SOFTWARE
+#define DP__DPBF16(sum, a, b) (sum) = _mm512_dpbf16_ps((sum), (a), (b))
+#else
+#define DP__DPBF16(sum, a, b) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
+#endif
+#define DP__FUSED(sum, a, b)                                                                     \
+    if (pairs) DP__DPBF16(sum, a, b);                                                            \
+    else (sum) = _mm512_fmadd_ps((a), (b), (sum))
+
+/* One k (a number, or a pair of bf16): every row of a times the columns of b. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__step_f32_avx512(__m512 sum[8][3], const float *a, size_t a_row,
-                                    const float *b, const size_t rows, const size_t tiles) {
+                                    const float *b, const size_t rows, const size_t tiles,
+                                    const int pairs) {
     const float *a3 = a + 3 * a_row, *a6 = a3 + 3 * a_row;
     const __m512 b0 = _mm512_loadu_ps(b);
     const __m512 b1 = tiles > 1 ? _mm512_loadu_ps(b + DP__IMAGE) : b0;
@@ -6168,18 +6357,18 @@ DP__INLINE void dp__step_f32_avx512(__m512 sum[8][3], const float *a, size_t a_r
 #define DP__ROW(i)                                                                               \
     if (i < rows) {                                                                              \
         const __m512 x = _mm512_set1_ps((i < 3 ? a : i < 6 ? a3 : a6)[i % 3 * a_row]);           \
-        sum[i][0] = _mm512_fmadd_ps(x, b0, sum[i][0]);                                           \
-        if (tiles > 1) sum[i][1] = _mm512_fmadd_ps(x, b1, sum[i][1]);                            \
-        if (tiles > 2) sum[i][2] = _mm512_fmadd_ps(x, b2, sum[i][2]);                            \
+        DP__FUSED(sum[i][0], x, b0);                                                             \
+        if (tiles > 1) { DP__FUSED(sum[i][1], x, b1); }                                          \
+        if (tiles > 2) { DP__FUSED(sum[i][2], x, b2); }                                          \
     }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
 }
 
-/* Needs: AVX-512F. rows <= 8 and tiles <= 3 are constants where this is used. */
+/* Needs: AVX-512F. rows <= 8, tiles <= 3 and pairs are constants where this is used. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
-                                         const size_t tiles) {
+                                         const size_t tiles, const int pairs) {
     const float *a = (const float *)s->a, *b = (const float *)(const void *)dp__strip_b(s, s->k0);
     const char  *next = s->next;
     const size_t row = s->a_row, step = s->b_step / sizeof(float);
@@ -6192,11 +6381,11 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
         DP__UNROLL for (size_t u = 0; u < 4; u++)
-            dp__step_f32_avx512(sum, a + u, row, b + u * DP__TILE, rows, tiles);
+            dp__step_f32_avx512(sum, a + u, row, b + u * DP__TILE, rows, tiles, pairs);
         b += k % DP__TILE != 0 ? 4 * DP__TILE : step - 12 * DP__TILE;
     }
     for (size_t k = s->k1 % 4; k > 0; k--, a++, b += DP__TILE)
-        dp__step_f32_avx512(sum, a, row, b, rows, tiles);
+        dp__step_f32_avx512(sum, a, row, b, rows, tiles, pairs);
     const __mmask16 m0 = dp__mask_avx512(s, 0), m1 = tiles > 1 ? dp__mask_avx512(s, 1) : m0;
     const __mmask16 m2 = tiles > 2 ? dp__mask_avx512(s, 2) : m0;
 #define DP__ROW(i)                                                                               \
@@ -6210,20 +6399,41 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
-DP__INLINE void dp__gemm_f32_rows_avx512(const dp__strip *s, const size_t tiles) {
+DP__INLINE void dp__gemm_f32_rows_avx512(const dp__strip *s, const size_t tiles, const int pairs) {
     switch (s->rows) {
-    case 1: dp__gemm_f32_tile_avx512(s, 1, tiles); break;
-    case 2: dp__gemm_f32_tile_avx512(s, 2, tiles); break;
-    case 4: dp__gemm_f32_tile_avx512(s, 4, tiles); break;
-    default: dp__gemm_f32_tile_avx512(s, 8, tiles);
+    case 1: dp__gemm_f32_tile_avx512(s, 1, tiles, pairs); break;
+    case 2: dp__gemm_f32_tile_avx512(s, 2, tiles, pairs); break;
+    case 4: dp__gemm_f32_tile_avx512(s, 4, tiles, pairs); break;
+    default: dp__gemm_f32_tile_avx512(s, 8, tiles, pairs);
     }
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_f32_any_avx512(const dp__strip *s, const int pairs) {
+    if (s->cols > 2 * DP__TILE) dp__gemm_f32_rows_avx512(s, 3, pairs);
+    else if (s->cols > DP__TILE) dp__gemm_f32_rows_avx512(s, 2, pairs);
+    else dp__gemm_f32_rows_avx512(s, 1, pairs);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
 static void dp__gemm_f32_avx512(const dp__strip *s) {
-    if (s->cols > 2 * DP__TILE) dp__gemm_f32_rows_avx512(s, 3);
-    else if (s->cols > DP__TILE) dp__gemm_f32_rows_avx512(s, 2);
-    else dp__gemm_f32_rows_avx512(s, 1);
+    dp__gemm_f32_any_avx512(s, 0);
+}
+
+/* BF16 on widened numbers: the same chain, denormals as 0. */
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gemm_bf16_avx512(const dp__strip *s) {
+    uint32_t fp = dp__fp_flush();
+    dp__gemm_f32_avx512(s);
+    dp__fp_leave(fp);
+}
+
+/* BF16 on pairs. What is added behind the chain needs the flushing. Needs: AVX512-BF16. */
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gemm_bf16_dot(const dp__strip *s) {
+    uint32_t fp = dp__fp_flush();
+    dp__gemm_f32_any_avx512(s, 1);
+    dp__fp_leave(fp);
 }
 
 #define DP__VNNI_NEEDS DP__AVX512_NEEDS ",avx512vnni"
@@ -6558,7 +6768,7 @@ static void dp__gemm_u8s8_amx(const dp__strip *s) {
 #endif
 
 /* ============================================================================================
- * [E8] Kernel rows                                                             budget 90 lines
+ * [E8] Kernel rows                                                            budget 110 lines
  * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E6.
  * Never:  asks the machine; select() is a pure function that tests feed with invented ones.
  * Tests:  tests/test_gemm.c: gemm_select
@@ -6575,43 +6785,53 @@ typedef struct dp__row {
     dp_isa      isa;
     const char *name;
     uint32_t    cpu, os; /* bits needed */
+    uint32_t    slow;    /* CPU bits with which the row is taken only when its level is named */
     dp__kernel  f32, i8; /* i8 takes groups of 4 bytes, or of 2 16-bit numbers */
+    dp__kernel  b16;     /* groups of 2; of 1: pairs widened to floats, the odd element first */
     void (*vec)(const dp__vec *op, size_t begin, size_t end);
 } dp__row;
 
 #define DP__NEEDS_AVX2 (DP__CPU_AVX2 | DP__CPU_FMA)
 #define DP__NEEDS_AVX512                                                                         \
     (DP__NEEDS_AVX2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ | DP__CPU_AVX512VL)
+#define DP__NEEDS_VNNI (DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI)
 
 static const dp__row dp__rows[] = {
-    {DP_ISA_SCALAR, "scalar", 0, 0, {dp__gemm_f32_scalar, 4, 1, 1, NULL},
-     {dp__gemm_u8s8_scalar, 4, 1, 4, NULL}, dp__vec_scalar},
+    {DP_ISA_SCALAR, "scalar", 0, 0, 0, {dp__gemm_f32_scalar, 4, 1, 1, NULL},
+     {dp__gemm_u8s8_scalar, 4, 1, 4, NULL}, {dp__gemm_bf16_scalar, 4, 1, 2, NULL}, dp__vec_scalar},
 #ifdef DP__AVX2
-    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, {dp__gemm_f32_avx2, 6, 1, 1, NULL},
-     {dp__gemm_s16_avx2, 4, 1, 2, NULL}, dp__vec_avx2},
+    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, 0, {dp__gemm_f32_avx2, 6, 1, 1, NULL},
+     {dp__gemm_s16_avx2, 4, 1, 2, NULL}, {dp__gemm_bf16_avx2, 6, 1, 1, NULL}, dp__vec_avx2},
 #endif
 #ifdef DP__AVX512
-    {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM,
-     {dp__gemm_f32_avx512, 8, 3, 1, NULL}, {dp__gemm_s16_avx2, 4, 1, 2, NULL}, dp__vec_avx512},
-    {DP_ISA_AVX512_VNNI, "avx512-vnni", DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI,
-     DP__OS_YMM | DP__OS_ZMM, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
-     {dp__gemm_u8s8_vnni, 8, 3, 4, NULL}, dp__vec_avx512},
+    {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM, 0,
+     {dp__gemm_f32_avx512, 8, 3, 1, NULL}, {dp__gemm_s16_avx2, 4, 1, 2, NULL},
+     {dp__gemm_bf16_avx512, 8, 3, 1, NULL}, dp__vec_avx512},
+    {DP_ISA_AVX512_VNNI, "avx512-vnni", DP__NEEDS_VNNI, DP__OS_YMM | DP__OS_ZMM, 0,
+     {dp__gemm_f32_avx512, 8, 3, 1, NULL}, {dp__gemm_u8s8_vnni, 8, 3, 4, NULL},
+     {dp__gemm_bf16_avx512, 8, 3, 1, NULL}, dp__vec_avx512},
+    {DP_ISA_AVX512_BF16, "avx512-bf16", DP__NEEDS_VNNI | DP__CPU_AVX512BF16,
+     DP__OS_YMM | DP__OS_ZMM, DP__CPU_SLOW_BF16, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
+     {dp__gemm_u8s8_vnni, 8, 3, 4, NULL}, {dp__gemm_bf16_dot, 8, 3, 2, NULL}, dp__vec_avx512},
 #endif
 #ifdef DP__AMX
-    {DP_ISA_AMX, "amx", DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8,
-     DP__OS_YMM | DP__OS_ZMM | DP__OS_AMX, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
-     {dp__gemm_u8s8_amx, 32, 3, 4, dp__tile_mode_amx}, dp__vec_avx512},
+    {DP_ISA_AMX, "amx", DP__NEEDS_VNNI | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8,
+     DP__OS_YMM | DP__OS_ZMM | DP__OS_AMX, 0, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
+     {dp__gemm_u8s8_amx, 32, 3, 4, dp__tile_mode_amx}, {dp__gemm_bf16_avx512, 8, 3, 1, NULL},
+     dp__vec_avx512},
 #endif
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
 
-/* The best row: needs met, level at most cap (AUTO: any), not denied; NULL if none is left. */
+/* The best row: needs met, level at most cap (AUTO: any), not slow, not denied; NULL if none is
+ * left. */
 static const dp__row *dp__row_select(uint32_t cpu, uint32_t os, dp_isa cap, uint32_t deny) {
     const dp__row *best = NULL;
     for (size_t i = 0; i < DP__ROWS; i++) {
         const dp__row *row = &dp__rows[i];
         if ((row->cpu & ~cpu) || (row->os & ~os)) continue;
         if (cap != DP_ISA_AUTO && row->isa > cap) continue;
+        if ((row->slow & cpu) && row->isa != cap) continue;
         if (deny >> row->isa & 1) continue;
         best = row; /* rows stand in order of preference */
     }
@@ -6631,6 +6851,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
         {DP__CPU_AVX512DQ, "the CPU has no AVX-512DQ"},
         {DP__CPU_AVX512VL, "the CPU has no AVX-512VL"},
         {DP__CPU_AVX512VNNI, "the CPU has no AVX512-VNNI"},
+        {DP__CPU_AVX512BF16, "the CPU has no AVX512-BF16"},
         {DP__CPU_AMX_TILE, "the CPU has no AMX-TILE, or shows no palette of tiles"},
         {DP__CPU_AMX_INT8, "the CPU has no AMX-INT8"},
     };
@@ -6887,7 +7108,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 }
 
 /* ============================================================================================
- * [E10] Matrix products                                                       budget 430 lines
+ * [E10] Matrix products                                                       budget 500 lines
  * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
  * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
  *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
@@ -6898,6 +7119,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 #define DP__B_NK 1     /* rows [n, k], a weight as stored */
 #define DP__B_KN 2     /* rows [k, n] */
 #define DP__B_INT8 3   /* tile images of dp__pack8 for the same kernel row; a is INT8 too */
+#define DP__B_BF16 4   /* tile images of dp__pack16; a is of DP__VEC_BF16 for the same row */
 
 #define DP__ACT_NONE 0 /* dp__mm.act; else 1 + dp__act */
 
@@ -6906,7 +7128,8 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 typedef struct dp__mm {
     dp_real       *c;
     size_t         ldc;
-    const dp_real *a; /* a(i, p) = a[i * a_row + p * a_k]; a_row or a_k is 1 */
+    const dp_real *a; /* a(i, p) = a[i * a_row + p * a_k]; a_row or a_k is 1. BF16: rows, a_k is
+                       * 1; where the kernel takes pairs, two of k in the place of one number */
     const uint8_t *a8; /* INT8: [m, a_row] s8 + 128, or u8; readable to a multiple of 4 behind k */
     size_t         a_row, a_k;
     const void    *b;
@@ -7049,6 +7272,53 @@ static void dp__compensate(int32_t *comp, const int8_t *w, size_t ldw, size_t n,
     }
 }
 
+/* Where weight (j, p) of [n, k] stands in tile images with so many of k in a k-group. */
+static size_t dp__packed_at(size_t group, size_t n, size_t k, size_t j, size_t p) {
+    size_t image_k = group * DP__TILE, blocks = (k + image_k - 1) / image_k;
+    size_t image = dp__image_at(n, blocks, j, p / image_k);
+    return (image * DP__TILE + p % image_k / group) * DP__TILE * group + j % DP__TILE * group +
+           p % group;
+}
+
+#define DP__PAIR_K (2 * DP__TILE) /* k of a tile image of pairs */
+
+static size_t dp__pack16_bytes(size_t n, size_t k) {
+    return dp__ceil(n, DP__TILE) * dp__ceil(k, DP__PAIR_K) * sizeof(uint16_t);
+}
+
+/* Packs w [n, k] (rows of stride ldw) as pairs of bfloat16, rounded; the rest is +0. */
+static void dp__pack16(uint32_t *to, const dp_real *w, size_t ldw, size_t n, size_t k) {
+    memset(to, 0, dp__pack16_bytes(n, k));
+    for (size_t j = 0; j < n; j++, w += ldw)
+        for (size_t p = 0; p < k; p += 2)
+            to[dp__packed_at(2, n, k, j, p) / 2] = dp__bf16_pair(w[p], p + 1 < k ? w[p + 1] : 0);
+}
+
+/* Tile images of pairs, as they stand between k-blocks of so many tiles, become images of floats,
+ * the odd element of a pair before the even one: what the kernels of FP32 take. */
+static void dp__widen_panel(dp_real *to, const char *pairs, size_t tiles, size_t blocks) {
+    for (size_t i = 0; i < blocks * tiles * DP__TILE; i++, pairs += DP__TILE * 4) {
+        size_t   block = i / DP__TILE / tiles, tile = i / DP__TILE % tiles, q = i % DP__TILE;
+        size_t   image = (2 * block + q / 8) * tiles + tile;
+        dp_real *odd = to + image * DP__IMAGE + q % 8 * 2 * DP__TILE, *even = odd + DP__TILE;
+        for (size_t j = 0; j < DP__TILE; j += 4) {
+#ifdef DP__X86
+            __m128i u = _mm_loadu_si128((const __m128i *)(const void *)(pairs + 4 * j));
+            __m128i high = _mm_and_si128(u, _mm_set1_epi32((int)0xFFFF0000u));
+            _mm_storeu_ps(odd + j, _mm_castsi128_ps(high));
+            _mm_storeu_ps(even + j, _mm_castsi128_ps(_mm_slli_epi32(u, 16)));
+#else
+            uint32_t u[4];
+            memcpy(u, pairs + 4 * j, sizeof u);
+            for (size_t e = 0; e < 4; e++) {
+                odd[j + e] = dp__f32_from_bits(u[e] & 0xFFFF0000u);
+                even[j + e] = dp__f32_from_bits(u[e] << 16);
+            }
+#endif
+        }
+    }
+}
+
 /* The part of a product that is computed at once, within one chain: k-groups [k0, k1) of
  * columns [j0, j1) and rows [i0, i1). */
 typedef struct dp__part {
@@ -7062,8 +7332,19 @@ typedef struct dp__part {
     size_t      image;        /* bytes of a tile image */
 } dp__part;
 
+static const dp__kernel *dp__mm_kernel(const dp__row *row, const dp__mm *mm) {
+    return mm->b_form == DP__B_INT8 ? &row->i8 : mm->b_form == DP__B_BF16 ? &row->b16 : &row->f32;
+}
+
+/* 1: the tile images are those of the kernel; 0: rows, or pairs to be widened, packed here. */
+static int dp__mm_packed(const dp__row *row, const dp__mm *mm) {
+    return mm->b_form == DP__B_PACKED || mm->b_form == DP__B_INT8 ||
+           (mm->b_form == DP__B_BF16 && row->b16.group == 2);
+}
+
 static size_t dp__mm_groups(const dp__mm *mm, const dp__kernel *kernel) {
-    return (mm->k + kernel->group - 1) / kernel->group;
+    size_t k = mm->b_form == DP__B_BF16 ? dp__ceil(mm->k, 2) : mm->k;
+    return (k + kernel->group - 1) / kernel->group;
 }
 
 /* The activation of a strip whose sums are complete, while it is in the L1 cache. */
@@ -7176,11 +7457,30 @@ static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
     }
 }
 
-/* The panels of columns [j0, j1): a weight's own, or packed here from rows. */
+/* Pairs of columns [j0, j1) for k in [k0, k1), widened into to. */
+static void dp__mm_widen(const dp__mm *mm, const dp__part *part, dp_real *to) {
+    size_t      all = dp__ceil(mm->k, DP__PAIR_K) / DP__PAIR_K, step = DP__PANEL;
+    const char *from = (const char *)mm->b;
+    for (size_t g = part->j0; g < part->j1; g += step) {
+        size_t tiles = dp__ceil(part->j1 - g < step ? part->j1 - g : step, DP__TILE) / DP__TILE;
+        size_t image = g / DP__TILE * all + part->k0 / DP__PAIR_K * tiles;
+        dp__widen_panel(to, from + image * part->image, tiles, part->blocks / 2);
+        to += tiles * part->blocks * DP__IMAGE;
+    }
+}
+
+/* The panels of columns [j0, j1): a weight's own, or packed here from rows or pairs. */
 static void dp__mm_panels(const dp__mm *mm, dp__part *part, dp_real *scratch) {
     size_t  col = mm->b_form == DP__B_NK ? mm->ldb : 1, each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
     size_t  groups = dp__mm_groups(mm, part->kernel);
     part->b = (const char *)mm->b;
+    if (mm->b_form == DP__B_BF16 && part->kernel->group == 1) {
+        part->blocks = dp__ceil(part->k1 - part->k0, DP__PAIR_K) / DP__TILE;
+        dp__mm_widen(mm, part, scratch + DP__A_SCRATCH);
+        part->b = (const char *)(scratch + DP__A_SCRATCH);
+        part->b_k0 = part->k0;
+        return;
+    }
     if (mm->b_form == DP__B_NK || mm->b_form == DP__B_KN) {
         dp_real *panels = scratch + DP__A_SCRATCH;
         dp__pack(panels, (const dp_real *)mm->b + part->j0 * col + part->k0 * each, col, each,
@@ -7195,18 +7495,19 @@ static void dp__mm_panels(const dp__mm *mm, dp__part *part, dp_real *scratch) {
 /* The whole product on the caller's thread. scratch [DP__SCRATCH]. */
 static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scratch) {
     dp__part part;
-    int      raw = mm->b_form == DP__B_NK || mm->b_form == DP__B_KN;
-    size_t   step = raw ? DP__B_COLS : mm->n, groups;
+    size_t   step = dp__mm_packed(row, mm) ? mm->n : DP__B_COLS, groups, each;
+    int      form = mm->b_form;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
-    part.kernel = mm->b_form == DP__B_INT8 ? &row->i8 : &row->f32;
-    part.image = mm->b_form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
+    part.kernel = dp__mm_kernel(row, mm);
+    part.image = form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
     groups = dp__mm_groups(mm, part.kernel);
     if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(1);
+    each = part.kernel->group;
     do {
         part.k1 = groups;
-        if (mm->b_form != DP__B_INT8)
-            part.k1 = dp__chain_end(part.k0, mm->k, mm->cuts, mm->cut_count);
+        if (form != DP__B_INT8)
+            part.k1 = dp__chain_end(part.k0 * each, groups * each, mm->cuts, mm->cut_count) / each;
         for (size_t j = 0; j < mm->n; j += step) {
             part.j0 = j;
             part.j1 = mm->n - j < step ? mm->n : j + step;
@@ -7218,22 +7519,32 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
     if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(0);
 }
 
+/* Where the columns of b from j0 on begin; j0 is a multiple of DP__PANEL. */
+static const void *dp__mm_columns_at(const dp__row *row, const dp__mm *mm, size_t j0) {
+    const char *b = (const char *)mm->b;
+    switch (mm->b_form) {
+    case DP__B_PACKED: return b + dp__pack_size(j0, mm->k) * sizeof(dp_real);
+    case DP__B_NK: return b + j0 * mm->ldb * sizeof(dp_real);
+    case DP__B_KN: return b + j0 * sizeof(dp_real);
+    case DP__B_INT8: return b + dp__pack8_bytes(row, j0, mm->k);
+    default: return b + dp__pack16_bytes(j0, mm->k);
+    }
+}
+
 /* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own; j0 is a multiple of
  * DP__PANEL. */
 static dp__mm dp__mm_cut(const dp__row *row, const dp__mm *mm, size_t i0, size_t i1, size_t j0,
                          size_t j1) {
     dp__mm part = *mm;
     part.c += i0 * mm->ldc + j0;
+    part.b = dp__mm_columns_at(row, mm, j0);
     if (mm->b_form == DP__B_INT8) {
         part.a8 += i0 * mm->a_row;
         part.a_scale += i0;
         if (mm->comp != NULL) part.comp += j0;
         part.scale += j0;
-        part.b = (const char *)mm->b + dp__pack8_bytes(row, j0, mm->k);
     } else {
         part.a += i0 * mm->a_row;
-        part.b = (const dp_real *)mm->b + (mm->b_form == DP__B_PACKED ? dp__pack_size(j0, mm->k)
-                                           : mm->b_form == DP__B_NK ? j0 * mm->ldb : j0);
     }
     if (mm->bias != NULL) part.bias += j0;
     if (mm->pre != NULL) part.pre += i0 * mm->ldpre + j0;
@@ -7271,9 +7582,9 @@ static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
     const dp__mm_job *job = (const dp__mm_job *)arg;
     const dp__row    *row = job->x->row;
     const dp__mm     *mm = job->mm;
-    int     packed = mm->b_form == DP__B_PACKED || mm->b_form == DP__B_INT8;
-    size_t  unit = mm->b_form == DP__B_INT8 ? row->i8.unit : row->f32.unit, i0, i1, j0, j1;
-    int32_t across = dp__mm_split(mm->m, mm->n, unit, packed ? 4 : 20, threads);
+    size_t  unit = dp__mm_kernel(row, mm)->unit, i0, i1, j0, j1;
+    double  per_column = dp__mm_packed(row, mm) ? 4 : 20;
+    int32_t across = dp__mm_split(mm->m, mm->n, unit, per_column, threads);
     dp__share(mm->m, unit, tid / across, threads / across, &i0, &i1);
     dp__share(mm->n, DP__PANEL, tid % across, across, &j0, &j1);
     if (i0 == i1 || j0 == j1) return;
@@ -7295,11 +7606,11 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1780 lines
+ * [F] Network                                                                budget 1800 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                                budget 590 lines
+ * [F1] Tensors                                                                budget 620 lines
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
@@ -7619,7 +7930,7 @@ static dp_status dp__bind_int8(const dp__config *c, const dp__files *f, dp_error
 
 /* One or more tensors of the table, laid end to end, as layers take them: [rows, cols]. Vectors,
  * tables and everything in training are rows as they are (DP__B_NK); Linears of inference are
- * tile images (DP__B_PACKED, DP__B_INT8). */
+ * tile images (DP__B_PACKED, DP__B_INT8, DP__B_BF16). */
 typedef struct dp__weight {
     size_t         rows, cols;
     size_t         row;    /* of the tensor in whose place of the table this stands */
@@ -7635,6 +7946,7 @@ typedef struct dp__net {
     dp__weight       *at;  /* [count] as the table */
     const dp__row    *row; /* that INT8 weights are packed for */
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
+    int32_t           bf16_linears;              /* stored as bfloat16 */
     dp_alloc          alloc;
     void             *memory; /* one piece: at, packed weights */
     size_t            bytes;
@@ -7649,6 +7961,7 @@ typedef struct dp__source {
     int (*is_int8)(void *ctx, size_t t);
     dp_status (*read)(void *ctx, size_t t, size_t row, size_t rows, void *to, dp_real *scale,
                       dp_error *err);
+    int bf16; /* 1: the Linears of the layers are rounded to bfloat16 */
 } dp__source;
 
 /* Pieces of one allocation. The first walk (p NULL) measures, the second hands out. */
@@ -7710,11 +8023,24 @@ static int dp__is_linear(const dp__tensor *x) {
     return x->dims == 2 && x->part > DP__TYPES;
 }
 
-/* Bytes of n rows of a tensor in the form in which a weight is kept. */
-static size_t dp__build_bytes(const dp__row *row, const dp__tensor *x, int int8, size_t n) {
+/* The form in which a weight is kept. Pooler and classifier, rows of [CLS] only, stay FP32. The
+ * double build has no BF16. */
+static int dp__build_form(const dp__source *from, const dp__tensor *x, int int8) {
+    int bf16 = from->bf16 && x->part < DP__POOL_W && sizeof(dp_real) == sizeof(float);
+    if (!dp__is_linear(x)) return DP__B_NK;
+    return int8 ? DP__B_INT8 : bf16 ? DP__B_BF16 : DP__B_PACKED;
+}
+
+/* Bytes of n rows of a tensor in that form. */
+static size_t dp__build_bytes(const dp__row *row, const dp__tensor *x, int form, int int8,
+                              size_t n) {
     size_t item = int8 ? sizeof(int8_t) : sizeof(dp_real);
-    if (!dp__is_linear(x)) return n * x->cols * item;
-    return int8 ? dp__pack8_bytes(row, n, x->cols) : dp__pack_size(n, x->cols) * item;
+    switch (form) {
+    case DP__B_INT8: return dp__pack8_bytes(row, n, x->cols);
+    case DP__B_BF16: return dp__pack16_bytes(n, x->cols);
+    case DP__B_PACKED: return dp__pack_size(n, x->cols) * item;
+    default: return n * x->cols * item;
+    }
 }
 
 /* The tensors from t on, copied from the source as the weight w. Linears go through the stage,
@@ -7723,8 +8049,10 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
     const dp__source *from = b->source;
     const dp__tensor *x = &b->net->params->list[t];
     int      linear = dp__is_linear(x), int8 = from->is_int8(from->ctx, t);
+    int      form = w->form = dp__build_form(from, x, int8);
     size_t   step = linear ? DP__PANEL : w->rows;
-    char    *to = (char *)dp__carve(&b->carve, dp__build_bytes(from->row, x, int8, w->rows), 1);
+    size_t   bytes = dp__build_bytes(from->row, x, form, int8, w->rows);
+    char    *to = (char *)dp__carve(&b->carve, bytes, 1);
     int32_t *comp = NULL;
     dp_real *scale = NULL;
     if (int8) scale = dp__carve_reals(&b->carve, w->rows);
@@ -7735,17 +8063,19 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
                             "query, key and value of a layer must all be INT8, or none");
     for (size_t j = 0; b->carve.p != NULL && j < w->rows; j += step) {
         size_t n = w->rows - j < step ? w->rows - j : step;
-        void  *here = to + dp__build_bytes(from->row, x, int8, j), *rows = linear ? b->stage : here;
+        void  *here = to + dp__build_bytes(from->row, x, form, int8, j);
+        void  *rows = linear ? b->stage : here;
         dp_status status = dp__build_rows(b, t, j, n, rows, int8 ? scale + j : NULL);
         if (status != DP_OK) return status;
-        if (comp != NULL) {
+        if (form == DP__B_BF16) {
+            dp__pack16((uint32_t *)here, (dp_real *)rows, x->cols, n, x->cols);
+        } else if (comp != NULL) {
             dp__pack8(from->row, here, (int8_t *)rows, x->cols, n, x->cols);
             dp__compensate(comp + j, (int8_t *)rows, x->cols, n, x->cols);
         } else if (linear) {
             dp__pack_nk((dp_real *)here, (dp_real *)rows, x->cols, n, x->cols);
         }
     }
-    w->form = !linear ? DP__B_NK : int8 ? DP__B_INT8 : DP__B_PACKED;
     w->values = to;
     w->scale = scale;
     w->comp = comp;
@@ -7771,6 +8101,7 @@ static dp_status dp__build_walk(dp__builder *b) {
         for (size_t i = 0; i < fused && net->at != NULL; i++, w.row += p->list[t].rows) {
             net->at[t + i] = w;
             net->int8_linears += w.form == DP__B_INT8;
+            net->bf16_linears += w.form == DP__B_BF16;
             net->int8_tables += w.form == DP__B_NK && w.scale != NULL;
         }
     }
@@ -7834,17 +8165,21 @@ static dp_status dp__files_values(void *ctx, size_t t, size_t row, size_t rows, 
 }
 
 static dp__source dp__source_files(dp__files *files) {
-    dp__source s = {files, files->row, dp__files_is_int8, dp__files_values};
+    dp__source s = {files, files->row, dp__files_is_int8, dp__files_values, 0};
     return s;
 }
 
 /* The inverse of dp__pack8: weight (j, p) of n rows x k. */
 static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
                              size_t p) {
-    size_t e = row->i8.group, image_k = e * DP__TILE, blocks = (k + image_k - 1) / image_k;
-    size_t image = dp__image_at(n, blocks, j, p / image_k);
-    size_t at = (image * DP__TILE + p % image_k / e) * DP__TILE * e + j % DP__TILE * e + p % e;
-    return e == 2 ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
+    size_t at = dp__packed_at(row->i8.group, n, k, j, p);
+    return row->i8.group == 2 ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
+}
+
+/* The same of dp__pack16. */
+static float dp__packed16_at(const void *b, size_t n, size_t k, size_t j, size_t p) {
+    uint32_t pair = ((const uint32_t *)b)[dp__packed_at(2, n, k, j, p) / 2];
+    return dp__f32_from_bits(p % 2 != 0 ? pair & 0xFFFF0000u : pair << 16);
 }
 
 /* A net as a source, for saving, training and quantizing. */
@@ -7867,12 +8202,14 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
     for (size_t i = 0; w->form == DP__B_INT8 && i < rows * cols; i++)
         ((int8_t *)to)[i] = dp__packed8_at(net->row, w->values, w->rows, cols, first + i / cols,
                                            i % cols);
+    for (size_t i = 0; w->form == DP__B_BF16 && i < rows * cols; i++)
+        ((dp_real *)to)[i] = dp__packed16_at(w->values, w->rows, cols, first + i / cols, i % cols);
     if (w->scale != NULL) memcpy(scale, w->scale + first, rows * sizeof *scale);
     return DP_OK;
 }
 
 static dp__source dp__source_net(const dp__net *net) {
-    dp__source s = {NULL, net->row, dp__net_is_int8, dp__net_values};
+    dp__source s = {NULL, net->row, dp__net_is_int8, dp__net_values, 0};
     memcpy(&s.ctx, &net, sizeof net); /* the functions above only read it */
     return s;
 }
@@ -8006,6 +8343,20 @@ static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padde
     dp__vec_run(x, &v);
 }
 
+/* Rows x [rows, n] rounded to bfloat16, as the kernel takes them, in rows of ldq bytes at q. */
+static void dp__round_bf16(const dp__exec *x, uint8_t *q, size_t ldq, dp__mat in, size_t rows,
+                           size_t n) {
+    dp__vec v = dp__vec_of(DP__VEC_BF16, dp__no_mat, in, dp__no_mat, rows, n);
+    if (x->row->b16.group == 1) {
+        v.y = (dp_real *)(void *)q;
+        v.ldy = ldq / sizeof *v.y;
+    } else {
+        v.q = q;
+        v.ldq = ldq;
+    }
+    dp__vec_run(x, &v);
+}
+
 /* ---- what the layers work on --------------------------------------------------------------- */
 
 /* Sequences laid end to end: no padding exists anywhere. */
@@ -8076,7 +8427,7 @@ typedef struct dp__work {
     dp__mat   pool_pre, pooled, head; /* [B, C] pooler before and after tanh, after dropout */
     dp_real  *logits, *dlogits;       /* [B, K] */
     dp_real  *loss;       /* [B] */
-    uint8_t  *q8;         /* [N, ldq8] input of an INT8 Linear */
+    uint8_t  *q8;         /* [N, ldq8] input of an INT8 or BF16 Linear, bytes */
     size_t    ldq8;
     dp_real  *q8_scale;   /* [N] */
     char     *scratch;    /* [threads, scratch_each] bytes of attention */
@@ -8310,6 +8661,11 @@ static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp_
         op.a_scale = w->q8_scale;
         op.comp = l->comp;
         op.scale = l->scale;
+    }
+    if (l->form == DP__B_BF16) {
+        dp__round_bf16(s->exec, w->q8, w->ldq8, x, m, l->cols);
+        op.a = (const dp_real *)(const void *)w->q8;
+        op.a_row = w->ldq8 / sizeof *op.a;
     }
     op.bias = dp__real_of(s, dp__bias_of(s, t));
     op.act = act;
@@ -8744,8 +9100,9 @@ static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
     w->logits = dp__carve_reals(c, logits);
     w->dlogits = dp__carve_reals(c, logits);
     w->loss = dp__carve_reals(c, w->texts);
-    if (net->int8_linears > 0) {
-        w->ldq8 = dp__stride8(width > inner ? width : inner);
+    if (net->int8_linears + net->bf16_linears > 0) {
+        size_t item = net->bf16_linears == 0 ? 1 : 4 / exec->row->b16.group;
+        w->ldq8 = dp__stride8((width > inner ? width : inner) * item);
         w->q8 = (uint8_t *)dp__carve(c, w->tokens, w->ldq8);
         w->q8_scale = dp__carve_reals(c, w->tokens);
     }
@@ -10369,7 +10726,7 @@ DPDEF dp_isa dp_isa_best(void) {
 
 DPDEF const char *dp_isa_name(dp_isa isa) {
     static const char *const names[DP_ISA_COUNT] = {"auto", "scalar", "avx2", "avx512",
-                                                    "avx512-vnni", "amx"};
+                                                    "avx512-vnni", "avx512-bf16", "amx"};
     return (unsigned)isa < (unsigned)DP_ISA_COUNT ? names[isa] : "unknown";
 }
 
@@ -10544,6 +10901,7 @@ static dp_status dp__model_weights(dp_model *model, const dp__recipe *r, int new
         status = dp__model_bind(model, &r->o, new_labels, &files, err);
     }
     model->new_tensors = r->derived ? 0 : files.missing;
+    drawn.bf16 = r->o.dtype == DP_BF16;
     if (status == DP_OK)
         status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
                               r->derived ? r->weights : &drawn, err);
@@ -10577,6 +10935,8 @@ DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
     *out = NULL;
     dp_status status = dp__options_copy(&r.o, sizeof r.o, options, err);
     if (status == DP_OK && dir == NULL) status = dp__fail(err, DP_E_ARG, "dir is NULL");
+    if (status == DP_OK && (unsigned)r.o.dtype > (unsigned)DP_BF16)
+        status = dp__fail(err, DP_E_ARG, "dp_open_options.dtype is no type");
     return status == DP_OK ? dp__model_make(env, &r, out, err) : status;
 }
 
@@ -10646,6 +11006,7 @@ DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info) {
     info->lower_case = model->words.lower_case;
     info->cased_vocab = model->tokenizer.vocab.cased > 0;
     info->int8_linears = model->net.int8_linears;
+    info->bf16_linears = model->net.bf16_linears;
     info->int8_tables = model->net.int8_tables;
     info->new_tensors = (int32_t)model->new_tensors;
     info->ignored_tensors = (int32_t)model->ignored;
@@ -10983,7 +11344,7 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
     if (status != DP_OK) return status;
     dp__arena_init(&arena, &model->env.alloc);
     status = dp__quantizer_init(&z, &model->net, model->row, o.embeddings, &arena, err);
-    dp__source source = {&z, model->row, dp__quantizer_is_int8, dp__quantizer_values};
+    dp__source source = {&z, model->row, dp__quantizer_is_int8, dp__quantizer_values, 0};
     config.quantized = 1;
     config.int8_tables = o.embeddings != 0;
     config.ignore_count = 1;

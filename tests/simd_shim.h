@@ -92,6 +92,25 @@ static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
     return v;
 }
 
+/* VDPBF16PS as the manual has it: the odd elements first, each product fused, denormals 0 in every
+ * operand and result. SIMDe converts and adds in another order. */
+static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__m512 b) {
+    uint32_t x[16], y[16], zero = 0;
+    float    z[16], p, q;
+    memcpy(x, &a, sizeof x);
+    memcpy(y, &b, sizeof y);
+    memcpy(z, &sum, sizeof z);
+    for (int i = 0; i < 32; i++) {
+        uint32_t u = i % 2 ? x[i / 2] << 16 : x[i / 2] & 0xFFFF0000u;
+        uint32_t v = i % 2 ? y[i / 2] << 16 : y[i / 2] & 0xFFFF0000u;
+        memcpy(&p, (u & 0x7F800000u) != 0 ? &u : &zero, sizeof p);
+        memcpy(&q, (v & 0x7F800000u) != 0 ? &v : &zero, sizeof q);
+        z[i / 2] = fmaf(p, q, z[i / 2]);
+    }
+    memcpy(&sum, z, sizeof z);
+    return sum;
+}
+
 #define __mmask16 simde__mmask16 /* no alias in 0.7.4 */
 #undef _mm256_fmadd_ps
 #undef _mm512_fmadd_ps
@@ -100,6 +119,7 @@ static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi32_epi8
+#undef _mm512_dpbf16_ps
 #define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
 #define _mm512_fmadd_ps(a, b, c) shim_fmadd512(a, b, c)
 #define _mm512_maskz_loadu_ps(mask, p) shim_maskz_loadu_ps(mask, p)
@@ -107,5 +127,6 @@ static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
 #define _mm512_mask_storeu_ps(p, mask, v) shim_mask_storeu_ps(p, mask, v)
 #define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
 #define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
+#define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
 
 #endif

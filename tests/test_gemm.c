@@ -26,6 +26,45 @@ static float gemm_element(const dp__mm *mm, const float *b, size_t i, size_t j) 
     return total;
 }
 
+static float gemm_bf16(float x) {
+    return dp__f32_from_bits((uint32_t)dp__bf16(x) << 16);
+}
+
+/* The same for BF16: operands rounded, of each pair the odd element first, a missing one is 0.
+ * (No operand here comes near the denormals; gemm16_order has those that do.) */
+static float gemm_element16(const dp__mm *mm, const float *b, size_t i, size_t j) {
+    float total = mm->accumulate ? mm->c[i * mm->ldc + j] : 0, sum = 0;
+    int   first = !mm->accumulate;
+    for (size_t p = 0; p < mm->k; p += 2) {
+        const float *x = mm->a + i * mm->a_row + p, *y = b + j * mm->k + p;
+        if (p + 1 < mm->k) sum = dp__fmaf(gemm_bf16(x[1]), gemm_bf16(y[1]), sum);
+        sum = dp__fmaf(gemm_bf16(x[0]), gemm_bf16(y[0]), sum);
+        if (p + 2 < mm->k && (p + 2) % 1024 != 0) continue;
+        total = first ? sum : total + sum;
+        first = 0;
+        sum = 0;
+    }
+    if (mm->bias != NULL) total += mm->bias[j];
+    if (mm->residual != NULL) total += mm->residual[i * mm->ldr + j];
+    return total;
+}
+
+/* Rows of a as the BF16 kernel takes them: bytes of one row, and the conversion. */
+static size_t gemm_row16(const dp__row *row, size_t k) {
+    return dp__ceil(k, 2) * 4 / row->b16.group;
+}
+
+static void gemm_rows16(const dp__row *row, unsigned char *to, const float *a, size_t a_row,
+                        size_t m, size_t k) {
+    dp__exec x;
+    dp__mat  from = {(float *)(uintptr_t)a, a_row};
+    memset(&x, 0, sizeof x);
+    x.row = row;
+    x.threads = 1;
+    for (size_t i = 0; i < m; i++) /* one at a time: rows need not lie on whole numbers */
+        dp__round_bf16(&x, to + i * gemm_row16(row, k), 0, dp__from_row(from, i), 1, k);
+}
+
 /* A row under test; those whose instructions this machine lacks are reported once. */
 static int gemm_row_runs(size_t r) {
     const dp__row *row = &dp__rows[r];
@@ -50,7 +89,8 @@ static dp__exec gemm_exec(size_t r, int32_t threads) {
 enum { SPY_HONEST, SPY_FLIP, SPY_MASK };
 static const dp__row *spy_row;
 static int            spy_mode;
-static size_t         spy_f32[33][4], spy_i8[33][4]; /* calls by rows (32: or more) and tiles */
+static size_t         spy_f32[33][4], spy_i8[33][4], spy_b16[33][4]; /* calls by rows (32: or
+                                                                     * more) and tiles */
 
 static void spy_flip(float *c) {
     uint32_t u;
@@ -75,12 +115,21 @@ static void spy_call_i8(const dp__strip *s) {
     if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
 }
 
+static void spy_call_b16(const dp__strip *s) {
+    dp__strip broken = *s;
+    spy_b16[s->rows][(s->cols + 15) / 16]++;
+    if (spy_mode == SPY_MASK) broken.cols = dp__ceil(s->cols, 16);
+    spy_row->b16.run(&broken);
+    if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
+}
+
 static dp__row spy_on(size_t r, int mode) {
     dp__row row = dp__rows[r];
     spy_row = &dp__rows[r];
     spy_mode = mode;
     row.f32.run = spy_call_f32;
     row.i8.run = spy_call_i8;
+    row.b16.run = spy_call_b16;
     return row;
 }
 
@@ -141,7 +190,7 @@ static float *shapes_place(guarded *g, size_t region, size_t count, int front) {
     return (float *)(void *)(front ? g->p : g->p + region - count * sizeof(float));
 }
 
-static void shapes_expect(gemm_cases *s, size_t k) {
+static void shapes_expect(gemm_cases *s, size_t k, int form) {
     dp__mm mm;
     memset(&mm, 0, sizeof mm);
     mm.a = s->a_all;
@@ -151,26 +200,31 @@ static void shapes_expect(gemm_cases *s, size_t k) {
     for (size_t j = 0; j < EDGE; j++) { /* gemm_element wants b with stride k */
         float b[EDGE];
         memcpy(b, s->b_all + j * EDGE, k * sizeof(float));
-        for (size_t i = 0; i < EDGE; i++) s->c_all[i * EDGE + j] = gemm_element(&mm, b, i, 0);
+        for (size_t i = 0; i < EDGE; i++)
+            s->c_all[i * EDGE + j] = form == DP__B_BF16 ? gemm_element16(&mm, b, i, 0)
+                                                        : gemm_element(&mm, b, i, 0);
     }
 }
 
 /* All m, n up to EDGE for one k; number of wrong elements. */
-static size_t shapes_run(gemm_cases *s, const dp__row *row, size_t k) {
-    size_t wrong = 0;
+static size_t shapes_run(gemm_cases *s, const dp__row *row, size_t k, int form) {
+    size_t wrong = 0, bf16 = form == DP__B_BF16, cells = bf16 ? gemm_row16(row, k) / 4 : k;
     for (size_t n = 1; n <= EDGE; n++) {
         int    front = (int)(n + k) & 1;
-        float *b = shapes_place(&s->b, s->b_bytes, dp__pack_size(n, k), front);
-        dp__pack_nk(b, s->b_all, EDGE, n, k);
+        size_t room = bf16 ? dp__pack16_bytes(n, k) / 4 : dp__pack_size(n, k);
+        float *b = shapes_place(&s->b, s->b_bytes, room, front);
+        if (bf16) dp__pack16((uint32_t *)(void *)b, s->b_all, EDGE, n, k);
+        else dp__pack_nk(b, s->b_all, EDGE, n, k);
         for (size_t m = 1; m <= EDGE; m++) {
-            float *a = shapes_place(&s->a, s->a_bytes, m * k, front);
+            float *a = shapes_place(&s->a, s->a_bytes, m * cells, front);
             float *c = shapes_place(&s->c, s->c_bytes, m * n, front);
             dp__mm mm;
             memset(&mm, 0, sizeof mm);
-            for (size_t i = 0; i < m; i++) memcpy(a + i * k, s->a_all + i * EDGE, k * 4);
+            for (size_t i = 0; i < m && !bf16; i++) memcpy(a + i * k, s->a_all + i * EDGE, k * 4);
+            if (bf16) gemm_rows16(row, (unsigned char *)a, s->a_all, EDGE, m, k);
             mm.c = c, mm.ldc = n;
-            mm.a = a, mm.a_row = k, mm.a_k = 1;
-            mm.b = b;
+            mm.a = a, mm.a_row = cells, mm.a_k = 1;
+            mm.b = b, mm.b_form = form;
             mm.m = m, mm.n = n, mm.k = k;
             dp__matmul_serial(row, &mm, s->scratch);
             for (size_t i = 0; i < m; i++)
@@ -180,21 +234,30 @@ static size_t shapes_run(gemm_cases *s, const dp__row *row, size_t k) {
     return wrong;
 }
 
-/* The vector rows on all gemm_cases m, n, k of 1 to 65; the scalar row on all m, n and some k. */
-static void test_gemm_shapes(void) {
+static void shapes_test(int form, int step_scalar) {
     gemm_cases *s = shapes_new();
     for (size_t r = 0; r < DP__ROWS; r++) {
         if (!gemm_row_runs(r)) continue;
         dp__row row = spy_on(r, SPY_HONEST);
-        size_t  step = test_light() ? 16 : r == 0 ? 22 : 1;
+        size_t  step = test_light() ? 16 : r == 0 ? (size_t)step_scalar : 1;
         if (r == 0 && test_long()) step = 1;
         for (size_t k = 1; k <= EDGE; k += step) {
-            shapes_expect(s, k);
-            CHECK_INT(shapes_run(s, &row, k), 0);
+            shapes_expect(s, k, form);
+            CHECK_INT(shapes_run(s, &row, k, form), 0);
         }
-        spy_report(spy_f32, row.f32.unit, row.f32.tiles, "f32");
+        if (form == DP__B_BF16) spy_report(spy_b16, row.b16.unit, row.b16.tiles, "bf16");
+        else spy_report(spy_f32, row.f32.unit, row.f32.tiles, "f32");
     }
     shapes_free(s);
+}
+
+/* The vector rows on all gemm_cases m, n, k of 1 to 65; the scalar row on all m, n and some k. */
+static void test_gemm_shapes(void) {
+    shapes_test(DP__B_PACKED, 22);
+}
+
+static void test_gemm16_shapes(void) {
+    shapes_test(DP__B_BF16, 31);
 }
 
 /* ---- every option, drawn at random ---------------------------------------------------------- */
@@ -231,15 +294,19 @@ static size_t draw_size(uint64_t *state, size_t most) {
 static void draw_b(drawn *d, uint64_t *state) {
     dp__mm *mm = &d->mm;
     size_t  n = mm->n, k = mm->k;
-    mm->b_form = (int)draw(state, 0, 2);
+    mm->b_form = (int)draw(state, 0, 3);
+    if (mm->b_form == DP__B_INT8) mm->b_form = DP__B_BF16;
     mm->ldb = (mm->b_form == DP__B_NK ? k : n) + draw(state, 0, 3);
     size_t last = mm->b_form == DP__B_NK ? (n - 1) * mm->ldb + k : (k - 1) * mm->ldb + n;
     d->b = (float *)malloc(n * k * sizeof(float));
     for (size_t i = 0; i < n * k; i++) d->b[i] = test_rndf(state);
-    float *b = draw_floats(&d->b_mem, mm->b_form == DP__B_PACKED ? dp__pack_size(n, k) : last,
-                           state);
+    int raw = mm->b_form == DP__B_NK || mm->b_form == DP__B_KN;
+    if (mm->b_form == DP__B_PACKED) last = dp__pack_size(n, k);
+    if (mm->b_form == DP__B_BF16) last = dp__pack16_bytes(n, k) / sizeof(float);
+    float *b = draw_floats(&d->b_mem, last, state);
     if (mm->b_form == DP__B_PACKED) dp__pack_nk(b, d->b, k, n, k);
-    for (size_t j = 0; j < n && mm->b_form != DP__B_PACKED; j++)
+    if (mm->b_form == DP__B_BF16) dp__pack16((uint32_t *)(void *)b, d->b, k, n, k);
+    for (size_t j = 0; j < n && raw; j++)
         for (size_t p = 0; p < k; p++)
             b[mm->b_form == DP__B_NK ? j * mm->ldb + p : p * mm->ldb + j] = d->b[j * k + p];
     mm->b = b;
@@ -251,7 +318,7 @@ static void draw_rest(drawn *d, uint64_t *state) {
     mm->a_row = k + pad;
     mm->a_k = 1;
     size_t last = (m - 1) * mm->a_row + k;
-    if (draw(state, 0, 2) == 0) { /* transposed */
+    if (draw(state, 0, 2) == 0 && mm->b_form != DP__B_BF16) { /* transposed */
         mm->a_row = 1;
         mm->a_k = m + pad;
         last = (m - 1) * mm->a_row + (k - 1) * mm->a_k + 1;
@@ -260,7 +327,8 @@ static void draw_rest(drawn *d, uint64_t *state) {
     mm->accumulate = (int)draw(state, 0, 1);
     mm->cuts = d->cuts;
     for (size_t at = draw(state, 1, 40);
-         mm->b_form != DP__B_PACKED && mm->cut_count < 4 && at < k && draw(state, 0, 3);
+         (mm->b_form == DP__B_NK || mm->b_form == DP__B_KN) && mm->cut_count < 4 && at < k &&
+         draw(state, 0, 3);
          at += draw(state, 1, k))
         d->cuts[mm->cut_count++] = at;
     if (mm->cut_count == 0) mm->cuts = NULL;
@@ -285,7 +353,9 @@ static drawn *drawn_new(uint64_t *state) {
     d->expected = (float *)malloc(d->mm.m * d->mm.n * sizeof(float));
     for (size_t i = 0; i < d->mm.m; i++)
         for (size_t j = 0; j < d->mm.n; j++)
-            d->expected[i * d->mm.n + j] = gemm_element(&d->mm, d->b, i, j);
+            d->expected[i * d->mm.n + j] = d->mm.b_form == DP__B_BF16
+                                               ? gemm_element16(&d->mm, d->b, i, j)
+                                               : gemm_element(&d->mm, d->b, i, j);
     return d;
 }
 
@@ -304,7 +374,15 @@ static void drawn_free(drawn *d) {
 static size_t drawn_run(const drawn *d, const dp__row *row, const dp__exec *x, float *scratch) {
     dp__mm  mm = d->mm;
     size_t  count = (mm.m - 1) * mm.ldc + mm.n, wrong = 0;
-    guarded mem = guarded_new((count + d->slack) * sizeof(float));
+    guarded mem = guarded_new((count + d->slack) * sizeof(float)), a16;
+    int     bf16 = mm.b_form == DP__B_BF16;
+    if (bf16) { /* rows in the form of the kernel */
+        const dp__row *form = x != NULL ? x->row : row;
+        a16 = guarded_new(mm.m * gemm_row16(form, mm.k));
+        gemm_rows16(form, (unsigned char *)a16.p, mm.a, mm.a_row, mm.m, mm.k);
+        mm.a = (const float *)(void *)a16.p;
+        mm.a_row = gemm_row16(form, mm.k) / 4;
+    }
     mm.c = (float *)(void *)mem.p;
     memcpy(mm.c, d->mm.c, count * sizeof(float));
     if (x != NULL) dp__matmul(x, &mm);
@@ -316,6 +394,7 @@ static size_t drawn_run(const drawn *d, const dp__row *row, const dp__exec *x, f
                             d->room * sizeof(float)) != 0;
     }
     guarded_free(&mem);
+    if (bf16) guarded_free(&a16);
     return wrong;
 }
 
@@ -424,6 +503,84 @@ static void test_gemm_pack(void) {
             guarded_free(&pm);
         }
     }
+}
+
+/* ---- BF16 ----------------------------------------------------------------------------------- */
+
+/* One pair: ((0 or c) + odd) + even on every row must be what the table says, or, for drawn bits,
+ * what the scalar row says. c is what stood there before (accumulate). */
+static uint32_t pair_product(const dp__row *row, uint32_t a, uint32_t b, uint32_t c,
+                             float *scratch) {
+    float  x[2] = {dp__f32_from_bits(a << 16), dp__f32_from_bits(a & 0xFFFF0000u)}, cells[2];
+    float  sum = dp__f32_from_bits(c);
+    uint32_t image[DP__IMAGE];
+    dp__mm mm;
+    memset(&mm, 0, sizeof mm);
+    memset(image, 0, sizeof image);
+    image[0] = b; /* pairs as they are: dp__pack16 would flush denormals */
+    if (row->b16.group == 2) memcpy(cells, &a, sizeof a);
+    else cells[0] = x[1], cells[1] = x[0];
+    mm.a = cells, mm.a_row = 2, mm.a_k = 1;
+    mm.b = image, mm.b_form = DP__B_BF16;
+    mm.c = &sum, mm.ldc = 1, mm.accumulate = c != 0;
+    mm.m = mm.n = 1, mm.k = 2;
+    dp__matmul_serial(row, &mm, scratch);
+    return dp__f32_bits(sum);
+}
+
+static int pair_same(uint32_t x, uint32_t y) {
+    int nan = (x & 0x7FFFFFFFu) > 0x7F800000u && (y & 0x7FFFFFFFu) > 0x7F800000u;
+    return x == y || nan;
+}
+
+/* Bits of a bfloat16 that hurt: any, near one another, or near where products leave the floats. */
+static uint32_t pair_draw(uint64_t *state) {
+    uint32_t u = (uint32_t)test_rnd(state);
+    uint32_t exponents = u >> 8 & 1 ? 0x3F803F80u : u >> 9 & 1 ? 0x20002000u : 0x00800080u;
+    if ((u & 7) == 0) return (uint32_t)test_rnd(state);
+    return (uint32_t)(test_rnd(state) & 0x80FF80FFu) | exponents;
+}
+
+static void test_gemm16_order(void) {
+    static const uint32_t table[][4] = { /* a, b (odd half, even half), c, result */
+        {0x3F800000, 0x3F800000, 0, 0x3F800000},
+        {0x00003F80, 0x00003F80, 0, 0x3F800000},
+        {0x1F802000, 0x1F802000, 0, 0x00800000}, /* 2^-128 is tiny, then comes 2^-126 */
+        {0x20001F80, 0x20001F80, 0, 0x00A00000}, /* 2^-126 + 2^-128 in one step is not */
+        {0x20001F80, 0x20009F80, 0, 0x00000000}, /* 2^-126 - 2^-128 */
+        {0x20001A00, 0x200099C0, 0, 0x00000000}, /* 2^-126 - 1.5 2^-151: tiny when rounded .. */
+        {0x20001A00, 0x20009980, 0, 0x00800000}, /* 2^-126 - 2^-151: a tie, which is not */
+        {0x00009F80, 0x00001F80, 0, 0x80000000}, /* -2^-128, with its sign */
+        {0x9F800000, 0x1F800000, 0, 0x00000000}, /* the even step makes -0 a 0 */
+        {0x3F800001, 0x3F807F00, 0, 0x3F800000}, /* a denormal operand is 0 */
+        {0x3F800000, 0x00800000, 0x00400000, 0x00800000}, /* and what stood in c */
+        {0x3F803F80, 0x80800000, 0x00810000, 0x00000000}, /* and the sum with it */
+    };
+    uint64_t state = test_seed + 16, wrong = 0;
+    size_t   cases = test_light() ? 2000 : test_long() ? 4000000 : 200000;
+    float   *scratch = (float *)dp__default_alloc(NULL, DP__SCRATCH * sizeof(float), 64);
+    int      runs[DP__ROWS];
+    for (size_t r = 0; r < DP__ROWS; r++) {
+        runs[r] = gemm_row_runs(r);
+        if (!runs[r]) continue;
+        for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+            CHECK_INT(pair_product(&dp__rows[r], table[i][0], table[i][1], table[i][2], scratch),
+                      table[i][3]);
+    }
+    for (size_t i = 0; i < cases; i++) {
+        uint32_t a = pair_draw(&state), b = pair_draw(&state);
+        uint32_t c = (i & 3) ? 0 : (uint32_t)test_rnd(&state);
+        uint32_t want = pair_product(&dp__rows[0], a, b, c, scratch);
+        for (size_t r = 1; r < DP__ROWS; r++) {
+            if (!runs[r]) continue;
+            uint32_t got = pair_product(&dp__rows[r], a, b, c, scratch);
+            if (!pair_same(got, want) && wrong++ < 5)
+                printf("    %s: %08x * %08x + %08x = %08x, scalar %08x\n", dp__rows[r].name, a, b,
+                       c, got, want);
+        }
+    }
+    CHECK_INT(wrong, 0);
+    dp__default_free(NULL, scratch, 0);
 }
 
 /* ---- INT8 ----------------------------------------------------------------------------------- */
@@ -602,40 +759,53 @@ static void test_gemm8_team(void) {
 /* One flipped result bit, and a tail mask left out, on every row: both must be noticed. The
  * gap between rows of c takes what a missing mask writes. */
 static void test_gemm_notices(void) {
+    static uint32_t pairs[48 * 32 / 2];
     static float packed[48 * 32], a[9 * 20], b[37 * 20], c[9 * 64 + 64], scratch[DP__SCRATCH];
     uint64_t state = test_seed;
     int8_shapes    s;
     gemm_cases *all = shapes_new();
-    drawn    d;
+    drawn    d, d16;
     memset(&d, 0, sizeof d);
     for (size_t i = 0; i < sizeof a / 4; i++) a[i] = test_rndf(&state);
     for (size_t i = 0; i < sizeof b / 4; i++) b[i] = test_rndf(&state);
     for (size_t i = 0; i < sizeof c / 4; i++) c[i] = 7; /* a lost mask writes zeros over it */
     dp__pack_nk(packed, b, 20, 37, 20);
+    dp__pack16(pairs, b, 20, 37, 20);
     d.mm.m = 9, d.mm.n = 37, d.mm.k = 20, d.mm.a = a, d.mm.a_row = 20, d.mm.a_k = 1;
     d.mm.b = packed, d.mm.c = c, d.mm.ldc = 64, d.room = 27, d.slack = 27;
     d.expected = (float *)malloc(9 * 37 * 4);
     for (size_t i = 0; i < 9 * 37; i++) d.expected[i] = gemm_element(&d.mm, b, i / 37, i % 37);
+    d16 = d;
+    d16.mm.b = pairs, d16.mm.b_form = DP__B_BF16;
+    d16.expected = (float *)malloc(9 * 37 * 4);
+    for (size_t i = 0; i < 9 * 37; i++)
+        d16.expected[i] = gemm_element16(&d.mm, b, i / 37, i % 37);
     bytes_fill(&s, &state);
-    shapes_expect(all, 3);
+    shapes_expect(all, 3, DP__B_PACKED);
     bytes_expect(&s, 40);
     for (size_t r = 0; r < DP__ROWS; r++) {
         if (!gemm_row_runs(r)) continue;
         dp__row row = spy_on(r, SPY_FLIP);
-        size_t  flips = drawn_run(&d, &row, NULL, scratch), all_flips = shapes_run(all, &row, 3);
+        size_t  flips = drawn_run(&d, &row, NULL, scratch), all_flips = shapes_run(all, &row, 3, 0);
+        size_t  pair_flips = drawn_run(&d16, &row, NULL, scratch);
         size_t  byte_flips = bytes_run(&s, &row, 9, 37, 40, scratch);
         row = spy_on(r, SPY_MASK);
         size_t masks = drawn_run(&d, &row, NULL, scratch);
+        size_t pair_masks = drawn_run(&d16, &row, NULL, scratch);
         row = spy_on(r, SPY_HONEST);
         CHECK_INT(drawn_run(&d, &row, NULL, scratch), 0);
-        CHECK(flips > 0 && all_flips > 0 && masks > 0 && byte_flips > 0);
-        printf("     %-11s flipped bit seen in %u, %u, %u rows of results; lost mask in %u\n",
-               row.name, (unsigned)flips, (unsigned)all_flips, (unsigned)byte_flips,
-               (unsigned)masks);
+        CHECK_INT(drawn_run(&d16, &row, NULL, scratch), 0);
+        CHECK(flips > 0 && all_flips > 0 && masks > 0 && byte_flips > 0 && pair_flips > 0 &&
+              pair_masks > 0);
+        printf("     %-11s flipped bit seen in %u, %u, %u, %u rows of results; lost mask in %u, "
+               "%u\n", row.name, (unsigned)flips, (unsigned)all_flips, (unsigned)byte_flips,
+               (unsigned)pair_flips, (unsigned)masks, (unsigned)pair_masks);
     }
     memset(spy_f32, 0, sizeof spy_f32);
     memset(spy_i8, 0, sizeof spy_i8);
+    memset(spy_b16, 0, sizeof spy_b16);
     free(d.expected);
+    free(d16.expected);
     shapes_free(all);
     bytes_free(&s);
 }
@@ -719,6 +889,7 @@ static void test_gemm_select(void) {
                           DP__CPU_AVX512VL;
     const uint32_t vnni = x512 | DP__CPU_AVX512VNNI, ymm = DP__OS_YMM, zmm = ymm | DP__OS_ZMM;
     const uint32_t amx = vnni | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8, tmm = zmm | DP__OS_AMX;
+    const uint32_t bf16 = vnni | DP__CPU_AVX512BF16, slow = bf16 | DP__CPU_SLOW_BF16;
     const struct {
         uint32_t cpu, os;
         dp_isa   cap;
@@ -730,6 +901,11 @@ static void test_gemm_select(void) {
         {vnni, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX2},               /* zmm not saved */
         {vnni, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
         {x512, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512},             /* Skylake-SP */
+        {bf16, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_BF16},        /* Zen 4, Cooper Lake */
+        {slow, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},        /* Sapphire Rapids */
+        {slow, zmm, DP_ISA_AVX512_BF16, 0, DP_ISA_AVX512_BF16}, /* .. where it is named */
+        {bf16, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX2},
+        {x512 | DP__CPU_AVX512BF16, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512},
         {avx2 | DP__CPU_AVX512F, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX2}, /* Knights Landing */
         {avx2, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX2},
         {DP__CPU_AVX2, ymm, DP_ISA_AUTO, 0, DP_ISA_SCALAR},     /* FMA masked out */
@@ -760,6 +936,11 @@ static void test_gemm_select(void) {
             want = (dp_isa)(want - 1); /* a build without that row takes the next */
         CHECK_INT(got, want);
     }
+#if defined(DP__X86) && !defined(DP__SOFTWARE)
+    CHECK(dp__cpu_slow_bf16(0x000806F8) && dp__cpu_slow_bf16(0x000C06F2)); /* SPR, EMR */
+    CHECK(!dp__cpu_slow_bf16(0x000A06D1) && !dp__cpu_slow_bf16(0x000606A6)); /* GNR, ICX */
+    CHECK(!dp__cpu_slow_bf16(0x00A10F11) && !dp__cpu_slow_bf16(0x0005065B)); /* Zen 4, CPX */
+#endif
     CHECK(dp__row_missing(DP_ISA_SCALAR, 0, 0) == NULL);
     CHECK(dp__row_missing(DP_ISA_AUTO, 0, 0) == NULL);
     CHECK(dp__row_missing(DP_ISA_COUNT, ~0u, ~0u) != NULL);
@@ -767,6 +948,7 @@ static void test_gemm_select(void) {
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX2, DP__CPU_AVX2, zmm), "the CPU has no FMA");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512, avx2, zmm), "the CPU has no AVX-512F");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512_VNNI, x512, zmm), "the CPU has no AVX512-VNNI");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX512_BF16, vnni, zmm), "the CPU has no AVX512-BF16");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX2, avx2, 0),
                "the operating system does not save AVX registers");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512, x512, ymm),
@@ -957,6 +1139,8 @@ static const test tests_gemm[] = {
     {"gemm_shapes", test_gemm_shapes},
     {"gemm_drawn", test_gemm_drawn},
     {"gemm_activation", test_gemm_activation},
+    {"gemm16_shapes", test_gemm16_shapes},
+    {"gemm16_order", test_gemm16_order},
     {"gemm8_shapes", test_gemm8_shapes},
     {"gemm8_extremes", test_gemm8_extremes},
     {"gemm8_team", test_gemm8_team},

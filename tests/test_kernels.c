@@ -30,6 +30,59 @@ static void test_format_bf16(void) {
     }
 }
 
+/* A float to bfloat16 by its value: the nearest of the bfloat16 around it; among two the even one.
+ * Only what is not defined by values is stated here: denormals, infinity, NaN. */
+static uint16_t kernels_bf16(float x) {
+    uint32_t u = dp__f32_bits(x), sign = u & 0x80000000u, size = u & 0x7FFFFFFFu;
+    uint32_t low = size & 0xFFFF0000u, high = low + 0x10000u;
+    if (size > 0x7F800000u) return (uint16_t)((u | 0x00400000u) >> 16);
+    if (size < 0x00800000u) return (uint16_t)(sign >> 16);
+    if (size == 0x7F800000u) return (uint16_t)(u >> 16);
+    double v = fabs((double)x), a = (double)kernels_float(low);
+    double b = high == 0x7F800000u ? ldexp(1, 128) : (double)kernels_float(high);
+    int    up = v - a > b - v || (v - a == b - v && (high >> 16) % 2 == 0);
+    return (uint16_t)((sign | (up ? high : low)) >> 16);
+}
+
+#if defined(DP__AVX512) && !defined(DP__SOFTWARE)
+DP__TARGET("avx512f,avx512bf16") static uint16_t bf16_hardware(float x) {
+    float    lanes[16] = {x};
+    uint16_t out[16];
+    __m256i  v = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(lanes));
+    memcpy(out, &v, sizeof out);
+    return out[0];
+}
+#else
+static uint16_t bf16_hardware(float x) {
+    return kernels_bf16(x);
+}
+#endif
+
+/* The scalar conversion and the lanes against the definition, and the processor's where it has
+ * one: around every bfloat16, or (DP_TEST_LONG) on every float. */
+static void test_format_bf16_round(void) {
+    uint64_t wrong = 0, step = test_long() ? 1 : 0x4000;
+    int      hardware = (dp__cpu_bits() & DP__CPU_AVX512BF16) != 0;
+    for (uint64_t i = 0; i < (uint64_t)1 << 32; i += step) {
+        for (int d = step == 1 ? 0 : -1; d <= (step == 1 ? 0 : 1); d++) {
+            uint32_t u = (uint32_t)(i + (uint64_t)(int64_t)d), pairs[4];
+            float    x[8];
+            dp__vec  v;
+            uint16_t want = kernels_bf16(kernels_float(u)), got = dp__bf16(kernels_float(u));
+            wrong += got != want;
+            if (hardware) wrong += bf16_hardware(kernels_float(u)) != want;
+            if (step == 1 && i % 8 != 0) continue;
+            memset(&v, 0, sizeof v);
+            for (uint32_t j = 0; j < 8; j++) x[j] = kernels_float(u + j);
+            v.op = DP__VEC_BF16, v.n = 8, v.x = x, v.q = (uint8_t *)pairs;
+            dp__vec_scalar(&v, 0, 1);
+            for (uint32_t j = 0; j < 8; j++)
+                wrong += (uint16_t)(pairs[j / 2] >> j % 2 * 16) != kernels_bf16(x[j]);
+        }
+    }
+    CHECK_INT(wrong, 0);
+}
+
 /* ---- E2: elementary functions -------------------------------------------------------------- */
 
 typedef struct kernels_function {
@@ -262,11 +315,13 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     dp__vec *v = &c->v;
     size_t   place = v->op == DP__VEC_GATHER ? 4 : rows, exact = n;
     if (kernels_padded(v->op)) n = (n + 15) / 16 * 16;
+    if (v->op == DP__VEC_BF16) n = (n + 1) / 2 * 2;
     v->n = n;
     v->ldx = v->op == DP__VEC_GATHER ? n : n + gap;
     v->ldz = n + gap / 2;
     v->ldy = n + gap / 3;
-    v->x = kernels_floats(c, KERNELS_X, kernels_extent(place, v->ldx, n), s);
+    v->x = kernels_floats(c, KERNELS_X, kernels_extent(place, v->ldx,
+                                                        v->op == DP__VEC_BF16 ? exact : n), s);
     v->z = kernels_floats(c, KERNELS_Z, kernels_extent(rows > 4 ? rows : 4, v->ldz, n), s);
     v->y = kernels_floats(c, KERNELS_Y, kernels_extent(rows, v->ldy, n), s);
     v->w = kernels_floats(c, KERNELS_W, v->op == DP__VEC_GATHER ? 4 * n : n, s);
@@ -277,10 +332,11 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     v->at = kernels_ints(c, KERNELS_AT, rows, 4, s);
     v->types = kernels_ints(c, KERNELS_TYPES, rows, 4, s);
     v->doc = (const uint32_t *)kernels_ints(c, KERNELS_DOC, rows, 1 << 30, s);
-    v->ldq = n + gap;
+    v->ldq = (v->op == DP__VEC_BF16 ? 2 * n : n) + gap;
     if (v->op == DP__VEC_QUANTIZE) v->ldz = n + gap;
     v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', rows * v->ldq);
     memset(v->q, 7, rows * v->ldq);
+    if (v->op == DP__VEC_BF16 && gap & 1) v->q = NULL;
     if (gap & 1 && v->op == DP__VEC_DROPOUT) v->z = NULL;
     v->n = exact;
     c->count = rows;
@@ -391,7 +447,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0xC4BFE4F41326D92Du
+#define KERNELS_DIGEST 0x312C7F57B2C02BFFu
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special
@@ -997,6 +1053,7 @@ static void test_adam_double(void) {
 static const test tests_kernels[] = {
     {"format_f16", test_format_f16},
     {"format_bf16", test_format_bf16},
+    {"format_bf16_round", test_format_bf16_round},
     {"exp_all", test_exp_all},
     {"log_all", test_log_all},
     {"tanh_all", test_tanh_all},

@@ -808,7 +808,7 @@ static void test_network_int8(void) {
             dp__net net;
             q.params = &r.params;
             q.flat = r.flat;
-            dp__source source = {&q, r.exec.row, quant_is_int8, quant_values};
+            dp__source source = {&q, r.exec.row, quant_is_int8, quant_values, 0};
             CHECK_INT(dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err),
                       DP_OK);
             CHECK_INT(net.int8_linears, 13);

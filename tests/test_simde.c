@@ -3,6 +3,6 @@
  * that a processor agrees, and nothing about speed. */
 #define DP_SIMD_HEADER "tests/simd_shim.h"
 #define TEST_EMULATED                                                                            \
-    "gemm_shapes,gemm_drawn,gemm_activation,gemm_notices,gemm8_,vec_rows,vec_softmax,"           \
+    "gemm_shapes,gemm_drawn,gemm_activation,gemm_notices,gemm8_,gemm16_,vec_rows,vec_softmax,"   \
     "network_vectors,api_selftest"
 #include "test_main.c"
