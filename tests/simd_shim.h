@@ -111,6 +111,13 @@ static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__
     return sum;
 }
 
+static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
+    uint8_t x[16];
+    memcpy(x, &v, sizeof x);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) ((uint8_t *)p)[i] = x[i];
+}
+
 #define __mmask16 simde__mmask16 /* no alias in 0.7.4 */
 #undef _mm256_fmadd_ps
 #undef _mm512_fmadd_ps
@@ -120,6 +127,7 @@ static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi32_epi8
 #undef _mm512_dpbf16_ps
+#undef _mm_mask_storeu_epi8
 #define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
 #define _mm512_fmadd_ps(a, b, c) shim_fmadd512(a, b, c)
 #define _mm512_maskz_loadu_ps(mask, p) shim_maskz_loadu_ps(mask, p)
@@ -128,5 +136,6 @@ static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__
 #define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
 #define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
 #define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
+#define _mm_mask_storeu_epi8(p, mask, v) shim_mask_storeu_epi8(p, mask, v)
 
 #endif

@@ -922,7 +922,7 @@ static float kernels_quantize(const dp__exec *e, int8_t *q, float *x, size_t n) 
     return scale;
 }
 
-/* |x - s q| <= (1 + 2u) s / 2, q(-x) = -q(x), |q| <= 127 and reached, monotone, ties to even. */
+/* |x - s q| <= (1/2 + 255 u) s, q(-x) = -q(x), |q| <= 127 and reached, monotone, ties to even. */
 static void test_quant_properties(void) {
     dp__exec e;
     uint64_t s = test_seed;
@@ -939,7 +939,7 @@ static void test_quant_properties(void) {
         CHECK_INT(q[0], 0);
         for (size_t i = 0; i < 64; i++) {
             double off = fabs((double)x[i] - (double)scale * q[i]);
-            CHECK(off <= (double)scale / 2 * (1 + 2 * KERNELS_U) || scale == FLT_MIN);
+            CHECK(off <= (double)scale * (0.5 + 255 * KERNELS_U) || scale == FLT_MIN);
             CHECK(q[i] >= -127 && qm[i] == -q[i]);
             if (abs(q[i]) > most) most = abs(q[i]);
             for (size_t j = 0; j < 64; j++) CHECK(!(x[i] < x[j]) || q[i] <= q[j]);
