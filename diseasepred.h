@@ -4687,7 +4687,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3150 lines
+ * [E] Kernels                                                                budget 3170 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -6944,7 +6944,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
 }
 
 /* ============================================================================================
- * [E9] Threads                                                                budget 240 lines
+ * [E9] Threads                                                                budget 260 lines
  * Owns:   the team of workers, and dp__exec: how a session computes.    Needs: B3, E3, E8.
  * Never:  divides a sum; a task gets (tid, threads) and writes outputs of its own.
  * Tests:  tests/test_gemm.c: gemm_team_*
@@ -6956,7 +6956,7 @@ typedef void dp__task(void *arg, int32_t tid, int32_t threads);
 #include <pthread.h>
 #include <signal.h>
 
-#define DP__SPIN 1000                 /* pauses before a waiting thread sleeps: about 40 us */
+#define DP__SPIN 1000                 /* pauses before a waiting thread sleeps: at most 40 us */
 #define DP__STACK_BYTES (1u << 20)    /* of a worker. Trap: glibc takes TLS from it */
 
 typedef struct dp__worker {
@@ -6965,17 +6965,19 @@ typedef struct dp__worker {
     int32_t          tid;
 } dp__worker;
 
-/* generation counts the tasks given out; pending the workers that have not finished. */
+/* turn changes with every task given out; pending counts the workers that have not finished. */
 typedef struct dp__team {
     dp__task       *task;
     void           *arg;
     int32_t         threads; /* workers and the caller */
     int             stop;
     char            gap1[DP__ALIGN];
-    uint32_t        generation;
+    int32_t         turn;
     char            gap2[DP__ALIGN];
     int32_t         pending;
     char            gap3[DP__ALIGN];
+    int32_t         workers_asleep, caller_asleep;
+    int32_t         caller_spin;
     pthread_mutex_t lock;
     pthread_cond_t  start, done;
     dp__worker      workers[1]; /* [threads - 1] */
@@ -6987,50 +6989,60 @@ static void dp__pause(void) {
 #endif
 }
 
-static void dp__team_wait_start(dp__team *team, uint32_t seen) {
-    for (int i = 0; i < DP__SPIN; i++) {
-        if (__atomic_load_n(&team->generation, __ATOMIC_ACQUIRE) != seen) return;
+/* Waits until *word is (until) or is no longer (not until) value; 1 if spinning was enough. How
+ * long a thread spins follows its luck: where threads outnumber processors it soon sleeps. */
+static int dp__team_spin(const int32_t *word, int32_t value, int until, int32_t *spin) {
+    for (int32_t i = 0; i < *spin; i++) {
+        if ((__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) == until) {
+            *spin = *spin < DP__SPIN / 2 ? 2 * *spin : DP__SPIN;
+            return 1;
+        }
         dp__pause();
     }
+    *spin = *spin > 16 ? *spin / 2 : 16;
+    return 0;
+}
+
+/* The same by sleeping. Who sleeps says so before it looks again, and who writes the word looks
+ * for sleepers after it: in the one order of both, one of them sees the other. Locking without
+ * need would cost 20 us each time, because both sides meet at the lock. */
+static void dp__team_sleep(dp__team *team, const int32_t *word, int32_t value, int until,
+                           int32_t *asleep, pthread_cond_t *wake) {
     pthread_mutex_lock(&team->lock);
-    while (__atomic_load_n(&team->generation, __ATOMIC_ACQUIRE) == seen)
-        pthread_cond_wait(&team->start, &team->lock);
+    __atomic_add_fetch(asleep, 1, __ATOMIC_SEQ_CST);
+    while ((__atomic_load_n(word, __ATOMIC_SEQ_CST) == value) != until)
+        pthread_cond_wait(wake, &team->lock);
+    __atomic_sub_fetch(asleep, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&team->lock);
 }
 
-static void dp__team_wait_done(dp__team *team) {
-    for (int i = 0; i < DP__SPIN; i++) {
-        if (__atomic_load_n(&team->pending, __ATOMIC_ACQUIRE) == 0) return;
-        dp__pause();
-    }
+/* Wakes who sleeps, after the word was written. */
+static void dp__team_wake(dp__team *team, const int32_t *asleep, pthread_cond_t *wake) {
+    if (__atomic_load_n(asleep, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&team->lock);
-    while (__atomic_load_n(&team->pending, __ATOMIC_ACQUIRE) != 0)
-        pthread_cond_wait(&team->done, &team->lock);
+    pthread_cond_broadcast(wake);
     pthread_mutex_unlock(&team->lock);
 }
 
 static void *dp__worker_main(void *arg) {
     dp__worker *worker = (dp__worker *)arg;
     dp__team   *team = worker->team;
-    uint32_t    seen = 0;
+    int32_t     seen = 0, spin = DP__SPIN;
     dp__fp_enter();
-    for (;;) {
-        dp__team_wait_start(team, seen++);
+    for (;; seen ^= 1) {
+        if (!dp__team_spin(&team->turn, seen, 0, &spin))
+            dp__team_sleep(team, &team->turn, seen, 0, &team->workers_asleep, &team->start);
         if (team->stop) return NULL;
         team->task(team->arg, worker->tid, team->threads);
-        if (__atomic_sub_fetch(&team->pending, 1, __ATOMIC_ACQ_REL) > 0) continue;
-        pthread_mutex_lock(&team->lock);
-        pthread_cond_signal(&team->done);
-        pthread_mutex_unlock(&team->lock);
+        if (__atomic_sub_fetch(&team->pending, 1, __ATOMIC_SEQ_CST) == 0)
+            dp__team_wake(team, &team->caller_asleep, &team->done);
     }
 }
 
-/* Lets the workers see a new generation. */
-static void dp__team_wake(dp__team *team) {
-    pthread_mutex_lock(&team->lock);
-    __atomic_add_fetch(&team->generation, 1, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&team->start);
-    pthread_mutex_unlock(&team->lock);
+/* Lets the workers see that it is their turn. */
+static void dp__team_go(dp__team *team) {
+    __atomic_xor_fetch(&team->turn, 1, __ATOMIC_SEQ_CST);
+    dp__team_wake(team, &team->workers_asleep, &team->start);
 }
 
 /* Runs task(arg, tid, threads) once for every tid; returns when all are done. */
@@ -7042,9 +7054,10 @@ static void dp__team_run(dp__team *team, dp__task *task, void *arg) {
     team->task = task;
     team->arg = arg;
     __atomic_store_n(&team->pending, team->threads - 1, __ATOMIC_RELAXED);
-    dp__team_wake(team);
+    dp__team_go(team);
     task(arg, 0, team->threads);
-    dp__team_wait_done(team);
+    if (!dp__team_spin(&team->pending, 0, 1, &team->caller_spin))
+        dp__team_sleep(team, &team->pending, 0, 1, &team->caller_asleep, &team->done);
 }
 
 static size_t dp__team_bytes(int32_t threads) {
@@ -7055,7 +7068,7 @@ static size_t dp__team_bytes(int32_t threads) {
 static void dp__team_close(dp__team *team, const dp_alloc *alloc, int32_t created) {
     if (team == NULL) return;
     team->stop = 1;
-    dp__team_wake(team);
+    dp__team_go(team);
     for (int32_t i = 0; i + 1 < team->threads; i++) pthread_join(team->workers[i].handle, NULL);
     pthread_cond_destroy(&team->start);
     pthread_cond_destroy(&team->done);
@@ -7089,6 +7102,7 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
     dp__team *team = (dp__team *)dp__alloc(alloc, dp__team_bytes(threads), 1);
     if (team == NULL) return NULL;
     memset(team, 0, dp__team_bytes(threads));
+    team->caller_spin = DP__SPIN;
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->start, NULL);
     pthread_cond_init(&team->done, NULL);

@@ -1001,11 +1001,17 @@ static void test_gemm_open(void) {
 
 typedef struct gemm_counts {
     int32_t seen[16], threads;
-    int32_t bad_state;
+    int32_t bad_state, nap; /* nap: workers take their time, so that the caller sleeps */
 } gemm_counts;
+
+static void gemm_nap(void) {
+    struct timespec pause = {0, 2000000};
+    nanosleep(&pause, NULL);
+}
 
 static void count_task(void *arg, int32_t tid, int32_t threads) {
     gemm_counts *c = (gemm_counts *)arg;
+    if (tid > 0 && c->nap) gemm_nap();
     c->seen[tid]++;
     if (tid == 0) c->threads = threads;
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -1015,7 +1021,8 @@ static void count_task(void *arg, int32_t tid, int32_t threads) {
 #endif
 }
 
-/* Every task runs once on every thread, also when workers have gone to sleep between two. */
+/* Every task runs once on every thread, also when workers have gone to sleep between two, or the
+ * caller within one. */
 static void test_gemm_team(void) {
     for (int32_t threads = 1; threads <= 5; threads++) {
         dp__exec x = gemm_exec(0, threads);
@@ -1023,11 +1030,9 @@ static void test_gemm_team(void) {
         memset(&c, 0, sizeof c);
         int32_t runs = test_light() ? 200 : 5000;
         for (int32_t i = 0; i < runs; i++) {
+            c.nap = i % 500 == 9;
             dp__exec_run(&x, count_task, &c);
-            if (i % 500 == 7) {
-                struct timespec pause = {0, 2000000};
-                nanosleep(&pause, NULL);
-            }
+            if (i % 500 == 7) gemm_nap();
         }
         for (int32_t t = 0; t < x.threads; t++) CHECK_INT(c.seen[t], runs);
         CHECK_INT(c.threads, x.threads);
