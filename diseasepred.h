@@ -5880,15 +5880,6 @@ DP__INLINE void dp__lane_bytes(uint8_t *to, const dp__m8 *lanes) {
 #endif
 }
 
-/* The lowest 32 bits of every lane. */
-DP__INLINE void dp__lane_words(uint8_t *to, const dp__m8 *lanes) {
-    dp__lane lane[DP__W];
-    uint32_t word[DP__W];
-    memcpy(lane, lanes, sizeof lane);
-    for (size_t j = 0; j < DP__W; j++) word[j] = (uint32_t)lane[j];
-    memcpy(to, word, sizeof word);
-}
-
 /* top = max(top, |x|) in each lane: bits of |x| grow as |x| does, NaN last. */
 DP__INLINE void dp__top_lanes(dp__v8 *top, const dp__v8 *x) {
     dp__v8 a = dp__abs(*x);
@@ -5935,6 +5926,22 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* 16 k-groups from g on of e rows each: columns [i, i + k) of x * inverse, rounded, in the order of
+ * a tile image. A lane of a float is as wide as a k-group. */
+DP__INLINE void dp__code_image(uint8_t *to, const dp__vec *v, size_t i, size_t k, size_t g, size_t e,
+                               const dp__v8 *inverse) {
+    for (size_t p = g; p < g + DP__TILE; p++, to += 4 * DP__TILE) {
+        dp__m8 word = dp__bits(dp__none);
+        for (size_t b = 0; b < e && p * e + b < v->rows; b++) {
+            size_t at = DP__BIG_ENDIAN ? e - 1 - b : b;
+            dp__v8 x = dp__get(v->x + (p * e + b) * v->ldx + i, k, 0) * *inverse + DP__WHOLE;
+            dp__m8 code = dp__bits(x) & (dp__lane)(e == 4 ? 255 : 65535);
+            word |= code << (dp__lane)(32 / e * at);
+        }
+        memcpy(to, &word, DP__W * 4);
+    }
+}
+
 /* Columns of x [rows, n] to integers as dp__vec_quantize does with rows: scales s[j], and codes in
  * tile images q of n columns for k = rows, k-groups of ldz (4, or 2 of 16 bits). */
 DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t end) {
@@ -5942,7 +5949,6 @@ DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t 
     size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : (v->n + 15) / 16 * 16;
     for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W) {
         size_t  k = i < v->n ? v->n - i : 0;
-        uint8_t *image = v->q + i % DP__TILE * 4;
         dp_real lane[DP__W];
         dp__v8  top = dp__none, scale;
         for (size_t r = 0; r < v->rows; r++) {
@@ -5954,16 +5960,10 @@ DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t 
         memcpy(&scale, lane, sizeof scale);
         dp__put(v->s + i, scale, k);
         scale = (dp_real)1 / scale;
-        for (size_t g = 0; g < blocks * DP__TILE; g++) {
-            dp__m8 word = dp__bits(dp__none);
-            for (size_t b = 0; b < e && g * e + b < v->rows; b++) {
-                dp__v8 x = dp__get(v->x + (g * e + b) * v->ldx + i, k, 0);
-                dp__m8 code = dp__bits(x * scale + DP__WHOLE);
-                size_t at = DP__BIG_ENDIAN ? e - 1 - b : b;
-                word |= (code & (dp__lane)(e == 4 ? 255 : 65535)) << (dp__lane)(32 / e * at);
-            }
-            size_t at = dp__image_at(v->n, blocks, i, g / DP__TILE) * DP__TILE + g % DP__TILE;
-            dp__lane_words(image + at * 4 * DP__TILE, &word);
+        for (size_t g = 0; g < blocks * DP__TILE; g += DP__TILE) {
+            uint8_t *image = v->q + dp__image_at(v->n, blocks, i, g / DP__TILE) * DP__IMAGE_BYTES;
+            if (e == 4) dp__code_image(image + i % DP__TILE * 4, v, i, k, g, 4, &scale);
+            else dp__code_image(image + i % DP__TILE * 4, v, i, k, g, 2, &scale);
         }
     }
 }
