@@ -5928,8 +5928,8 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
 
 /* 16 k-groups from g on of e rows each: columns [i, i + k) of x * inverse, rounded, in the order of
  * a tile image. A lane of a float is as wide as a k-group. */
-DP__INLINE void dp__code_image(uint8_t *to, const dp__vec *v, size_t i, size_t k, size_t g, size_t e,
-                               const dp__v8 *inverse) {
+DP__INLINE void dp__code_image(uint8_t *to, const dp__vec *v, size_t i, size_t k, size_t g,
+                               size_t e, const dp__v8 *inverse) {
     for (size_t p = g; p < g + DP__TILE; p++, to += 4 * DP__TILE) {
         dp__m8 word = dp__bits(dp__none);
         for (size_t b = 0; b < e && p * e + b < v->rows; b++) {
