@@ -63,11 +63,12 @@ build/test_simde: $(TEST_SOURCES)
 	else sh tools/setup.sh skip $@ "libsimde-dev is not installed (make setup-dev)"; fi
 
 SUITES = build/test build/test_double build/test_simde build/test_readers
+BESIDE = build/make_data build/naive_bayes build/selftest
 
-test: all $(SUITES) build/make_data build/naive_bayes ## the everyday tests (under 10 minutes)
+test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
 
-test-all: all $(SUITES) build/make_data build/naive_bayes ## everything below down to mutants
+test-all: all $(SUITES) $(BESIDE) ## everything below down to mutants
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) programs fuzz-replay lint-full
 	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
 

@@ -9,8 +9,8 @@ import stat
 import subprocess
 import time
 
-from .base import (BUILD, LEVELS, PROGRAMS, check, load, predict, quick, records, rows, run, skip,
-                   write)
+from .base import (BUILD, LEVELS, PROGRAMS, ROOT, check, load, predict, quick, records, rows,
+                   run, skip, write)
 
 COMMON = {"input-format": "auto", "lines": "", "text-column": "symptoms", "pair-column": "none",
           "label-column": "prognosis", "threads": "0", "isa": "auto", "seed": "0", "force": "",
@@ -368,6 +368,16 @@ class Slow:
             time.sleep(0.2)
         out, err = self.process.communicate(timeout=60)
         return len(records(out)), err.decode()
+
+
+def test_digest(work):
+    code, out, err = run("selftest")
+    digests = re.findall(r"^\S+ +\d+ threads +([0-9a-f]{64})$", out.decode(), re.M)
+    readme = re.findall(r"^    ([0-9a-f]{64})$", (ROOT / "README.md").read_text(), re.M)
+    check("selftest: one digest for every kernel row and 1, 2, 3 threads", code == 0 and
+          len(digests) >= 3 and len(digests) % 3 == 0 and len(set(digests)) == 1,
+          out + err.encode())
+    check("the README has it", readme == digests[:1], readme)
 
 
 def test_slow(work, loud, quiet):
