@@ -4687,7 +4687,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3170 lines
+ * [E] Kernels                                                                budget 3240 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5330,6 +5330,9 @@ typedef struct dp__strip {
     size_t         ldr;
     const char    *next;      /* bytes of the next panel that this strip fetches into L2 */
     size_t         fetch;     /* bytes fetched for every 4 k-groups: 0, 64, 128 */
+    int            gelu;      /* in the end; asked of kernels with a tile_mode only, as is more: */
+    int            more;      /* another call follows at once, and may finish what this began */
+    void          *work;      /* memory of such a kernel, from its tile_mode on */
 } dp__strip;
 
 /* The k-block of b that begins at k-group k. */
@@ -6709,7 +6712,7 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E7] AMX                                                                    budget 140 lines
+ * [E7] AMX                                                                    budget 210 lines
  * Owns:   the tile instructions; INT8 products on them.     Needs: E6, whose epilogue it shares.
  * Never:  runs without the permission of the operating system ([E3]).
  * Tests:  tests/test_gemm.c: gemm8_*
@@ -6727,6 +6730,9 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 #define DP__TILE_RELEASE() __asm__ __volatile__("tilerelease" : : : "memory")
 #define DP__TILE_LOAD(t, from, stride)                                                           \
     __asm__ __volatile__("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
+/* For what would only push the panel out of the L1 cache. */
+#define DP__TILE_STREAM(t, from, stride)                                                         \
+    __asm__ __volatile__("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
 #define DP__TILE_STORE(t, to, stride)                                                            \
     __asm__ __volatile__("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
 /* c[m, n] += the four products of u8 a[m, 4 k + i] and s8 b[k, 4 n + i], modulo 2^32. */
@@ -6737,7 +6743,7 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 #define DP__TILE_BYTES ((size_t)64) /* of a row of a tile */
 
 /* Palette 1; 64 bytes a row from byte 16, 16 rows from byte 48, for all eight tiles. */
-static void dp__tile_mode_amx(int on) {
+static void dp__tile_config_amx(int on) {
     static const uint8_t config[64] = {
         1,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
         64, 0,  64, 0,  64, 0,  64, 0,  64, 0,  64, 0,  64, 0,  64, 0,
@@ -6765,14 +6771,66 @@ DP__INLINE const uint8_t *dp__rows_amx(const dp__strip *s, size_t i, size_t k, u
     return spare;
 }
 
-/* Rows [i, i + 16) or, if tall, [i, i + 32), of a strip: sums to sum [2][3][16][16]. Tiles 0 to 5
- * hold them, 6 is a, 7 is b. */
+/* 32 rows of strip s from i, or what is left of them, and their sums [2][3][16][16]. */
+typedef struct dp__block_amx {
+    dp__strip s;
+    size_t    i, rows, done; /* done: rows whose sums have become numbers of c */
+    int32_t   sum[6 * DP__IMAGE];
+} dp__block_amx;
+
+/* Tiles of a strip's columns. */
+DP__INLINE size_t dp__tiles_amx(const dp__strip *s) {
+    return (s->cols + DP__TILE - 1) / DP__TILE;
+}
+
+/* Row r of a block: as dp__finish_vnni, then GELU. */
 DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp, int32_t *sum,
-                             const int tall, const size_t tiles) {
+DP__INLINE void dp__finish_row_amx(const dp__block_amx *x, size_t r, const size_t tiles) {
+    const dp__strip *s = &x->s;
+    const int32_t   *sum = x->sum + r / DP__TILE * 3 * DP__IMAGE + r % DP__TILE * DP__TILE;
+    const __m512     a_scale = _mm512_set1_ps(s->a_scale[x->i + r]);
+    float           *c = s->c + (x->i + r) * s->ldc;
+    __m512           v[3];
+    __mmask16        m[3] = {0xFFFF, 0xFFFF, 0xFFFF};
+    m[tiles - 1] = dp__mask_avx512(s, tiles - 1);
+#define DP__TILES(value)                                                                          \
+    DP__UNROLL for (size_t t = 0, j = 0; t < tiles; t++, j += DP__TILE) v[t] = (value)
+    DP__TILES(_mm512_mul_ps(a_scale, _mm512_maskz_loadu_ps(m[t], s->scale + j)));
+    DP__TILES(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum + t * DP__IMAGE)), v[t]));
+    if (!s->first) DP__TILES(_mm512_add_ps(_mm512_maskz_loadu_ps(m[t], c + j), v[t]));
+    if (s->bias != NULL) DP__TILES(_mm512_add_ps(v[t], _mm512_maskz_loadu_ps(m[t], s->bias + j)));
+    if (s->residual != NULL) {
+        const float *add = s->residual + (x->i + r) * s->ldr;
+        DP__TILES(_mm512_add_ps(v[t], _mm512_maskz_loadu_ps(m[t], add + j)));
+    }
+    if (s->gelu) DP__TILES(dp__gelu_lanes_avx512(v[t]));
+    DP__UNROLL for (size_t t = 0; t < tiles; t++)
+        _mm512_mask_storeu_ps(c + t * DP__TILE, m[t], v[t]);
+#undef DP__TILES
+}
+
+/* The next rows of a block. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__finish_amx(dp__block_amx *x, size_t rows) {
+    size_t r = x->done, end = x->rows - r < rows ? x->rows : r + rows, tiles = dp__tiles_amx(&x->s);
+    x->done = end;
+    for (; r < end; r++) {
+        if (tiles == 3) dp__finish_row_amx(x, r, 3);
+        else if (tiles == 2) dp__finish_row_amx(x, r, 2);
+        else dp__finish_row_amx(x, r, 1);
+    }
+}
+
+/* The sums of rows [i, i + 16) or, if tall, [i, i + 32), in tiles 0 to 5; 6 is a, 7 is b. The
+ * block before is finished meanwhile: tiles and vectors have units of their own. */
+DP__TARGET(DP__VNNI_NEEDS)
+DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp,
+                             dp__block_amx *before, const int tall, const size_t tiles) {
     uint8_t     spare[2 * DP__IMAGE_BYTES];
     const char *b = s->b;
-    size_t      stride;
+    size_t      stride, steps = (s->k1 + DP__TILE - 1) / DP__TILE;
+    size_t      each = steps > 1 ? (2 * DP__TILE + steps - 2) / (steps - 1) : 2 * DP__TILE;
+    const char *next = s->next + i / (2 * DP__TILE) * steps * 4 * s->fetch;
     DP__TILE_LOAD(0, comp, (size_t)0);
     if (tiles > 1) DP__TILE_LOAD(1, comp + DP__TILE, (size_t)0);
     if (tiles > 2) DP__TILE_LOAD(2, comp + 2 * DP__TILE, (size_t)0);
@@ -6782,8 +6840,10 @@ DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp, 
         if (tiles > 2) DP__TILE_LOAD(5, comp + 2 * DP__TILE, (size_t)0);
     }
     for (size_t k = 0; k < s->k1; k += DP__TILE, b += s->b_step) {
+        for (size_t l = 0; l < 4 * s->fetch; l += DP__ALIGN, next += DP__ALIGN)
+            _mm_prefetch(next, _MM_HINT_T1);
         const uint8_t *a = dp__rows_amx(s, i, k, spare, &stride);
-        DP__TILE_LOAD(6, a, stride);
+        DP__TILE_STREAM(6, a, stride);
         DP__TILE_LOAD(7, b, DP__TILE_BYTES);
         DP__TILE_U8S8(0, 6, 7);
         if (tiles > 1) {
@@ -6794,19 +6854,25 @@ DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp, 
             DP__TILE_LOAD(7, b + 2 * DP__IMAGE_BYTES, DP__TILE_BYTES);
             DP__TILE_U8S8(2, 6, 7);
         }
-        if (!tall) continue;
-        a = dp__rows_amx(s, i + DP__TILE, k, spare + DP__IMAGE_BYTES, &stride);
-        DP__TILE_LOAD(6, a, stride);
-        if (tiles > 2) {
-            DP__TILE_U8S8(5, 6, 7);
-            DP__TILE_LOAD(7, b + DP__IMAGE_BYTES, DP__TILE_BYTES);
+        if (tall) {
+            a = dp__rows_amx(s, i + DP__TILE, k, spare + DP__IMAGE_BYTES, &stride);
+            DP__TILE_STREAM(6, a, stride);
+            if (tiles > 2) {
+                DP__TILE_U8S8(5, 6, 7);
+                DP__TILE_LOAD(7, b + DP__IMAGE_BYTES, DP__TILE_BYTES);
+            }
+            if (tiles > 1) {
+                DP__TILE_U8S8(4, 6, 7);
+                DP__TILE_LOAD(7, b, DP__TILE_BYTES);
+            }
+            DP__TILE_U8S8(3, 6, 7);
         }
-        if (tiles > 1) {
-            DP__TILE_U8S8(4, 6, 7);
-            DP__TILE_LOAD(7, b, DP__TILE_BYTES);
-        }
-        DP__TILE_U8S8(3, 6, 7);
+        if (k > 0 || steps == 1) dp__finish_amx(before, each); /* by then its sums are stored */
     }
+}
+
+/* The sums from the tiles. */
+DP__INLINE void dp__store_amx(int32_t *sum, const int tall, const size_t tiles) {
     DP__TILE_STORE(0, sum, DP__TILE_BYTES);
     if (tiles > 1) DP__TILE_STORE(1, sum + DP__IMAGE, DP__TILE_BYTES);
     if (tiles > 2) DP__TILE_STORE(2, sum + 2 * DP__IMAGE, DP__TILE_BYTES);
@@ -6816,29 +6882,38 @@ DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp, 
     if (tiles > 2) DP__TILE_STORE(5, sum + 5 * DP__IMAGE, DP__TILE_BYTES);
 }
 
-/* Any number of rows over one panel, at most 32 at once. */
+/* Any number of rows over one panel, in blocks of 32. */
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE void dp__gemm_u8s8_panel_amx(const dp__strip *s, const size_t tiles) {
-    int32_t comp[DP__PANEL] = {0}, sum[6 * DP__IMAGE];
+    dp__block_amx *x = (dp__block_amx *)s->work;
+    int32_t        comp[DP__PANEL] = {0};
     if (s->comp != NULL) memcpy(comp, s->comp, s->cols * sizeof *comp);
     for (size_t i = 0; i < s->rows; i += 2 * DP__TILE) {
-        size_t rows = s->rows - i < 2 * DP__TILE ? s->rows - i : 2 * DP__TILE;
-        if (rows > DP__TILE) dp__sums_amx(s, i, comp, sum, 1, tiles);
-        else dp__sums_amx(s, i, comp, sum, 0, tiles);
-        for (size_t r = 0; r < rows; r++) {
-            for (size_t t = 0; t < tiles; t++) {
-                size_t at = (r / DP__TILE * 3 + t) * DP__IMAGE + r % DP__TILE * DP__TILE;
-                dp__finish_vnni(s, i + r, t, dp__mask_avx512(s, t), _mm512_loadu_si512(sum + at));
-            }
-        }
+        int tall = s->rows - i > DP__TILE;
+        if (tall) dp__sums_amx(s, i, comp, x, 1, tiles);
+        else dp__sums_amx(s, i, comp, x, 0, tiles);
+        if (i == 0) x->s = *s;
+        x->i = i;
+        x->rows = s->rows - i < 2 * DP__TILE ? s->rows - i : 2 * DP__TILE;
+        x->done = 0;
+        if (tall) dp__store_amx(x->sum, 1, tiles);
+        else dp__store_amx(x->sum, 0, tiles);
     }
+    if (!s->more) dp__finish_amx(x, x->rows);
 }
 
 DP__TARGET(DP__VNNI_NEEDS)
 static void dp__gemm_u8s8_amx(const dp__strip *s) {
-    if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_panel_amx(s, 3);
-    else if (s->cols > DP__TILE) dp__gemm_u8s8_panel_amx(s, 2);
+    size_t tiles = dp__tiles_amx(s);
+    if (tiles == 3) dp__gemm_u8s8_panel_amx(s, 3);
+    else if (tiles == 2) dp__gemm_u8s8_panel_amx(s, 2);
     else dp__gemm_u8s8_panel_amx(s, 1);
+}
+
+static void dp__tile_mode_amx(void *work) {
+    dp__block_amx *x = (dp__block_amx *)work;
+    dp__tile_config_amx(x != NULL);
+    if (x != NULL) x->rows = x->done = 0;
 }
 #endif
 
@@ -6853,7 +6928,8 @@ typedef struct dp__kernel {
     void (*run)(const dp__strip *s);
     size_t unit, tiles; /* a strip: unit, 4, 2 or 1 rows; tiles of 16 columns */
     size_t group;       /* k of one k-group */
-    void (*tile_mode)(int on); /* or NULL; else run takes any number of rows, inside on, off */
+    void (*tile_mode)(void *work); /* or NULL. Such a kernel runs between tile_mode(work) and
+                                      tile_mode(NULL) and takes any number of rows */
 } dp__kernel;
 
 typedef struct dp__row {
@@ -7134,6 +7210,7 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
 
 /* Per-thread working memory of a matrix product: packed rows of a and packed panels of b. */
 #define DP__A_ROWS 128u /* rows of a in one block */
+#define DP__A_TILES (1u << 20) /* bytes of a in one block for tiles: half an L2 cache with AMX */
 #define DP__B_COLS 768u /* columns of b packed at once; a multiple of DP__PANEL */
 #define DP__A_SCRATCH (DP__A_ROWS * (DP__CHAIN + 16u))        /* numbers */
 #define DP__SCRATCH (DP__A_SCRATCH + DP__B_COLS * DP__CHAIN) /* numbers */
@@ -7419,6 +7496,7 @@ typedef struct dp__part {
     const char *b;            /* the first panel of the columns */
     size_t      b_k0, blocks; /* k-group of its first image, k-blocks of a panel */
     size_t      image;        /* bytes of a tile image */
+    void       *work;         /* of dp__strip */
 } dp__part;
 
 static const dp__kernel *dp__mm_kernel(const dp__row *row, const dp__mm *mm) {
@@ -7455,6 +7533,8 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
     dp_real *c = mm->pre != NULL ? mm->pre : mm->c;
     int      last = part->k1 == dp__mm_groups(mm, part->kernel);
     size_t   unit = part->kernel->unit;
+    s->gelu = last && part->kernel->tile_mode != NULL && mm->act == 1 + DP__GELU && mm->pre == NULL;
+    s->more = s->fetch > 0 && (mm->act == DP__ACT_NONE || s->gelu);
     s->ldc = mm->pre != NULL ? mm->ldpre : mm->ldc;
     s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
     if (mm->b_form == DP__B_INT8) s->scale = mm->scale + j;
@@ -7468,7 +7548,7 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
         s->a_scale = mm->a_scale != NULL ? mm->a_scale + i : NULL;
         s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
         part->kernel->run(s);
-        if (last && mm->act != DP__ACT_NONE)
+        if (last && mm->act != DP__ACT_NONE && !s->gelu)
             dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s);
         s->next += s->fetch * ((s->k1 - s->k0) / 4);
     }
@@ -7483,6 +7563,7 @@ static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *pa
     memset(&s, 0, sizeof s);
     strips *= DP__PANEL / wide;
     s.a_row = part->a_row;
+    s.work = part->work;
     s.k0 = part->k0 - part->b_k0;
     s.k1 = part->k1 - part->b_k0;
     s.first = part->k0 == 0 && !mm->accumulate;
@@ -7536,6 +7617,7 @@ static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
     size_t unit = part->kernel->unit, most = DP__A_ROWS - unit + 1;
     size_t room = DP__A_SCRATCH * sizeof(dp_real) / 4 / (part->k1 - part->k0 + 1);
     if (part->kernel->group == 2 && room < most) most = room;
+    if (part->kernel->tile_mode != NULL) most = dp__ceil(DP__A_TILES / (4 * part->k1), unit);
     size_t blocks = (mm->m + most - 1) / most;
     size_t height = dp__ceil((mm->m + blocks - 1) / blocks, unit);
     for (size_t i = 0; i < mm->m; i += height) {
@@ -7588,10 +7670,11 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
     int      form = mm->b_form;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
+    part.work = scratch;
     part.kernel = dp__mm_kernel(row, mm);
     part.image = form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
     groups = dp__mm_groups(mm, part.kernel);
-    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(1);
+    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(scratch);
     each = part.kernel->group;
     do {
         part.k1 = groups;
@@ -7605,7 +7688,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
         }
         part.k0 = part.k1;
     } while (part.k0 < groups);
-    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(0);
+    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(NULL);
 }
 
 /* Where the columns of b from j0 on begin; j0 is a multiple of DP__PANEL. */

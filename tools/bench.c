@@ -159,8 +159,33 @@ DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(float *sink) {
 }
 #endif
 
+#if defined(DP__AMX) && !defined(DP__SOFTWARE)
+static double chains_int8_amx(float *sink) {
+    static const int32_t zeros[DP__IMAGE] = {0};
+    int32_t              out[DP__IMAGE];
+    dp__tile_config_amx(1);
+    DP__TILE_LOAD(6, zeros, DP__TILE_BYTES);
+    DP__TILE_LOAD(7, zeros, DP__TILE_BYTES);
+    for (int i = 0; i < CHAIN_STEPS / 16; i++) {
+        DP__TILE_U8S8(0, 6, 7);
+        DP__TILE_U8S8(1, 6, 7);
+        DP__TILE_U8S8(2, 6, 7);
+        DP__TILE_U8S8(3, 6, 7);
+        DP__TILE_U8S8(4, 6, 7);
+        DP__TILE_U8S8(5, 6, 7);
+    }
+    DP__TILE_STORE(0, out, DP__TILE_BYTES);
+    dp__tile_config_amx(0);
+    *sink += (float)out[0];
+    return CHAIN_STEPS / 16 * 6.0 * 16 * 16 * 64 * 2;
+}
+#endif
+
 /* Operations done by one thread. */
 static double chains_run(dp_isa isa, bench_limit limit, float *sink) {
+#if defined(DP__AMX) && !defined(DP__SOFTWARE)
+    if (isa == DP_ISA_AMX && limit == LIMIT_INT8) return chains_int8_amx(sink);
+#endif
 #ifdef DP__AVX512
     if (isa == DP_ISA_AVX512_VNNI && limit == LIMIT_INT8) return chains_int8_vnni(sink);
     if (isa >= DP_ISA_AVX512 && limit == LIMIT_F32) return chains_f32_avx512(sink);
@@ -335,6 +360,45 @@ static void bench_gemm(bench *b, size_t m) {
     }
     run_rounds(b, 0.01);
     report(b, "gemm mean");
+}
+
+/* The same with INT8 weights. Rows of a are an odd number of cache lines, as in a session. */
+static void bench_gemm8(bench *b, size_t m) {
+    static product products[4];
+    for (int i = 0; i < 4; i++) {
+        product *p = &products[i];
+        size_t   n = shapes[i].n, k = shapes[i].k, a_row = (k / 64 | 1) * 64;
+        int8_t  *w = (int8_t *)get(n * k);
+        uint8_t *a = (uint8_t *)get(m * a_row);
+        void    *packed = get(dp__pack8_bytes(b->exec.row, n, k));
+        int32_t *comp = (int32_t *)get(n * 4);
+        char     name[48];
+        for (size_t j = 0; j < n * k; j++) w[j] = (int8_t)(j * 2654435761u >> 24 & 127);
+        for (size_t j = 0; j < m * a_row; j++) a[j] = (uint8_t)(j * 2246822519u >> 24);
+        dp__pack8(b->exec.row, packed, w, k, n, k);
+        dp__compensate(comp, w, k, n, k);
+        dp__default_free(NULL, w, 0);
+        memset(p, 0, sizeof *p);
+        p->b = b;
+        p->mm.c = (float *)get(m * (n + 16) * 4);
+        p->mm.ldc = n + 16;
+        p->mm.a8 = a;
+        p->mm.a_row = a_row;
+        p->mm.a_scale = (float *)get(m * 4);
+        p->mm.b = packed;
+        p->mm.b_form = DP__B_INT8;
+        p->mm.scale = (float *)get(n * 4);
+        p->mm.comp = comp;
+        p->mm.m = m;
+        p->mm.n = n;
+        p->mm.k = k;
+        p->mm.bias = (float *)get(n * 4);
+        snprintf(name, sizeof name, "gemm int8 %s %ux%ux%u", shapes[i].name, (unsigned)m,
+                 (unsigned)n, (unsigned)k);
+        add(b, name, "op", 2.0 * (double)m * (double)n * (double)k, LIMIT_INT8, run_product, p);
+    }
+    run_rounds(b, 0.01);
+    report(b, "gemm int8 mean");
 }
 
 /* ---- model, train: BERT-base with new weights ------------------------------------------------ */
@@ -550,9 +614,12 @@ static dp_isa isa_of(const char *name) {
 }
 
 static void bench_products(bench *b) {
-    bench_gemm(b, b->rows ? b->rows : 512);
-    b->count = 0;
-    if (b->rows == 0) bench_gemm(b, 64);
+    for (int i = 0; i < (b->rows == 0 ? 4 : 2); i++) {
+        size_t m = b->rows != 0 ? b->rows : i < 2 ? 512 : 64;
+        b->count = 0;
+        if (i % 2 == 0) bench_gemm(b, m);
+        else bench_gemm8(b, m);
+    }
 }
 
 int main(int argc, char **argv) {
