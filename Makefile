@@ -88,22 +88,26 @@ asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSaniti
 
 ubsan: ## tests under clang's stricter undefined-behaviour checks
 	@sh tools/setup.sh have $(CLANG)
+	@mkdir -p build
 	$(CLANG) $(TEST_FLAGS) $(CHECKED) tests/test_main.c -o build/test_ubsan $(LIBS) \
 	    -fsanitize=undefined,implicit-conversion,nullability,local-bounds
 	DP_TEST_LIGHT=1 sh tests/run.sh build/test_ubsan
 
 msan: ## tests under MemorySanitizer (clang): no branch on a byte that nobody wrote
 	@sh tools/setup.sh have $(CLANG)
+	@mkdir -p build
 	$(CLANG) $(TEST_FLAGS) $(CHECKED) -fsanitize=memory -mllvm -msan-eager-checks=1 \
 	    tests/test_main.c -o build/test_msan $(LIBS)
 	DP_TEST_LIGHT=1 sh tests/run.sh build/test_msan
 
 tsan: ## tests under ThreadSanitizer
+	@mkdir -p build
 	$(CC) $(TEST_FLAGS) $(CHECKED) -fsanitize=thread tests/test_main.c -o build/test_tsan $(LIBS)
 	DP_TEST_LIGHT=1 sh tests/run.sh build/test_tsan
 
 valgrind: ## tests under valgrind's memcheck
 	@sh tools/setup.sh have valgrind
+	@mkdir -p build
 	$(CC) $(TEST_FLAGS) -g -O1 tests/test_main.c -o build/test_valgrind $(LIBS)
 	DP_TEST_LIGHT=1 sh tests/run.sh valgrind
 

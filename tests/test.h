@@ -26,6 +26,7 @@ static int         test_skips; /* parts of tests that this machine cannot run */
 
 /* Notes a failure with its place; the test goes on. */
 #define CHECK(x) ((x) ? (void)0 : test_fail(__FILE__, __LINE__, #x))
+#define FAIL(what) test_fail(__FILE__, __LINE__, what)
 #define CHECK_INT(a, b) test_equal(__FILE__, __LINE__, #a " == " #b, (long long)(a), (long long)(b))
 #define CHECK_TEXT(a, b) test_equal_text(__FILE__, __LINE__, #a " == " #b, a, b)
 

@@ -138,7 +138,7 @@ static void learn_near(const learn_tensor *t, const dp_real *got, double more) {
     }
     double gate = 2 * t->max > top * 2.4e-7 ? 2 * t->max : top * 2.4e-7;
     if (worst <= gate + more) return;
-    CHECK(!"near PyTorch");
+    FAIL("near PyTorch");
     printf("    %s: %.3g against PyTorch's %.3g\n", t->name, worst, t->max);
 }
 

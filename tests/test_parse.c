@@ -86,7 +86,7 @@ static void check_error(const char *what, const dp_error *err, dp_status status,
     printf("    %s: got %d %s %lld, expected %d %s %lld (%s)\n", what, (int)status,
            status ? err->rule : "", (long long)err->place, (int)code, rule, (long long)place,
            status ? err->text : "");
-    CHECK(!"verdict, rule and place");
+    FAIL("verdict, rule and place");
 }
 
 static void test_json_cases(void) {
