@@ -541,6 +541,7 @@ typedef struct dp_model_info {
     int32_t    int8_linears;  /* Linears stored as INT8 */
     int32_t    int8_tables;   /* embedding tables stored as INT8 */
     int32_t    bf16_linears;  /* Linears rounded to bfloat16 */
+    int32_t    bf16_native;   /* 1: by bf16 instructions of this CPU; 0: widened, or in C */
     int32_t    new_tensors;   /* tensors that the files lacked and that were initialised */
     int32_t    ignored_tensors;
     uint64_t   parameters;
@@ -4687,7 +4688,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3240 lines
+ * [E] Kernels                                                                budget 3250 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5143,13 +5144,16 @@ static void dp__cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
                          : "a"(leaf), "c"(sub));
 }
 
-/* 1: vdpbf16ps takes twice the time of the two fused steps that it stands for: Intel family 6,
- * models 8Fh (Sapphire Rapids) and CFh (Emerald Rapids), as libxsmm's users measured (tpp-mlir
- * #1025). Later ones are 1.1 times as fast as the two steps. The signature is that of leaf 1. */
+/* 1: vdpbf16ps takes twice the time of the two fused steps that it stands for. Intel family 6:
+ * 8Fh Sapphire Rapids, CFh Emerald Rapids (tpp-mlir #1025), ADh and AEh Granite Rapids (measured:
+ * 0.52 of the products of vfmadd a second), A7h what a hypervisor shows of one (Rocket Lake, whose
+ * number it is, has no bf16). The signature is that of leaf 1. */
 static int dp__cpu_slow_bf16(uint32_t signature) {
-    uint32_t family = signature >> 8 & 15;
+    static const uint32_t models[] = {0x8F, 0xCF, 0xAD, 0xAE, 0xA7};
     uint32_t model = (signature >> 12 & 0xF0u) | (signature >> 4 & 15u);
-    return family == 6 && (model == 0x8F || model == 0xCF);
+    int      slow = 0;
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) slow |= model == models[i];
+    return (signature >> 8 & 15u) == 6 && slow;
 }
 
 /* Intel SDM volume 2, CPUID: leaf 1 ECX; leaf 7 EBX, ECX, EDX and, subleaf 1, EAX; leaf 1D, where
@@ -5257,7 +5261,7 @@ static uint32_t dp__fp_flush(void) {
 }
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 910 lines
+ * [E4] Scalar kernels                                                         budget 930 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5482,6 +5486,7 @@ typedef enum dp__vec_op {
     DP__VEC_QUANTIZE,
     DP__VEC_SOFTMAX8,
     DP__VEC_BF16,
+    DP__VEC_WIDEN,
     DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
     DP__VEC_LAYERNORM_PARAMS,
     DP__VEC_QUANTIZE_COLUMNS,
@@ -6064,6 +6069,33 @@ DP__INLINE void dp__vec_bf16(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* The k-blocks [begin, end) of n tiles of pairs, at x, as images of floats, at y: twice as many
+ * k-blocks, the odd elements of a pair before the even ones. What kernels of FP32 take. */
+DP__INLINE void dp__vec_widen(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t i = begin * v->n; i < end * v->n; i++) {
+        const char *from = (const char *)v->x + i * DP__TILE * DP__TILE * 4;
+        dp_real    *to = v->y + (i / v->n * v->n + i) * DP__IMAGE;
+        for (size_t g = 0; g < DP__TILE; g++, from += DP__TILE * 4, to += 2 * DP__TILE) {
+            if (g == DP__TILE / 2) to += (v->n - 1) * DP__IMAGE;
+            for (size_t j = 0; j < DP__TILE; j += DP__W) {
+#if defined(DP__VECTORS) && !defined(DP_REAL_DOUBLE)
+                dp__m8 u;
+                memcpy(&u, from + j * 4, sizeof u);
+                dp__put(to + j, dp__real(u & 0xFFFF0000u), DP__W);
+                dp__put(to + DP__TILE + j, dp__real(u << 16), DP__W);
+#else
+                for (size_t e = j; e < j + DP__W; e++) {
+                    uint32_t u;
+                    memcpy(&u, from + e * 4, sizeof u);
+                    to[e] = (dp_real)dp__f32_from_bits(u & 0xFFFF0000u);
+                    to[DP__TILE + e] = (dp_real)dp__f32_from_bits(u << 16);
+                }
+#endif
+            }
+        }
+    }
+}
+
 /* y[j] = y[j] + sum over rows r of x[r, j], one chain of additions per piece (dp__chain_end). */
 DP__INLINE void dp__vec_column_sums(const dp__vec *v, size_t begin, size_t end) {
     size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : v->n;
@@ -6137,6 +6169,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
     case DP__VEC_SOFTMAX8: dp__vec_softmax8(v, begin, end); return;
     case DP__VEC_BF16: dp__vec_bf16(v, begin, end); return;
+    case DP__VEC_WIDEN: dp__vec_widen(v, begin, end); return;
     case DP__VEC_COLUMN_SUMS: dp__vec_column_sums(v, begin, end); return;
     case DP__VEC_LAYERNORM_PARAMS: dp__vec_layernorm_params(v, begin, end); return;
     case DP__VEC_SCATTER: dp__vec_scatter(v, begin, end); return;
@@ -7212,6 +7245,7 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
 #define DP__A_ROWS 128u /* rows of a in one block */
 #define DP__A_TILES (1u << 20) /* bytes of a in one block for tiles: half an L2 cache with AMX */
 #define DP__B_COLS 768u /* columns of b packed at once; a multiple of DP__PANEL */
+#define DP__WIDE_COLS 192u /* of b in pairs widened at once: they and a stay in L2 */
 #define DP__A_SCRATCH (DP__A_ROWS * (DP__CHAIN + 16u))        /* numbers */
 #define DP__SCRATCH (DP__A_SCRATCH + DP__B_COLS * DP__CHAIN) /* numbers */
 
@@ -7460,31 +7494,6 @@ static void dp__pack16(uint32_t *to, const dp_real *w, size_t ldw, size_t n, siz
             to[dp__packed_at(2, n, k, j, p) / 2] = dp__bf16_pair(w[p], p + 1 < k ? w[p + 1] : 0);
 }
 
-/* Tile images of pairs, as they stand between k-blocks of so many tiles, become images of floats,
- * the odd element of a pair before the even one: what the kernels of FP32 take. */
-static void dp__widen_panel(dp_real *to, const char *pairs, size_t tiles, size_t blocks) {
-    for (size_t i = 0; i < blocks * tiles * DP__TILE; i++, pairs += DP__TILE * 4) {
-        size_t   block = i / DP__TILE / tiles, tile = i / DP__TILE % tiles, q = i % DP__TILE;
-        size_t   image = (2 * block + q / 8) * tiles + tile;
-        dp_real *odd = to + image * DP__IMAGE + q % 8 * 2 * DP__TILE, *even = odd + DP__TILE;
-        for (size_t j = 0; j < DP__TILE; j += 4) {
-#ifdef DP__X86
-            __m128i u = _mm_loadu_si128((const __m128i *)(const void *)(pairs + 4 * j));
-            __m128i high = _mm_and_si128(u, _mm_set1_epi32((int)0xFFFF0000u));
-            _mm_storeu_ps(odd + j, _mm_castsi128_ps(high));
-            _mm_storeu_ps(even + j, _mm_castsi128_ps(_mm_slli_epi32(u, 16)));
-#else
-            uint32_t u[4];
-            memcpy(u, pairs + 4 * j, sizeof u);
-            for (size_t e = 0; e < 4; e++) {
-                odd[j + e] = dp__f32_from_bits(u[e] & 0xFFFF0000u);
-                even[j + e] = dp__f32_from_bits(u[e] << 16);
-            }
-#endif
-        }
-    }
-}
-
 /* The part of a product that is computed at once, within one chain: k-groups [k0, k1) of
  * columns [j0, j1) and rows [i0, i1). */
 typedef struct dp__part {
@@ -7629,25 +7638,33 @@ static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
 }
 
 /* Pairs of columns [j0, j1) for k in [k0, k1), widened into to. */
-static void dp__mm_widen(const dp__mm *mm, const dp__part *part, dp_real *to) {
+static void dp__mm_widen(const dp__row *row, const dp__mm *mm, const dp__part *part,
+                         dp_real *to) {
     size_t      all = dp__ceil(mm->k, DP__PAIR_K) / DP__PAIR_K, step = DP__PANEL;
     const char *from = (const char *)mm->b;
     for (size_t g = part->j0; g < part->j1; g += step) {
         size_t tiles = dp__ceil(part->j1 - g < step ? part->j1 - g : step, DP__TILE) / DP__TILE;
         size_t image = g / DP__TILE * all + part->k0 / DP__PAIR_K * tiles;
-        dp__widen_panel(to, from + image * part->image, tiles, part->blocks / 2);
+        dp__vec v;
+        memset(&v, 0, sizeof v);
+        v.op = DP__VEC_WIDEN;
+        v.n = tiles;
+        v.x = (const dp_real *)(const void *)(from + image * part->image);
+        v.y = to;
+        row->vec(&v, 0, part->blocks / 2);
         to += tiles * part->blocks * DP__IMAGE;
     }
 }
 
 /* The panels of columns [j0, j1): a weight's own, or packed here from rows or pairs. */
-static void dp__mm_panels(const dp__mm *mm, dp__part *part, dp_real *scratch) {
+static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part,
+                          dp_real *scratch) {
     size_t  col = mm->b_form == DP__B_NK ? mm->ldb : 1, each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
     size_t  groups = dp__mm_groups(mm, part->kernel);
     part->b = (const char *)mm->b;
     if (mm->b_form == DP__B_BF16 && part->kernel->group == 1) {
         part->blocks = dp__ceil(part->k1 - part->k0, DP__PAIR_K) / DP__TILE;
-        dp__mm_widen(mm, part, scratch + DP__A_SCRATCH);
+        dp__mm_widen(row, mm, part, scratch + DP__A_SCRATCH);
         part->b = (const char *)(scratch + DP__A_SCRATCH);
         part->b_k0 = part->k0;
         return;
@@ -7666,8 +7683,9 @@ static void dp__mm_panels(const dp__mm *mm, dp__part *part, dp_real *scratch) {
 /* The whole product on the caller's thread. scratch [DP__SCRATCH]. */
 static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scratch) {
     dp__part part;
-    size_t   step = dp__mm_packed(row, mm) ? mm->n : DP__B_COLS, groups, each;
     int      form = mm->b_form;
+    size_t   step = dp__mm_packed(row, mm) ? mm->n : form == DP__B_BF16 ? DP__WIDE_COLS
+                                                                         : DP__B_COLS, groups, each;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
     part.work = scratch;
@@ -7683,7 +7701,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
         for (size_t j = 0; j < mm->n; j += step) {
             part.j0 = j;
             part.j1 = mm->n - j < step ? mm->n : j + step;
-            dp__mm_panels(mm, &part, scratch);
+            dp__mm_panels(row, mm, &part, scratch);
             dp__mm_columns(row, mm, &part, scratch);
         }
         part.k0 = part.k1;
@@ -11179,6 +11197,7 @@ DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info) {
     info->cased_vocab = model->tokenizer.vocab.cased > 0;
     info->int8_linears = model->net.int8_linears;
     info->bf16_linears = model->net.bf16_linears;
+    info->bf16_native = model->row->b16.group == 2 && model->row->isa > DP_ISA_SCALAR;
     info->int8_tables = model->net.int8_tables;
     info->new_tensors = (int32_t)model->new_tensors;
     info->ignored_tensors = (int32_t)model->ignored;

@@ -14,7 +14,7 @@
 
 typedef struct settings {
     const char *model, *input, *output, *report;
-    int32_t     format, letter_case, dtype, logits, tokens, evaluate, benchmark;
+    int32_t     format, letter_case, dtype, bf16, logits, tokens, evaluate, benchmark;
     int64_t     top, batch, length, runs, warmup;
 } settings;
 
@@ -39,14 +39,24 @@ typedef struct job {
     timing         timing;
 } job;
 
+/* What bf16 comes to with this model on this CPU. */
+static void say_bf16(const dp_model_info *info) {
+    if (info->bf16_linears == 0) say(WARNING, "--dtype bf16: every Linear of the layers is INT8");
+    else if (!info->bf16_native) say(INFO, "bf16: no such instructions here, computed in float32");
+}
+
 static void open_model(job *j) {
+    dp_open_options    open;
     dp_session_options options;
     dp_error           err;
     dp_env             env = environment();
     DP_CLEAR(options);
-    require(dp_model_open(&env, j->set->model, &j->model, &err), &err, END_MODEL);
+    DP_CLEAR(open);
+    open.dtype = j->set->dtype || j->set->bf16 ? DP_BF16 : DP_F32;
+    require(dp_model_open_with(&env, j->set->model, &open, &j->model, &err), &err, END_MODEL);
     DP_CLEAR(j->info);
     dp_model_get_info(j->model, &j->info);
+    if (open.dtype == DP_BF16) say_bf16(&j->info);
     if (j->set->evaluate) require_single_label(&j->info);
     j->set->length = fit_input(j->set->length, 512, &j->info);
     if (j->set->top > j->info.classes) j->set->top = j->info.classes;
@@ -183,7 +193,7 @@ static settings *read_settings(int argc, char **argv) {
          "rows computed together; -1: all [auto]"},
         {"seq-length", INTEGER, &s.length, NULL, "N", 3, 1048576,
          "tokens of a text at most [512, or the model's positions]"},
-        {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16*", 0, 0, "arithmetic of an unquantized model"},
+        {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16", 0, 0, "arithmetic of what is not INT8"},
         {"case", CHOICE, &s.letter_case, "model", "model|lower|keep", 0, 0, "case rule"},
         {"logits", FLAG, &s.logits, NULL, NULL, 0, 0, "add the logits of all classes"},
         {"tokens", FLAG, &s.tokens, NULL, NULL, 0, 0, "add the token ids"},
@@ -192,7 +202,7 @@ static settings *read_settings(int argc, char **argv) {
         {"benchmark benchmark_mode", FLAG, &s.benchmark, NULL, NULL, 0, 0, "time the first batch"},
         {"runs n_runs", INTEGER, &s.runs, "100", "N", 1, 1e9, "timed runs of --benchmark"},
         {"warmup", INTEGER, &s.warmup, "20", "N", 0, 1e9, "runs before them"},
-        {"bf16", LATER, NULL, NULL, NULL, 0, 0, "bf16 arithmetic"},
+        {"bf16", FLAG, &s.bf16, NULL, NULL, 0, 0, "the same as --dtype bf16"},
         {"is-inc-int8", UNNEEDED, NULL, NULL, NULL, 0, 0, "accepted, unneeded"},
     };
     parse_options(argc, argv, rows, COUNT(rows),

@@ -253,6 +253,16 @@ static void test_api_new_head(void) {
         CHECK(strcmp(dp_model_label(n, 2), "three") == 0);
     }
     dp_model_close(n);
+    options.dtype = DP_BF16;
+    CHECK(dp_model_open_with(NULL, dir, &options, &n, &err) == DP_OK);
+    if (n != NULL) {
+        dp_model_get_info(n, &info);
+        CHECK_INT(info.bf16_linears, info.layers * 6);
+    }
+    dp_model_close(n);
+    options.dtype = (dp_dtype)2;
+    CHECK_INT(dp_model_open_with(NULL, dir, &options, &n, &err), DP_E_ARG);
+    options.dtype = DP_F32;
     options.labels = api_labels_list;
     options.label_count = API_CLASSES; /* the same labels: the classifier stays */
     CHECK(dp_model_open_with(NULL, dir, &options, &n, &err) == DP_OK);

@@ -938,7 +938,7 @@ static void test_gemm_select(void) {
     }
 #if defined(DP__X86) && !defined(DP__SOFTWARE)
     CHECK(dp__cpu_slow_bf16(0x000806F8) && dp__cpu_slow_bf16(0x000C06F2)); /* SPR, EMR */
-    CHECK(!dp__cpu_slow_bf16(0x000A06D1) && !dp__cpu_slow_bf16(0x000606A6)); /* GNR, ICX */
+    CHECK(dp__cpu_slow_bf16(0x000A06D1) && !dp__cpu_slow_bf16(0x000606A6)); /* GNR, ICX */
     CHECK(!dp__cpu_slow_bf16(0x00A10F11) && !dp__cpu_slow_bf16(0x0005065B)); /* Zen 4, CPX */
 #endif
     CHECK(dp__row_missing(DP_ISA_SCALAR, 0, 0) == NULL);

@@ -320,8 +320,8 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     v->ldx = v->op == DP__VEC_GATHER ? n : n + gap;
     v->ldz = n + gap / 2;
     v->ldy = n + gap / 3;
-    v->x = kernels_floats(c, KERNELS_X, kernels_extent(place, v->ldx,
-                                                        v->op == DP__VEC_BF16 ? exact : n), s);
+    size_t read = v->op == DP__VEC_BF16 ? exact : n;
+    v->x = kernels_floats(c, KERNELS_X, kernels_extent(place, v->ldx, read), s);
     v->z = kernels_floats(c, KERNELS_Z, kernels_extent(rows > 4 ? rows : 4, v->ldz, n), s);
     v->y = kernels_floats(c, KERNELS_Y, kernels_extent(rows, v->ldy, n), s);
     v->w = kernels_floats(c, KERNELS_W, v->op == DP__VEC_GATHER ? 4 * n : n, s);
@@ -342,6 +342,14 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     c->count = rows;
 }
 
+/* Images of pairs in 1 to 3 tiles. */
+static void kernels_fill_images(kernels_case *c, size_t blocks, size_t n, uint64_t *s) {
+    c->v.n = 1 + n % 3;
+    c->count = blocks;
+    c->v.x = kernels_floats(c, KERNELS_X, blocks * c->v.n * DP__IMAGE, s);
+    c->v.y = kernels_floats(c, KERNELS_Y, 2 * blocks * c->v.n * DP__IMAGE, s);
+}
+
 /* The case number seed of an operation: all arrays new. */
 static void kernels_fill(kernels_case *c, int op, size_t n, uint64_t seed, int front, int special) {
     uint64_t s = seed;
@@ -356,7 +364,8 @@ static void kernels_fill(kernels_case *c, int op, size_t n, uint64_t seed, int f
     c->v.threshold = 20000;
     c->v.flag = &c->flag;
     if (op == DP__VEC_QUANTIZE) c->v.p[0] = seed & 1 ? 128.0f : 0.0f;
-    if (op >= DP__VEC_COLUMN_SUMS) kernels_fill_columns(c, 1 + seed % 9, n, gap, &s);
+    if (op == DP__VEC_WIDEN) kernels_fill_images(c, 1 + seed % 4, n, &s);
+    else if (op >= DP__VEC_COLUMN_SUMS) kernels_fill_columns(c, 1 + seed % 9, n, gap, &s);
     else if (op >= DP__VEC_ADAM && op <= DP__VEC_FINITE)
         kernels_fill_flat(c, n, &s);
     else kernels_fill_rows(c, 1 + seed % 4, n, gap, &s);
@@ -447,7 +456,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0x312C7F57B2C02BFFu
+#define KERNELS_DIGEST 0xF4510D702DF4F06Fu
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special

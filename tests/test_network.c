@@ -853,6 +853,153 @@ static void test_network_int8(void) {
     }
 }
 
+/* ---- BF16 ----------------------------------------------------------------------------------- */
+
+/* The Linears of r's layers in bfloat16, for r's kernel row. */
+static void bf16_net(netrun *r, dp__net *net) {
+    dp_error   err;
+    dp__source source = dp__source_net(&r->net);
+    source.row = r->exec.row;
+    source.bf16 = 1;
+    CHECK_INT(dp__net_open(net, &r->env.alloc, &r->config, &r->params, NULL, &source, &err), DP_OK);
+    CHECK_INT(net->bf16_linears, r->config.layers * 6);
+}
+
+/* The same bits on every row, thread count and batch; the weights come back rounded. */
+static void test_network_bf16(void) {
+    dp_real first[NET_TEXTS * 5];
+    int     seen = 0;
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        netrun  r;
+        dp__net net;
+        if (dp__row_missing((dp_isa)isa, dp__cpu_bits(), dp__os_bits()) != NULL) continue;
+        net_make(&r, net_odd(), (dp_isa)isa, isa == DP_ISA_SCALAR ? 1 : 3, 3, net_lengths,
+                 NET_TEXTS);
+        bf16_net(&r, &net);
+        net_pass(&r, &net, 0, NULL);
+        if (!seen) memcpy(first, r.work.logits, sizeof first);
+        CHECK(net_same_bits(first, r.work.logits, NET_TEXTS * 5));
+        r.batch.texts = 1; /* the first text alone */
+        net_pass(&r, &net, 0, NULL);
+        CHECK(net_same_bits(first, r.work.logits, 5));
+        dp__source back = dp__source_net(&net);
+        for (size_t t = 0; t < r.params.count; t++) {
+            const dp__tensor *x = &r.params.list[t];
+            int linear = x->dims == 2 && x->part > DP__TYPES && x->part < DP__POOL_W;
+            for (size_t i = 0; i < x->rows; i++) {
+                dp_real row[64];
+                CHECK(back.read(back.ctx, t, i, 1, row, NULL, NULL) == DP_OK);
+                for (size_t j = 0; j < x->cols; j++) {
+                    float    w = (float)r.flat[x->offset + i * x->cols + j];
+                    uint32_t want = linear ? (uint32_t)dp__bf16(w) << 16 : dp__f32_bits(w);
+                    CHECK_INT(dp__f32_bits((float)row[j]), want);
+                }
+            }
+        }
+        dp__net_close(&net);
+        net_done(&r);
+        seen = 1;
+    }
+}
+
+/* Sum of squares of x[i, j] dx[i, j]; then dx += residual. */
+static double bf16_term(dp__mat dx, dp__mat x, size_t rows, size_t cols, dp__mat residual) {
+    double sum = 0;
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < cols; j++) {
+            double e = (double)dx.p[i * dx.ld + j] * (double)x.p[i * x.ld + j];
+            sum += e * e;
+            if (residual.p) dx.p[i * dx.ld + j] += residual.p[i * residual.ld + j];
+        }
+    }
+    return sum;
+}
+
+/* dp__layer_backward without dropout, with the sum of (x dx)^2 over the inputs of its Linears;
+ * zero [N, C] stands for residuals until the term is taken. */
+static double bf16_layer(const dp__pass *s, int32_t layer, dp__mat zero) {
+    const dp__tokens *rows = dp__layer_rows(s, layer);
+    const dp__work   *w = s->work;
+    const dp__kept   *k = &w->kept[layer];
+    size_t            t = dp__layer_tensor(layer, 0), inner = (size_t)s->net->config->inner;
+    size_t            m = rows->m, width = dp__width(s);
+    int               act = (int)s->net->config->act;
+    double            sum = 0;
+    dp__norm_backward(s, t + DP__NORM2_GAIN, rows, w->d1, w->d0, k->sum2, k->stats2);
+    dp__vec_plain(s->exec, DP__VEC_ACT + act, w->act, k->pre, dp__no_mat, m, inner);
+    dp__linear_residual_backward(s, t + DP__DOWN_W, rows, w->dpre, w->d1, w->d2, w->act, 0);
+    sum += bf16_term(w->dpre, w->act, m, inner, dp__no_mat);
+    dp__vec_plain(s->exec, DP__VEC_ACT_GRAD + act, w->dpre, w->dpre, k->pre, m, inner);
+    dp__linear_weight_grad(s, t + DP__UP_W, rows, w->dpre, k->middle);
+    dp__linear_input_grad(s, t + DP__UP_W, m, w->d0, w->dpre, zero);
+    sum += bf16_term(w->d0, k->middle, m, width, w->d1);
+    dp__norm_backward(s, t + DP__NORM1_GAIN, rows, w->d1, w->d0, k->sum1, k->stats1);
+    dp__linear_residual_backward(s, t + DP__MIX_W, rows, w->d0, w->d1, w->d2, k->mixed, 0);
+    sum += bf16_term(w->d0, k->mixed, m, width, dp__no_mat);
+    dp__attention_run(s, layer, w->d0);
+    dp__queries_backward(s, layer, rows, w->d0, zero, w->d2);
+    return sum + bf16_term(w->d0, k->x, m, width, w->d1);
+}
+
+/* Variance of the logit's error, to first order: a rounding of x to bfloat16 moves the logit by
+ * x dx e, of w by w dw e, |e| <= 2^-8, taken as independent and uniform: of variance 2^-16 / 3. */
+static double bf16_variance(netrun *r, size_t cls, dp__mat zero) {
+    dp__pass s;
+    dp_error err;
+    double   sum = 0;
+    memset(r->grad, 0, r->params.total * sizeof *r->grad);
+    CHECK_INT(dp__pass_begin(&s, &r->exec, &r->net, &r->batch, &r->work, NULL, r->grad, &err),
+              DP_OK);
+    dp__forward(&s);
+    memset(r->work.dlogits, 0, 5 * sizeof(dp_real));
+    r->work.dlogits[cls] = 1;
+    dp__head_backward(&s, r->work.d2);
+    memset(r->work.d0.p, 0, r->work.all.m * r->work.d0.ld * sizeof(dp_real));
+    dp__give_first(&s, r->work.d0, r->work.d2);
+    for (int32_t layer = r->config.layers - 1; layer >= 0; layer--)
+        sum += bf16_layer(&s, layer, zero);
+    for (size_t t = 0; t < r->params.count; t++) {
+        const dp__tensor *x = &r->params.list[t];
+        dp__mat           w = {r->flat + x->offset, x->cols}, dw = {r->grad + x->offset, x->cols};
+        if (x->dims == 2 && x->part > DP__TYPES && x->part < DP__POOL_W)
+            sum += bf16_term(dw, w, x->rows, x->cols, dp__no_mat);
+    }
+    return sum * 0x1p-16 / 3;
+}
+
+/* The logits of FP32 (which are PyTorch's, network_vectors) and of BF16 differ as roundings of
+ * inputs and weights explain it: never by more than five standard deviations, in the mean by a
+ * half to one (the bound on e is reached at powers of 2 only: 0.7 is expected). */
+static void test_network_bf16_error(void) {
+    static const size_t length[] = {13};
+    double  worst = 0, sum = 0, count = 0;
+    dp_real room[13 * 128] = {0};
+    for (uint32_t seed = 1; seed <= 12; seed++) {
+        netrun  r;
+        dp__net net;
+        dp_real plain[5], sigma[5];
+        net_make(&r, net_config(3, 64, 4, 96), DP_ISA_AUTO, 1, seed, length, 1);
+        r.work.all_tokens = 1;
+        dp__mat zero = {room, 128};
+        for (size_t c = 0; c < 5; c++) sigma[c] = (dp_real)sqrt(bf16_variance(&r, c, zero));
+        memcpy(plain, r.work.logits, sizeof plain);
+        dp__work_close(&r.work);
+        bf16_net(&r, &net);
+        net_pass(&r, &net, 0, NULL);
+        for (size_t c = 0; c < 5; c++) {
+            double e = fabs((double)r.work.logits[c] - (double)plain[c]) / (double)sigma[c];
+            sum += e * e;
+            count++;
+            if (e > worst) worst = e;
+        }
+        dp__net_close(&net);
+        net_done(&r);
+    }
+    printf("     bf16 logits: RMS error %.2f of what roundings explain, largest %.2f\n",
+           sqrt(sum / count), worst);
+    CHECK(worst < 5 && sum / count < 1 && sum / count > 0.25);
+}
+
 /* ---- loading -------------------------------------------------------------------------------- */
 
 typedef struct netfiles { /* a model directory opened as far as [F1] goes */
@@ -1234,6 +1381,8 @@ static const test tests_network[] = {
     {"network_memory", test_network_memory},
     {"network_packed", test_network_packed},
     {"network_int8", test_network_int8},
+    {"network_bf16", test_network_bf16},
+    {"network_bf16_error", test_network_bf16_error},
     {"network_disk", test_network_disk},
     {"network_bind", test_network_bind},
     {"network_load_memory", test_network_load_memory},

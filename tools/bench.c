@@ -21,7 +21,7 @@
 
 enum { ROUNDS = 15, WINDOWS = 5, MAX_CASES = 64 }; /* rounds: at most, and unless told otherwise */
 
-typedef enum bench_limit { LIMIT_NONE, LIMIT_F32, LIMIT_INT8 } bench_limit;
+typedef enum bench_limit { LIMIT_NONE, LIMIT_F32, LIMIT_INT8, LIMIT_BF16 } bench_limit;
 
 typedef struct bench_case {
     char        name[48];
@@ -40,7 +40,7 @@ typedef struct bench {
     int        json, rounds;
     size_t     rows;
     const char *only;   /* a part of the names of the cases that run */
-    double     peak[3]; /* operations per second, by bench_limit */
+    double     peak[4]; /* operations per second, by bench_limit */
     bench_case cases[MAX_CASES];
     int        count;
 } bench;
@@ -139,6 +139,22 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_f32_avx512(float *sink) {
     return CHAIN_STEPS * 16.0 * 16 * 2;
 }
 
+DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(float *sink) {
+    __m512 sum[16], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(0.25f);
+    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = sum[j + 8] = _mm512_set1_ps((float)j);
+    for (int i = 0; i < CHAIN_STEPS; i++) {
+        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBF16(sum[j], x, y);
+        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBF16(sum[8 + j], x, y);
+        __asm__ __volatile__("" : "+v"(x));
+    }
+    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_ps(sum[j], sum[8 + j]);
+    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+    float out[16];
+    _mm512_storeu_ps(out, sum[0]);
+    *sink += out[0];
+    return CHAIN_STEPS * 16.0 * 32 * 2;
+}
+
 DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(float *sink) {
     __m512i sum[16], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
     DP__UNROLL for (int j = 0; j < 8; j++) {
@@ -181,18 +197,19 @@ static double chains_int8_amx(float *sink) {
 }
 #endif
 
-/* Operations done by one thread. */
+/* Operations done by one thread. Where bf16 is widened, its limit is that of float32. */
 static double chains_run(dp_isa isa, bench_limit limit, float *sink) {
 #if defined(DP__AMX) && !defined(DP__SOFTWARE)
     if (isa == DP_ISA_AMX && limit == LIMIT_INT8) return chains_int8_amx(sink);
 #endif
 #ifdef DP__AVX512
-    if (isa == DP_ISA_AVX512_VNNI && limit == LIMIT_INT8) return chains_int8_vnni(sink);
-    if (isa >= DP_ISA_AVX512 && limit == LIMIT_F32) return chains_f32_avx512(sink);
+    if (isa >= DP_ISA_AVX512_VNNI && limit == LIMIT_INT8) return chains_int8_vnni(sink);
+    if (isa == DP_ISA_AVX512_BF16 && limit == LIMIT_BF16) return chains_bf16_dot(sink);
+    if (isa >= DP_ISA_AVX512 && limit != LIMIT_INT8) return chains_f32_avx512(sink);
 #endif
 #ifdef DP__AVX2
     if (isa >= DP_ISA_AVX2)
-        return limit == LIMIT_F32 ? chains_f32_avx2(sink) : chains_s16_avx2(sink);
+        return limit != LIMIT_INT8 ? chains_f32_avx2(sink) : chains_s16_avx2(sink);
 #endif
     return chains_scalar(sink);
 }
@@ -315,6 +332,7 @@ static const struct {
 typedef struct product {
     const bench *b;
     dp__mm       mm;
+    uint8_t     *a16;
 } product;
 
 static void run_product(void *arg) {
@@ -330,8 +348,18 @@ static void fill(float *to, size_t n) {
     }
 }
 
+/* The same with the rounding of a. */
+static void run_product16(void *arg) {
+    const product *p = (const product *)arg;
+    dp__mm         mm = p->mm;
+    dp__mat        a = {(float *)(size_t)mm.a, mm.a_row};
+    dp__round_bf16(&p->b->exec, p->a16, mm.a_row * 4, a, mm.m, mm.k);
+    mm.a = (const float *)(void *)p->a16;
+    dp__matmul(&p->b->exec, &mm);
+}
+
 /* Rows 16 floats longer than they are wide: a stride of 4,096 bytes would use one cache set. */
-static void bench_gemm(bench *b, size_t m) {
+static void bench_gemm(bench *b, size_t m, int bf16) {
     static product products[4];
     for (int i = 0; i < 4; i++) {
         product *p = &products[i];
@@ -341,8 +369,11 @@ static void bench_gemm(bench *b, size_t m) {
         char     name[48];
         fill(a, m * (k + 16));
         fill(w, n * k);
-        dp__pack_nk(packed, w, k, n, k);
+        if (bf16) dp__pack16((uint32_t *)(void *)packed, w, k, n, k);
+        else dp__pack_nk(packed, w, k, n, k);
         memset(p, 0, sizeof *p);
+        p->a16 = bf16 ? (uint8_t *)get(m * (k + 16) * 4) : NULL;
+        p->mm.b_form = bf16 ? DP__B_BF16 : DP__B_PACKED;
         p->b = b;
         p->mm.c = (float *)get(m * (n + 16) * 4);
         p->mm.ldc = n + 16;
@@ -354,12 +385,13 @@ static void bench_gemm(bench *b, size_t m) {
         p->mm.n = n;
         p->mm.k = k;
         p->mm.bias = bias;
-        snprintf(name, sizeof name, "gemm %s %ux%ux%u", shapes[i].name, (unsigned)m, (unsigned)n,
-                 (unsigned)k);
-        add(b, name, "flop", 2.0 * (double)m * (double)n * (double)k, LIMIT_F32, run_product, p);
+        snprintf(name, sizeof name, "gemm %s%s %ux%ux%u", bf16 ? "bf16 " : "", shapes[i].name,
+                 (unsigned)m, (unsigned)n, (unsigned)k);
+        add(b, name, "flop", 2.0 * (double)m * (double)n * (double)k,
+            bf16 ? LIMIT_BF16 : LIMIT_F32, bf16 ? run_product16 : run_product, p);
     }
     run_rounds(b, 0.01);
-    report(b, "gemm mean");
+    report(b, bf16 ? "gemm bf16 mean" : "gemm mean");
 }
 
 /* The same with INT8 weights. Rows of a are an odd number of cache lines, as in a session. */
@@ -467,14 +499,21 @@ static void run_asking(void *arg) {
 }
 
 static void bench_model(bench *b) {
-    static asking askings[4];
-    dp_model     *f32 = new_model(b), *int8;
-    dp_session   *session[2];
+    static const bench_limit limits[] = {LIMIT_F32, LIMIT_INT8, LIMIT_BF16};
+    static const char *const names[] = {"f32", "int8", "bf16"};
+    static asking askings[6];
+    dp_model     *f32 = new_model(b), *int8, *bf16;
+    dp_session   *session[3];
     dp_error      err;
+    dp__source    source = dp__source_net(&f32->net);
+    source.row = b->exec.row;
+    source.bf16 = 1;
+    check(dp__model_derive(f32, &f32->config, &source, &bf16, &err), &err);
     check(dp_quantize(f32, NULL, NULL, &int8, NULL, &err), &err);
     check(dp_session_open(f32, NULL, &session[0], &err), &err);
     check(dp_session_open(int8, NULL, &session[1], &err), &err);
-    for (size_t i = 0; i < 4; i++) {
+    check(dp_session_open(bf16, NULL, &session[2], &err), &err);
+    for (size_t i = 0; i < 6; i++) {
         asking *a = &askings[i];
         char    name[48];
         a->session = session[i / 2];
@@ -482,14 +521,14 @@ static void bench_model(bench *b) {
         for (size_t j = 0; j < a->n; j++) a->ids[j] = (int32_t)(1000 + j * 7919 % 27000);
         a->ids[0] = 101;
         a->ids[a->n - 1] = 102;
-        snprintf(name, sizeof name, "model base %s %u", i < 2 ? "f32" : "int8", (unsigned)a->n);
-        add(b, name, "flop", forward_work((double)a->n), i < 2 ? LIMIT_F32 : LIMIT_INT8,
-            run_asking, a);
+        snprintf(name, sizeof name, "model base %s %u", names[i / 2], (unsigned)a->n);
+        add(b, name, "flop", forward_work((double)a->n), limits[i / 2], run_asking, a);
     }
     run_rounds(b, 0.05);
     report(b, NULL);
-    for (size_t i = 0; i < 2; i++) dp_session_close(session[i]);
+    for (size_t i = 0; i < 3; i++) dp_session_close(session[i]);
     dp_model_close(int8);
+    dp_model_close(bf16);
     dp_model_close(f32);
 }
 
@@ -614,11 +653,11 @@ static dp_isa isa_of(const char *name) {
 }
 
 static void bench_products(bench *b) {
-    for (int i = 0; i < (b->rows == 0 ? 4 : 2); i++) {
-        size_t m = b->rows != 0 ? b->rows : i < 2 ? 512 : 64;
+    for (int i = 0; i < (b->rows == 0 ? 6 : 3); i++) {
+        size_t m = b->rows != 0 ? b->rows : i < 3 ? 512 : 64;
         b->count = 0;
-        if (i % 2 == 0) bench_gemm(b, m);
-        else bench_gemm8(b, m);
+        if (i % 3 == 1) bench_gemm8(b, m);
+        else bench_gemm(b, m, i % 3 == 2);
     }
 }
 

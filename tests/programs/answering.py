@@ -8,7 +8,7 @@ import shutil
 import stat
 import struct
 
-from .base import (CLASSES, answers, check, edit_config, load, predict, quick, read_tensors,
+from .base import (CLASSES, LEVELS, answers, check, edit_config, load, predict, quick, read_tensors,
                    records, rows, run, weights, write, write_csv, write_jsonl, write_tensors)
 
 
@@ -203,6 +203,34 @@ def add_tensors(*names):
             tensors[name] = ["F32", [2], b"\0" * 8]
         write_tensors(copy, tensors)
     return change
+
+
+def test_bf16(work):
+    """predict --dtype bf16: near float32, the same bytes everywhere that promises it."""
+    data = "\n".join(t for t, _ in rows(12, seed=9)).encode()
+    _, plain, _ = predict(work / "small", "-", "--lines", "--logits", data=data)
+    _, want, _ = predict(work / "small", "-", "--lines", "--logits", "--dtype", "bf16", "--isa",
+                         "scalar", data=data)
+    near = [abs(x - y) < 0.05 for a, b in zip(records(want), records(plain))
+            for x, y in zip(a["logits"], b["logits"])]
+    check("--dtype bf16: near the answers of f32 and not them", len(near) == 36 and all(near) and
+          want != plain, want)
+    said = dict(line.split(None, 1) for line in run("predict", "--version")[1].decode()
+                .splitlines()[3:])
+    runs = [["--bf16"], ["--bf16", "--batch-size", "1"], ["--bf16", "--threads", "3"]]
+    runs = [r + ["--isa", "scalar"] for r in runs]
+    runs += [["--dtype", "bf16", "--isa", level] for level in LEVELS  # AMX adds in another order
+             if level != "amx" and said[level] in ("selected", "available")]
+    for words in runs:
+        code, out, err = predict(work / "small", "-", "--lines", "--logits", *words, data=data)
+        native = "avx512-bf16" in words
+        check(f"{' '.join(words)}: the same bytes; whether in float32 is said", code == 0 and
+              out == want and ("computed in float32" in err) is not native, err)
+    run("quantize", "--model", work / "small", "--output", work / "s8bf16")
+    outs = [predict(work / "s8bf16", "-", "--lines", *words, data=data)
+            for words in ([], ["--dtype", "bf16"])]
+    check("--dtype bf16 on an INT8 model: a warning, the same answers", outs[0][1] == outs[1][1]
+          and "warning" in outs[1][2] and "INT8" in outs[1][2], outs)
 
 
 def test_kinds(work):
