@@ -62,14 +62,20 @@ build/test_simde: $(TEST_SOURCES)
 	if $(SIMDE_PROBE); then $(CC) $(TEST_FLAGS) $(SOFT_FLAGS) tests/test_simde.c -o $@ $(LIBS); \
 	else sh tools/setup.sh skip $@ "libsimde-dev is not installed (make setup-dev)"; fi
 
+# The AMX kernels, one trapped instruction after the other.
+build/test_amx: $(TEST_SOURCES)
+	@mkdir -p build
+	$(CC) $(TEST_FLAGS) tests/test_amx.c -o $@ $(LIBS)
+
 SUITES = build/test build/test_double build/test_simde build/test_readers
 BESIDE = build/make_data build/naive_bayes build/selftest
 
 test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
 
-test-all: all $(SUITES) $(BESIDE) ## everything below down to mutants
-	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) programs fuzz-replay lint-full
+test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants
+	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
+	    fuzz-replay lint-full
 	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
 
 hygiene: ## the header in every language version, two units, static, pragmas (gcc and clang)

@@ -6758,19 +6758,22 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 /* Trap: gcc 12's intrinsics do not tell the compiler that a tile load reads memory. Registers are
  * numbers written out. The tests' software vectors bring C functions for these. */
 #ifndef DP__SOFTWARE
-#define DP__TILE_CONFIG(from)                                                                    \
-    __asm__ __volatile__("ldtilecfg (%0)" : : "r"(from) : "memory")
-#define DP__TILE_RELEASE() __asm__ __volatile__("tilerelease" : : : "memory")
+#ifndef DP__TILE_TRAP
+#define DP__TILE_TRAP /* tests: an instruction before each that traps, for their emulator */
+#endif
+#define DP__TILE_ASM(...) __asm__ __volatile__(DP__TILE_TRAP __VA_ARGS__ : "memory")
+#define DP__TILE_CONFIG(from) DP__TILE_ASM("ldtilecfg (%0)" : : "r"(from))
+#define DP__TILE_RELEASE() DP__TILE_ASM("tilerelease" : :)
 #define DP__TILE_LOAD(t, from, stride)                                                           \
-    __asm__ __volatile__("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
+    DP__TILE_ASM("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride))
 /* For what would only push the panel out of the L1 cache. */
 #define DP__TILE_STREAM(t, from, stride)                                                         \
-    __asm__ __volatile__("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
+    DP__TILE_ASM("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride))
 #define DP__TILE_STORE(t, to, stride)                                                            \
-    __asm__ __volatile__("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
+    DP__TILE_ASM("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride))
 /* c[m, n] += the four products of u8 a[m, 4 k + i] and s8 b[k, 4 n + i], modulo 2^32. */
 #define DP__TILE_U8S8(c, a, b)                                                                   \
-    __asm__ __volatile__("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+    DP__TILE_ASM("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
 #endif
 
 #define DP__TILE_BYTES ((size_t)64) /* of a row of a tile */

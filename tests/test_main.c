@@ -10,6 +10,9 @@
 #include "test_network.c"
 #include "test_learn.c"
 #include "test_api.c"
+#ifdef TEST_EXTRA
+#include TEST_EXTRA
+#endif
 
 static const struct {
     const test *tests;
@@ -18,6 +21,9 @@ static const struct {
 #define GROUP(list) {list, sizeof list / sizeof *list}
     GROUP(tests_base),    GROUP(tests_parse),   GROUP(tests_text),  GROUP(tests_kernels),
     GROUP(tests_gemm),    GROUP(tests_network), GROUP(tests_learn), GROUP(tests_api),
+#ifdef TEST_EXTRA
+    GROUP(tests_extra),
+#endif
 };
 
 /* 1 if name contains one of the texts in a list separated by commas. */
