@@ -80,7 +80,7 @@ static inline void shim_tile(const char *wrong) {
 #define DP__TILE_RELEASE() shim_tile(tile_release())
 #define DP__TILE_LOAD(t, from, stride) shim_tile(tile_load(t, from, (ptrdiff_t)(stride)))
 #define DP__TILE_STREAM(t, from, stride) DP__TILE_LOAD(t, from, stride)
-#define DP__TILE_STORE(t, to, stride) shim_tile(tile_store(t, to, (ptrdiff_t)(stride)))
+#define DP__TILE_STORE(t, to) shim_tile(tile_store(t, to, TILE_BYTES))
 #define DP__TILE_U8S8(c, a, b) shim_tile(tile_dot8(c, a, b, 0, 1))
 
 /* The lowest byte of every number. */

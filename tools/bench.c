@@ -190,7 +190,7 @@ static double chains_int8_amx(float *sink) {
         DP__TILE_U8S8(4, 6, 7);
         DP__TILE_U8S8(5, 6, 7);
     }
-    DP__TILE_STORE(0, out, DP__TILE_BYTES);
+    DP__TILE_STORE(0, out);
     dp__tile_config_amx(0);
     *sink += (float)out[0];
     return CHAIN_STEPS / 16 * 6.0 * 16 * 16 * 64 * 2;
