@@ -587,6 +587,34 @@ static void test_gemm16_order(void) {
     dp__default_free(NULL, scratch, 0);
 }
 
+/* Chains end after 1,024 products, 512 pairs, on every row. */
+static void test_gemm16_chain(void) {
+    static const size_t some[] = {1022, 1023, 1024, 1025, 1026, 1091, 2047, 2048, 2049, 3072};
+    enum { M = 5, N = 50 };
+    uint64_t state = test_seed + 5;
+    float   *scratch = (float *)dp__default_alloc(NULL, DP__SCRATCH * sizeof(float), 64);
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        guarded am, bm, cm;
+        drawn   d;
+        memset(&d, 0, sizeof d);
+        d.mm.m = M, d.mm.n = N, d.mm.k = some[i], d.mm.ldc = N;
+        d.mm.a = draw_floats(&am, M * some[i], &state), d.mm.a_row = some[i], d.mm.a_k = 1;
+        d.b = draw_floats(&bm, N * some[i], &state);
+        d.mm.c = draw_floats(&cm, M * N, &state);
+        uint32_t *packed = (uint32_t *)malloc(dp__pack16_bytes(N, some[i]));
+        dp__pack16(packed, d.b, some[i], N, some[i]);
+        d.mm.b = packed, d.mm.b_form = DP__B_BF16;
+        d.expected = (float *)malloc(M * N * sizeof(float));
+        for (size_t e = 0; e < M * N; e++)
+            d.expected[e] = gemm_element16(&d.mm, d.b, e / N, e % N);
+        for (size_t r = 0; r < DP__ROWS; r++)
+            if (gemm_row_runs(r)) CHECK_INT(drawn_run(&d, &dp__rows[r], NULL, scratch), 0);
+        free(d.expected), free(packed);
+        guarded_free(&am), guarded_free(&bm), guarded_free(&cm);
+    }
+    dp__default_free(NULL, scratch, 0);
+}
+
 /* ---- INT8 ----------------------------------------------------------------------------------- */
 
 typedef struct int8_shapes {
@@ -1150,6 +1178,7 @@ static const test tests_gemm[] = {
     {"gemm_activation", test_gemm_activation},
     {"gemm16_shapes", test_gemm16_shapes},
     {"gemm16_order", test_gemm16_order},
+    {"gemm16_chain", test_gemm16_chain},
     {"gemm8_shapes", test_gemm8_shapes},
     {"gemm8_extremes", test_gemm8_extremes},
     {"gemm8_team", test_gemm8_team},
