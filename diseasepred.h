@@ -6646,7 +6646,7 @@ static inline __m512 dp__max_avx512(const float *x, size_t last, __mmask16 rest)
     __m512 top = _mm512_set1_ps(-INFINITY);
     float  lane[16];
     for (size_t i = 0; i < last; i += 16) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
-    top = _mm512_mask_max_ps(top, rest, _mm512_loadu_ps(x + last), top);
+    top = _mm512_mask_max_ps(top, rest, _mm512_maskz_loadu_ps(rest, x + last), top);
     _mm512_storeu_ps(lane, top);
     return _mm512_set1_ps(dp__fold_max(lane, 8));
 }
