@@ -33,7 +33,7 @@ build/train build/predict build/quantize: diseasepred.h examples/*.h
 
 build/make_data: tools/make_data.c
 build/naive_bayes: tools/naive_bayes.c
-build/bench: tools/bench.c tools/bench_tokenize.h diseasepred.h
+build/bench: tools/bench.c tools/bench_*.h diseasepred.h
 build/selftest: tools/selftest.c diseasepred.h
 build/tokenize: tools/tokenize.c diseasepred.h
 build/make_data build/naive_bayes build/bench build/selftest build/tokenize:
@@ -68,7 +68,7 @@ build/test_amx: $(TEST_SOURCES)
 	$(CC) $(TEST_FLAGS) tests/test_amx.c -o $@ $(LIBS)
 
 SUITES = build/test build/test_double build/test_simde build/test_readers
-BESIDE = build/make_data build/naive_bayes build/selftest
+BESIDE = build/make_data build/naive_bayes build/selftest build/bench
 
 test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
@@ -141,8 +141,9 @@ demo-minilm: all build/make_data build/naive_bayes ## the same with a real pretr
 accuracy: all build/make_data build/naive_bayes ## the demo on five data seeds: mean and minimum
 	python3 tools/demo.py --seeds 5
 
-bench: build/bench ## speed against the peak of this machine
-	build/bench
+bench: build/bench ## speed against the machine's peak; all kernel rows (some 15 minutes)
+	build/bench all
+	build/bench isa --threads=$$(nproc) --csv=build/isa.csv --svg=build/isa.svg
 
 vectors: ## test vectors from PyTorch, in a virtual environment outside the tree (some GB)
 	venv=$${VENV:-$$HOME/.cache/diseasepred-venv}; \

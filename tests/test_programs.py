@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""test_programs.py -- train, predict and quantize as a user meets them.
+"""test_programs.py -- train, predict, quantize and bench as a user meets them.
 
 Runs the programs of build/ on a small model (one layer of width 32) and 200 made-up rows. Every
 check prints "ok" or "FAIL"; ends with "N passed, N failed, N skipped". The parts, by subject, are
@@ -19,7 +19,8 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from programs import answering, habits, inputs, learning, shrinking, stopping  # noqa: E402
+from programs import (answering, habits, inputs, learning, measuring, shrinking,  # noqa: E402
+                      stopping)
 from programs.base import (BUILD, LONG, ROOT, check, counts, make_small, records,  # noqa: E402
                            run, write, write_csv)
 
@@ -278,7 +279,7 @@ def run_all(work):
     write(work / "config.json", json.dumps(CONFIG))
     make_small(work)
     slow = habits.Slow.both(work) if WANTED in "test_slow" else ()
-    tests = [t for part in (habits, inputs, answering, learning, stopping, shrinking)
+    tests = [t for part in (habits, inputs, answering, learning, stopping, shrinking, measuring)
              for name, t in vars(part).items() if name.startswith("test_")]
     tests = [t for t in tests if t is not habits.test_slow]
     tests += [test_train, test_predict, test_bad_models, test_quantize, test_resume, test_canary]

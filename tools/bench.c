@@ -2,6 +2,7 @@
  *
  *   bench [gemm|model|train|tokenize|load|start|all] [--json] [--isa=NAME] [--threads=N]
  *         [--rounds=N] [--rows=N] [--case=TEXT] [--cpu-time]
+ *   bench isa ...: one model on every kernel row, side by side; see bench_isa.h
  *
  * Every case (or those whose names contain TEXT) runs in 15 rounds, the cases interleaved. The
  * limit ("peak") is the best of 5 windows of independent multiply-add chains on the same cores,
@@ -40,6 +41,10 @@ typedef struct bench {
     int        json, rounds;
     size_t     rows;
     const char *only;   /* a part of the names of the cases that run */
+    int         ran;    /* 1: a case had it */
+    int         quick;  /* bench isa */
+    double      seconds;
+    const char *csv, *svg;
     double     peak[4]; /* operations per second, by bench_limit */
     bench_case cases[MAX_CASES];
     int        count;
@@ -65,175 +70,10 @@ static void *get(size_t bytes) {
     return p;
 }
 
-/* ---- the machine's limit -------------------------------------------------------------------- */
+#include "bench_peaks.h"
 
-enum { CHAIN_STEPS = 200000 };
-
-typedef struct chains {
-    dp_isa      isa;
-    bench_limit limit;
-    double      each;       /* operations of one thread */
-    float       sink[1024]; /* a result per thread, so that nothing is left out */
-} chains;
-
-static double chains_scalar(float *sink) {
-    float sum[8] = {0};
-    for (int i = 0; i < CHAIN_STEPS / 16; i++)
-        for (int j = 0; j < 8; j++) sum[j] = dp__fmaf(0.5f, (float)j, sum[j]);
-    for (int j = 0; j < 8; j++) *sink += sum[j];
-    return CHAIN_STEPS / 16 * 8 * 2.0;
-}
-
-#ifdef DP__AVX2
-DP__TARGET("avx2,fma") static double chains_f32_avx2(float *sink) {
-    __m256 sum[12], x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(0.25f);
-    DP__UNROLL for (int j = 0; j < 12; j++) sum[j] = _mm256_set1_ps((float)j);
-    for (int i = 0; i < CHAIN_STEPS; i++) {
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm256_fmadd_ps(x, y, sum[j]);
-        DP__UNROLL for (int j = 8; j < 12; j++) sum[j] = _mm256_fmadd_ps(x, y, sum[j]);
-        __asm__ __volatile__("" : "+x"(x));
-    }
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm256_add_ps(sum[0], sum[j]);
-    DP__UNROLL for (int j = 8; j < 12; j++) sum[0] = _mm256_add_ps(sum[0], sum[j]);
-    float out[8];
-    _mm256_storeu_ps(out, sum[0]);
-    *sink += out[0];
-    return CHAIN_STEPS * 12.0 * 8 * 2;
-}
-
-/* The exact route without VNNI: a vpmaddwd and a vpaddd for 16 products. */
-DP__TARGET("avx2,fma") static double chains_s16_avx2(float *sink) {
-    __m256i sum[8], x = _mm256_set1_epi16(3), y = _mm256_set1_epi16(5);
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm256_set1_epi32(j);
-    for (int i = 0; i < CHAIN_STEPS; i++) {
-        DP__UNROLL for (int j = 0; j < 8; j++) {
-            __asm__ __volatile__("" : "+x"(x)); /* the product is computed each time */
-            sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(x, y));
-        }
-    }
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
-    int32_t out[8];
-    _mm256_storeu_si256((__m256i *)(void *)out, sum[0]);
-    *sink += (float)out[0];
-    return CHAIN_STEPS * 8.0 * 16 * 2;
-}
-#endif
-
-#ifdef DP__AVX512
-DP__TARGET(DP__AVX512_NEEDS) static double chains_f32_avx512(float *sink) {
-    __m512 sum[16], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(0.25f);
-    DP__UNROLL for (int j = 0; j < 8; j++) {
-        sum[j] = _mm512_set1_ps((float)j);
-        sum[j + 8] = _mm512_set1_ps((float)(j + 8));
-    }
-    for (int i = 0; i < CHAIN_STEPS; i++) {
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_fmadd_ps(x, y, sum[j]);
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[8 + j] = _mm512_fmadd_ps(x, y, sum[8 + j]);
-        __asm__ __volatile__("" : "+v"(x));
-    }
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_ps(sum[j], sum[8 + j]);
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-    float out[16];
-    _mm512_storeu_ps(out, sum[0]);
-    *sink += out[0];
-    return CHAIN_STEPS * 16.0 * 16 * 2;
-}
-
-DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(float *sink) {
-    __m512 sum[16], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(0.25f);
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = sum[j + 8] = _mm512_set1_ps((float)j);
-    for (int i = 0; i < CHAIN_STEPS; i++) {
-        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBF16(sum[j], x, y);
-        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBF16(sum[8 + j], x, y);
-        __asm__ __volatile__("" : "+v"(x));
-    }
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_ps(sum[j], sum[8 + j]);
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-    float out[16];
-    _mm512_storeu_ps(out, sum[0]);
-    *sink += out[0];
-    return CHAIN_STEPS * 16.0 * 32 * 2;
-}
-
-DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(float *sink) {
-    __m512i sum[16], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
-    DP__UNROLL for (int j = 0; j < 8; j++) {
-        sum[j] = _mm512_set1_epi32(j);
-        sum[j + 8] = _mm512_set1_epi32(j + 8);
-    }
-    for (int i = 0; i < CHAIN_STEPS; i++) {
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_dpbusd_epi32(sum[j], x, y);
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[8 + j] = _mm512_dpbusd_epi32(sum[8 + j], x, y);
-        __asm__ __volatile__("" : "+v"(x));
-    }
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_epi32(sum[j], sum[8 + j]);
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
-    int32_t out[16];
-    _mm512_storeu_si512((void *)out, sum[0]);
-    *sink += (float)out[0];
-    return CHAIN_STEPS * 16.0 * 64 * 2;
-}
-#endif
-
-#if defined(DP__AMX) && !defined(DP__SOFTWARE)
-static double chains_int8_amx(float *sink) {
-    static const int32_t zeros[DP__IMAGE] = {0};
-    int32_t              out[DP__IMAGE];
-    dp__tile_config_amx(1);
-    DP__TILE_LOAD(6, zeros, DP__TILE_BYTES);
-    DP__TILE_LOAD(7, zeros, DP__TILE_BYTES);
-    for (int i = 0; i < CHAIN_STEPS / 16; i++) {
-        DP__TILE_U8S8(0, 6, 7);
-        DP__TILE_U8S8(1, 6, 7);
-        DP__TILE_U8S8(2, 6, 7);
-        DP__TILE_U8S8(3, 6, 7);
-        DP__TILE_U8S8(4, 6, 7);
-        DP__TILE_U8S8(5, 6, 7);
-    }
-    DP__TILE_STORE(0, out);
-    dp__tile_config_amx(0);
-    *sink += (float)out[0];
-    return CHAIN_STEPS / 16 * 6.0 * 16 * 16 * 64 * 2;
-}
-#endif
-
-/* Operations done by one thread. Where bf16 is widened, its limit is that of float32. */
-static double chains_run(dp_isa isa, bench_limit limit, float *sink) {
-#if defined(DP__AMX) && !defined(DP__SOFTWARE)
-    if (isa == DP_ISA_AMX && limit == LIMIT_INT8) return chains_int8_amx(sink);
-#endif
-#ifdef DP__AVX512
-    if (isa >= DP_ISA_AVX512_VNNI && limit == LIMIT_INT8) return chains_int8_vnni(sink);
-    if (isa == DP_ISA_AVX512_BF16 && limit == LIMIT_BF16) return chains_bf16_dot(sink);
-    if (isa >= DP_ISA_AVX512 && limit != LIMIT_INT8) return chains_f32_avx512(sink);
-#endif
-#ifdef DP__AVX2
-    if (isa >= DP_ISA_AVX2)
-        return limit != LIMIT_INT8 ? chains_f32_avx2(sink) : chains_s16_avx2(sink);
-#endif
-    return chains_scalar(sink);
-}
-
-static void chains_task(void *arg, int32_t tid, int32_t threads) {
-    chains *c = (chains *)arg;
-    (void)threads;
-    double each = chains_run(c->isa, c->limit, &c->sink[tid]);
-    if (tid == 0) c->each = each;
-}
-
-/* Operations a second of chains on all threads for at least this long. */
-static double window(bench *b, bench_limit limit, double least) {
-    static chains c;
-    double        start = now(), end = start;
-    int           runs = 0;
-    c.isa = b->exec.row->isa;
-    c.limit = limit;
-    do {
-        dp__exec_run(&b->exec, chains_task, &c);
-        end = now();
-        runs++;
-    } while (end - start < least);
-    return c.each * runs * b->exec.threads / (end - start);
+static double window(const bench *b, bench_limit limit, double least) {
+    return window_of(&b->exec, chain_of(b->exec.row, limit), least);
 }
 
 /* ---- rounds and report ---------------------------------------------------------------------- */
@@ -243,6 +83,7 @@ static bench_case *add(bench *b, const char *name, const char *unit, double work
     static bench_case left_out;
     int         wanted = strstr(name, b->only) != NULL;
     bench_case *c = wanted ? &b->cases[b->count++] : &left_out;
+    b->ran |= wanted;
     memset(c, 0, sizeof *c);
     snprintf(c->name, sizeof c->name, "%s", name);
     c->unit = unit;
@@ -435,15 +276,17 @@ static void bench_gemm8(bench *b, size_t m) {
 
 /* ---- model, train: BERT-base with new weights ------------------------------------------------ */
 
-enum { LAYERS = 12, WIDTH = 768, INNER = 3072, CLASSES = 4 };
+enum { CLASSES = 4 };
 
-static const char base_config[] =
-    "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\","
-    "\"hidden_size\":768,\"num_hidden_layers\":12,\"num_attention_heads\":12,"
-    "\"intermediate_size\":3072,\"hidden_act\":\"gelu\",\"vocab_size\":28996,"
-    "\"max_position_embeddings\":512,\"type_vocab_size\":2,\"layer_norm_eps\":1e-12,"
-    "\"hidden_dropout_prob\":0.1,\"attention_probs_dropout_prob\":0.1,"
-    "\"initializer_range\":0.02,\"pad_token_id\":0}";
+typedef struct geometry {
+    int layers, width, heads, inner, vocab;
+} geometry;
+
+enum { SMALL_VOCAB = 13 }; /* entries of small_vocab */
+
+static const geometry base = {12, 768, 12, 3072, 28996};
+static const char small_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\npain\nhead\nskin\nblood\n"
+                                  "heart\neye\nwater\nnight\n";
 
 static void check(dp_status status, const dp_error *err) {
     if (status != DP_OK) die(err->text);
@@ -459,30 +302,50 @@ static char *read_file(const char *name, size_t *bytes) {
     return text;
 }
 
-static dp_model *new_model(const bench *b) {
+static dp_model *model_of(const dp_env *env, const geometry *g) {
     static const char *const labels[CLASSES] = {"one", "two", "three", "four"};
+    char                     config[640];
     dp_model_spec            spec;
     dp_model                *model;
     dp_error                 err;
     DP_CLEAR(spec);
-    spec.config = base_config;
-    spec.config_bytes = sizeof base_config - 1;
-    spec.vocab = read_file("data/bert-base-cased-vocab.txt", &spec.vocab_bytes);
+    spec.config_bytes = (size_t)snprintf(
+        config, sizeof config,
+        "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\","
+        "\"hidden_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
+        "\"intermediate_size\":%d,\"hidden_act\":\"gelu\",\"vocab_size\":%d,"
+        "\"max_position_embeddings\":512,\"type_vocab_size\":2,\"layer_norm_eps\":1e-12,"
+        "\"hidden_dropout_prob\":0.1,\"attention_probs_dropout_prob\":0.1,"
+        "\"initializer_range\":0.02,\"pad_token_id\":0}",
+        g->width, g->layers, g->heads, g->inner, g->vocab);
+    spec.config = config;
+    char *file = g->vocab == SMALL_VOCAB
+                     ? NULL : read_file("data/bert-base-cased-vocab.txt", &spec.vocab_bytes);
+    spec.vocab = file != NULL ? file : small_vocab;
+    if (file == NULL) spec.vocab_bytes = sizeof small_vocab - 1;
     spec.labels = labels;
     spec.label_count = CLASSES;
     spec.seed = 1;
-    check(dp_model_new(&b->env, &spec, &model, &err), &err);
-    dp__default_free(NULL, (void *)(size_t)spec.vocab, 1 << 20);
+    check(dp_model_new(env, &spec, &model, &err), &err);
+    if (file != NULL) dp__default_free(NULL, file, 1 << 20);
     return model;
 }
 
-/* Operations of a forward pass over one text of n tokens: of its 12 layers the last computes
- * keys and values of every token, but the rest for [CLS] alone. Vectors are not counted. */
-static double forward_work(double n) {
-    double c = WIDTH, linear = 4 * c * c + 2 * c * INNER, scores = 2 * n * c;
-    double last = n * 2 * c * c + (2 * c * c + 2 * c * INNER) + scores;
+static dp_model *new_model(const bench *b) {
+    return model_of(&b->env, &base);
+}
+
+/* Operations of a forward pass over one text of n tokens: of its layers the last computes keys
+ * and values of every token, but the rest for [CLS] alone. Vectors are not counted. */
+static double pass_work(const geometry *g, double n) {
+    double c = g->width, inner = g->inner, linear = 4 * c * c + 2 * c * inner, scores = 2 * n * c;
+    double last = n * 2 * c * c + (2 * c * c + 2 * c * inner) + scores;
     double head = c * c + c * CLASSES;
-    return 2 * ((LAYERS - 1) * n * (linear + scores) + last + head);
+    return 2 * ((g->layers - 1) * n * (linear + scores) + last + head);
+}
+
+static double forward_work(double n) {
+    return pass_work(&base, n);
 }
 
 typedef struct asking {
@@ -534,6 +397,16 @@ static void bench_model(bench *b) {
 
 enum { BATCH = 30, TOKENS = 64 };
 
+/* Text number i of n tokens: n - 2 words of one token each, and the two specials. */
+static size_t words_text(char *to, size_t i, size_t n) {
+    static const char *const words[8] = {"pain", "head", "skin", "blood",
+                                         "heart", "eye", "water", "night"};
+    size_t bytes = 0;
+    for (size_t j = 0; j + 2 < n; j++)
+        bytes += (size_t)snprintf(to + bytes, 8, "%s ", words[(i * 31 + j * (i + 1)) % 8]);
+    return bytes;
+}
+
 typedef struct lesson {
     dp_trainer *trainer;
     dp_dataset  batch;
@@ -545,39 +418,38 @@ static void run_lesson(void *arg) {
     check(dp_train_step(l->trainer, &l->batch, NULL, &err), &err);
 }
 
-/* Words of one token each: 62 of them and the two specials make 64. */
-static void bench_train(bench *b) {
-    static const char *const words[8] = {"pain", "head", "skin", "blood",
-                                         "heart", "eye", "water", "night"};
-    static char     text[BATCH][TOKENS * 8];
-    static dp_text  texts[BATCH];
-    static int32_t  labels[BATCH];
-    dp_model       *model = new_model(b);
+/* A trainer of its own and the batch that all share: BATCH texts of so many tokens. */
+static void lesson_open(lesson *l, const dp_model *model, size_t tokens) {
+    static char      text[BATCH][TOKENS * 8];
+    static dp_text   texts[BATCH];
+    static int32_t   labels[BATCH];
     dp_train_options options;
     dp_encoding      e;
     dp_error         err;
     int32_t          ids[2 * TOKENS];
-    lesson           l;
-    DP_CLEAR(l.batch);
+    DP_CLEAR(l->batch);
     DP_CLEAR(options);
-    options.max_tokens = TOKENS;
+    options.max_tokens = (int32_t)tokens;
     for (size_t i = 0; i < BATCH; i++) {
-        size_t n = 0;
-        for (size_t j = 0; j < TOKENS - 2; j++)
-            n += (size_t)snprintf(text[i] + n, 8, "%s ", words[(i * 31 + j * (i + 1)) % 8]);
         texts[i].a = text[i];
-        texts[i].a_bytes = n;
+        texts[i].a_bytes = words_text(text[i], i, tokens);
         labels[i] = (int32_t)(i % CLASSES);
         memset(&e, 0, sizeof e);
         e.ids = ids;
         e.cap = 2 * TOKENS;
         check(dp_encode(model, &texts[i], NULL, &e, &err), &err);
-        if (e.total != TOKENS) die("a text of the training case has not 64 tokens");
+        if (e.total != tokens) die("a text of the training case has another number of tokens");
     }
-    l.batch.rows = BATCH;
-    l.batch.texts = texts;
-    l.batch.labels = labels;
-    check(dp_trainer_open(model, &options, &l.trainer, &err), &err);
+    l->batch.rows = BATCH;
+    l->batch.texts = texts;
+    l->batch.labels = labels;
+    check(dp_trainer_open(model, &options, &l->trainer, &err), &err);
+}
+
+static void bench_train(bench *b) {
+    dp_model *model = new_model(b);
+    lesson    l;
+    lesson_open(&l, model, TOKENS);
     dp_model_close(model);
     add(b, "train base 30x64", "flop", 3 * BATCH * forward_work(TOKENS), LIMIT_F32, run_lesson, &l);
     run_rounds(b, 0);
@@ -586,6 +458,7 @@ static void bench_train(bench *b) {
 }
 
 #include "bench_tokenize.h"
+#include "bench_isa.h"
 
 /* ---- load, start ---------------------------------------------------------------------------- */
 
@@ -661,12 +534,47 @@ static void bench_products(bench *b) {
     }
 }
 
+/* The value of "--name=value" or "--name value", or NULL. */
+static const char *value_of(char **argv, int *i, const char *name) {
+    size_t n = strlen(name);
+    if (strncmp(argv[*i], name, n) != 0) return NULL;
+    if (argv[*i][n] == '=') return argv[*i] + n + 1;
+    if (argv[*i][n] != 0) return NULL;
+    if (argv[*i + 1] == NULL) die("an option has no value");
+    return argv[++*i];
+}
+
+static void read_options(bench *b, int argc, char **argv, int first) {
+    b->rounds = -1;
+    b->only = "";
+    for (int i = first; i < argc; i++) {
+        const char *v;
+        if (strcmp(argv[i], "--json") == 0) b->json = 1;
+        else if (strcmp(argv[i], "--quick") == 0) b->quick = 1;
+        else if (strcmp(argv[i], "--cpu-time") == 0) clock_used = CLOCK_PROCESS_CPUTIME_ID;
+        else if ((v = value_of(argv, &i, "--isa")) != NULL) b->env.isa_cap = isa_of(v);
+        else if ((v = value_of(argv, &i, "--threads")) != NULL) b->env.threads = atoi(v);
+        else if ((v = value_of(argv, &i, "--rows")) != NULL) b->rows = (size_t)atoi(v);
+        else if ((v = value_of(argv, &i, "--rounds")) != NULL) b->rounds = atoi(v);
+        else if ((v = value_of(argv, &i, "--seconds")) != NULL) b->seconds = atof(v);
+        else if ((v = value_of(argv, &i, "--case")) != NULL) b->only = v;
+        else if ((v = value_of(argv, &i, "--csv")) != NULL) b->csv = v;
+        else if ((v = value_of(argv, &i, "--svg")) != NULL) b->svg = v;
+        else die("unknown option");
+    }
+    if (clock_used != CLOCK_MONOTONIC && b->env.threads > 1) die("--cpu-time is for one thread");
+    if (!(b->seconds > 0)) die("--seconds is above 0");
+}
+
 int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(bench *b);
-    } groups[] = {{"gemm", bench_products}, {"model", bench_model}, {"train", bench_train},
-                  {"tokenize", bench_tokenize}, {"load", bench_load}, {"start", bench_start}};
+        int most; /* rounds */
+    } groups[] = {{"gemm", bench_products, ROUNDS}, {"model", bench_model, ROUNDS},
+                  {"train", bench_train, ROUNDS}, {"tokenize", bench_tokenize, ROUNDS},
+                  {"load", bench_load, ROUNDS}, {"start", bench_start, ROUNDS},
+                  {"isa", bench_isa, MAX_RUNS}};
     static bench b;
     dp_error     err;
     const char  *what = argc > 1 && argv[1][0] != '-' ? argv[1] : "gemm";
@@ -675,31 +583,23 @@ int main(int argc, char **argv) {
     b.env.alloc.alloc = dp__default_alloc;
     b.env.alloc.free = dp__default_free;
     b.env.threads = 1;
-    b.rounds = ROUNDS;
-    b.only = "";
-    for (int i = argc > 1 && what == argv[1] ? 2 : 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0) b.json = 1;
-        else if (strncmp(argv[i], "--isa=", 6) == 0) b.env.isa_cap = isa_of(argv[i] + 6);
-        else if (strncmp(argv[i], "--threads=", 10) == 0) b.env.threads = atoi(argv[i] + 10);
-        else if (strncmp(argv[i], "--rows=", 7) == 0) b.rows = (size_t)atoi(argv[i] + 7);
-        else if (strncmp(argv[i], "--rounds=", 9) == 0) b.rounds = atoi(argv[i] + 9);
-        else if (strncmp(argv[i], "--case=", 7) == 0) b.only = argv[i] + 7;
-        else if (strcmp(argv[i], "--cpu-time") == 0) clock_used = CLOCK_PROCESS_CPUTIME_ID;
-        else die("unknown option");
-    }
-    if (clock_used != CLOCK_MONOTONIC && b.env.threads > 1) die("--cpu-time is for one thread");
-    if (b.rounds < 1 || b.rounds > ROUNDS) die("--rounds is 1 to 15");
+    b.seconds = 20;
+    read_options(&b, argc, argv, argc > 1 && what == argv[1] ? 2 : 1);
+    if (b.rounds == -1) b.rounds = b.quick ? 2 : ROUNDS;
     if (dp__exec_open(&b.exec, &b.env, &err) != DP_OK) die(err.text);
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
-        if (strcmp(what, "all") != 0 && strcmp(what, groups[i].name) != 0) continue;
+        int all = strcmp(what, "all") == 0 && groups[i].run != bench_isa;
+        if (!all && strcmp(what, groups[i].name) != 0) continue;
+        if (b.rounds < 1 || b.rounds > groups[i].most) die("--rounds is 1 to 15 (isa: 1000)");
         known = 1;
         b.count = 0;
         groups[i].run(&b);
         fflush(stdout);
     }
-    if (!known) die("usage: bench [gemm|model|train|tokenize|load|start|all] [--json] "
+    if (!known) die("usage: bench [gemm|model|train|tokenize|load|start|all|isa] [--json] "
                     "[--isa=NAME] [--threads=N] [--rounds=N] [--rows=N] [--case=TEXT] "
-                    "[--cpu-time]");
+                    "[--cpu-time]; isa: [--quick] [--seconds=N] [--csv=FILE] [--svg=FILE]");
+    if (!b.ran && b.only[0] != 0) die("no case has the text of --case in its name");
     dp__exec_close(&b.exec);
     return 0;
 }
