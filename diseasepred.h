@@ -282,6 +282,7 @@ typedef enum dp_isa {
     DP_ISA_AUTO = 0,
     DP_ISA_SCALAR,
     DP_ISA_AVX2,
+    DP_ISA_AVX_VNNI,
     DP_ISA_AVX512,
     DP_ISA_AVX512_VNNI,
     DP_ISA_AVX512_BF16,
@@ -339,8 +340,8 @@ typedef struct dp_env {
  * Memory: none. Threads: reentrant. Tests: tests/test_gemm.c: gemm_select */
 DPDEF dp_isa dp_isa_best(void);
 
-/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx512", "avx512-vnni", "avx512-bf16",
- * "amx".
+/* dp_isa_name -- the name of a level: "scalar", "avx2", "avx-vnni", "avx512",
+ * "avx512-vnni", "avx512-bf16", "amx".
  *
  *   isa  any value
  *
@@ -4688,7 +4689,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3250 lines
+ * [E] Kernels                                                                budget 3470 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5131,6 +5132,7 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 #define DP__CPU_AMX_TILE 128u
 #define DP__CPU_AMX_INT8 256u
 #define DP__CPU_AVX512BF16 512u
+#define DP__CPU_AVX_VNNI 1024u
 #define DP__CPU_SLOW_BF16 65536u /* dp__cpu_slow_bf16 */
 /* Register files that the operating system saves; tiles only when it was asked to. */
 #define DP__OS_YMM 1u
@@ -5176,6 +5178,7 @@ static uint32_t dp__cpu_bits(void) {
     if (r[2] >> 11 & 1) bits |= DP__CPU_AVX512VNNI;
     uint32_t tile = r[3] >> 24 & 1, tile_int8 = r[3] >> 25 & 1;
     dp__cpuid(7, 1, r);
+    if (subleaves >= 1 && r[0] >> 4 & 1) bits |= DP__CPU_AVX_VNNI;
     if (subleaves >= 1 && r[0] >> 5 & 1) bits |= DP__CPU_AVX512BF16;
     if (!tile || last < 0x1D) return bits;
     dp__cpuid(0x1D, 0, r);
@@ -5266,8 +5269,7 @@ static uint32_t dp__fp_flush(void) {
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
  * Weights lie in tile images of 1 KB: 16 k-groups x 16 columns x g values (g = 1 for FP32,
- * 2 for BF16, 4 for INT8, 2 for its 16-bit pairs), three neighbouring column tiles of a k-block
- * together:
+ * 2 for BF16, 4 for INT8), three neighbouring column tiles of a k-block together:
  *     [n / 48][k / (16 g)][up to 3 tiles][16][16][g]
  * One such group of 48 columns is a panel. A kernel computes a strip: a few rows of c over one
  * panel or one tile. */
@@ -5934,26 +5936,25 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
-/* 16 k-groups from g on of e rows each: columns [i, i + k) of x * inverse, rounded, in the order of
- * a tile image. A lane of a float is as wide as a k-group. */
+/* 16 quads from g on: columns [i, i + k) of x * inverse, rounded, in the order of a tile image. A
+ * lane of a float is as wide as a quad. */
 DP__INLINE void dp__code_image(uint8_t *to, const dp__vec *v, size_t i, size_t k, size_t g,
-                               size_t e, const dp__v8 *inverse) {
+                               const dp__v8 *inverse) {
     for (size_t p = g; p < g + DP__TILE; p++, to += 4 * DP__TILE) {
         dp__m8 word = dp__bits(dp__none);
-        for (size_t b = 0; b < e && p * e + b < v->rows; b++) {
-            size_t at = DP__BIG_ENDIAN ? e - 1 - b : b;
-            dp__v8 x = dp__get(v->x + (p * e + b) * v->ldx + i, k, 0) * *inverse + DP__WHOLE;
-            dp__m8 code = dp__bits(x) & (dp__lane)(e == 4 ? 255 : 65535);
-            word |= code << (dp__lane)(32 / e * at);
+        for (size_t b = 0; b < 4 && p * 4 + b < v->rows; b++) {
+            size_t at = DP__BIG_ENDIAN ? 3 - b : b;
+            dp__v8 x = dp__get(v->x + (p * 4 + b) * v->ldx + i, k, 0) * *inverse + DP__WHOLE;
+            word |= (dp__bits(x) & (dp__lane)255) << (dp__lane)(8 * at);
         }
         memcpy(to, &word, DP__W * 4);
     }
 }
 
 /* Columns of x [rows, n] to integers as dp__vec_quantize does with rows: scales s[j], and codes in
- * tile images q of n columns for k = rows, k-groups of ldz (4, or 2 of 16 bits). */
+ * tile images q of n columns for k = rows. */
 DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t end) {
-    size_t e = v->ldz, blocks = ((v->rows + e - 1) / e + DP__TILE - 1) / DP__TILE;
+    size_t blocks = (v->rows + 4 * DP__TILE - 1) / (4 * DP__TILE);
     size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : (v->n + 15) / 16 * 16;
     for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W) {
         size_t  k = i < v->n ? v->n - i : 0;
@@ -5970,8 +5971,7 @@ DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t 
         scale = (dp_real)1 / scale;
         for (size_t g = 0; g < blocks * DP__TILE; g += DP__TILE) {
             uint8_t *image = v->q + dp__image_at(v->n, blocks, i, g / DP__TILE) * DP__IMAGE_BYTES;
-            if (e == 4) dp__code_image(image + i % DP__TILE * 4, v, i, k, g, 4, &scale);
-            else dp__code_image(image + i % DP__TILE * 4, v, i, k, g, 2, &scale);
+            dp__code_image(image + i % DP__TILE * 4, v, i, k, g, &scale);
         }
     }
 }
@@ -6183,7 +6183,7 @@ static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
 }
 
 /* ============================================================================================
- * [E5] AVX2                                                                   budget 180 lines
+ * [E5] AVX2                                                                   budget 320 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 6 rows and 8 columns a register; the order of every sum
@@ -6276,27 +6276,9 @@ static void dp__gemm_bf16_avx2(const dp__strip *s) {
     dp__fp_leave(fp);
 }
 
-/* One k-group: a pair of every row of a times the pairs of 16 columns. */
-DP__TARGET("avx2,fma")
-DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const int16_t *a, size_t a_row,
-                                  const int16_t *b, const size_t rows) {
-    const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)b);
-    const __m256i b1 = _mm256_loadu_si256((const __m256i *)(const void *)(b + 16));
-    int32_t       pair;
-#define DP__ROW(i)                                                                               \
-    if (i < rows) {                                                                              \
-        memcpy(&pair, a + i * a_row, sizeof pair);                                               \
-        const __m256i x = _mm256_set1_epi32(pair);                                               \
-        sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(x, b0));                       \
-        sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));                       \
-    }
-    DP__8_ROWS(DP__ROW)
-#undef DP__ROW
-}
-
 /* Row i: exact sums times both scales. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__finish_s16_avx2(const dp__strip *s, size_t i, __m256i v0, __m256i v1) {
+DP__INLINE void dp__finish_int_avx2(const dp__strip *s, size_t i, __m256i v0, __m256i v1) {
     float scale[DP__TILE];
     const float *p = s->scale;
     if (s->cols < DP__TILE) {
@@ -6310,31 +6292,76 @@ DP__INLINE void dp__finish_s16_avx2(const dp__strip *s, size_t i, __m256i v0, __
                     _mm256_mul_ps(_mm256_cvtepi32_ps(v1), x1));
 }
 
-/* INT8 without VNNI: both sides as 16 bits, vpmaddwd: two products of at most 128 * 127 in an
- * s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). 4 rows: with 6, gcc
- * 12 spills sums. Needs: AVX2. */
+/* sum += v in each 32-bit lane, of 256 or 512 bits. Trap: gcc 12 adds the products of several steps
+ * before it adds them to a sum, and spills half of them; with an instruction it does not. */
+#ifdef DP__SOFTWARE
+#define DP__ADD32(bits, sum, v) (sum) = _mm##bits##_add_epi32((sum), (v))
+#else
+#define DP__ADD32(bits, sum, v) __asm__("vpaddd %1, %0, %0" : "+v"(sum) : "v"(v))
+#endif
+
+/* One k-group: four numbers of 16 bits of every row of a times the quads of 8 columns. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip *s, const size_t rows) {
-    const size_t   row = s->a_row, step = s->b_step / 2;
-    const int16_t *a = (const int16_t *)s->a, *b = (const int16_t *)(const void *)s->b;
-    const char    *next = s->next;
+DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const int16_t *a, size_t a_row,
+                                  const char *b, const size_t rows) {
+    const int16_t *a3 = a + 3 * a_row;
+    const __m256i  b0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
+    const __m256i  b1 =
+        _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(b + 16)));
+    int64_t        quad;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&quad, (i < 3 ? a : a3) + i % 3 * a_row, sizeof quad);                            \
+        const __m256i x = _mm256_set1_epi64x(quad);                                              \
+        DP__ADD32(256, sum[i][0], _mm256_madd_epi16(x, b0));                       \
+        DP__ADD32(256, sum[i][1], _mm256_madd_epi16(x, b1));                       \
+    }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* The sums of 8 columns from byte half of each k-group on, to part [rows][16]. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__half_s16_avx2(const dp__strip *s, const size_t rows, size_t half,
+                                  int32_t (*part)[DP__TILE]) {
+    const size_t   row = s->a_row;
+    const int16_t *a = (const int16_t *)s->a;
+    const char    *b = s->b + 4 * half, *next = s->next + half * 8;
     __m256i        sum[8][2];
 #define DP__ROW(i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-    for (size_t q = 4; q <= s->k1; q += 4, a += 8, next += s->fetch) {
+    for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
-            _mm_prefetch((const char *)(const void *)(b + step + u * 32), _MM_HINT_T0);
-            dp__step_s16_avx2(sum, a + 2 * u, row, b + u * 32, rows);
+            _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
+            dp__step_s16_avx2(sum, a + 4 * u, row, b + u * 64, rows);
         }
-        b += q % DP__TILE != 0 ? 4 * 32 : step - 12 * 32;
+        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
     }
-    for (size_t q = s->k1 % 4; q > 0; q--, a += 2, b += 32)
+    for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
         dp__step_s16_avx2(sum, a, row, b, rows);
-#define DP__ROW(i) if (i < rows) dp__finish_s16_avx2(s, i, sum[i][0], sum[i][1]);
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        sum[i][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[i][0], sum[i][1]), 0xD8);     \
+        _mm256_storeu_si256((__m256i *)(void *)&part[i][half], sum[i][0]);                       \
+    }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
+}
+
+/* INT8 without VNNI, any weights: both sides as 16 bits, vpmaddwd: two products of at most
+ * 255 * 128 in an s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). A
+ * register holds the quads of 4 columns, so that the sum of a column lies in two lanes until the
+ * end. Needs: AVX2. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip *s, const size_t rows) {
+    int32_t part[8][DP__TILE];
+    dp__half_s16_avx2(s, rows, 0, part);
+    dp__half_s16_avx2(s, rows, 8, part);
+    for (size_t i = 0; i < rows; i++)
+        dp__finish_int_avx2(s, i, _mm256_loadu_si256((const __m256i *)(const void *)part[i]),
+                            _mm256_loadu_si256((const __m256i *)(const void *)(part[i] + 8)));
 }
 
 DP__TARGET("avx2,fma")
@@ -6342,8 +6369,131 @@ static void dp__gemm_s16_avx2(const dp__strip *s) {
     switch (s->rows) {
     case 1: dp__gemm_s16_rows_avx2(s, 1); break;
     case 2: dp__gemm_s16_rows_avx2(s, 2); break;
-    default: dp__gemm_s16_rows_avx2(s, 4);
+    case 4: dp__gemm_s16_rows_avx2(s, 4); break;
+    default: dp__gemm_s16_rows_avx2(s, 6);
     }
+}
+
+/* sum += the four products of u8 a and s8 b in each lane, exactly (only vpdpbusds saturates).
+ * Needs: AVX-VNNI; the prefix is its encoding, without it that of AVX512-VNNI is meant. */
+#ifdef DP__SOFTWARE
+#define DP__DPBUSD_YMM(sum, a, b) (sum) = _mm256_dpbusd_epi32((sum), (a), (b))
+#else
+#define DP__DPBUSD_YMM(sum, a, b)                                                                \
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b))
+#endif
+
+/* One k-group: four bytes of every row of a times the quads of 16 columns. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__step_u8s8_avx2(__m256i sum[8][2], const uint8_t *a, size_t a_row,
+                                   const char *b, const size_t rows, const int weights) {
+    const uint8_t *a3 = a + 3 * a_row;
+    const __m256i  b0 = _mm256_loadu_si256((const __m256i *)(const void *)b);
+    const __m256i  b1 = _mm256_loadu_si256((const __m256i *)(const void *)(b + 32));
+    const __m256i  one = _mm256_set1_epi16(1);
+    int32_t        quad;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&quad, (i < 3 ? a : a3) + i % 3 * a_row, sizeof quad);                            \
+        const __m256i x = _mm256_set1_epi32(quad);                                               \
+        if (weights == DP_WEIGHTS_FULL) {                                                        \
+            DP__DPBUSD_YMM(sum[i][0], x, b0);                                                    \
+            DP__DPBUSD_YMM(sum[i][1], x, b1);                                                    \
+        } else {                                                                                 \
+            DP__ADD32(256, sum[i][0], _mm256_madd_epi16(_mm256_maddubs_epi16(x, b0), one));   \
+            DP__ADD32(256, sum[i][1], _mm256_madd_epi16(_mm256_maddubs_epi16(x, b1), one));   \
+        }                                                                                        \
+    }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* Two k-groups of quad-safe weights. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__step_quads_avx2(__m256i sum[8][2], const uint8_t *a, size_t a_row,
+                                    const char *b, const size_t rows) {
+    const uint8_t *a3 = a + 3 * a_row;
+    const __m256i  one = _mm256_set1_epi16(1);
+    const __m256i *p = (const __m256i *)(const void *)b;
+    int32_t        quad;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&quad, (i < 3 ? a : a3) + i % 3 * a_row, sizeof quad);                            \
+        const __m256i x = _mm256_set1_epi32(quad);                                               \
+        memcpy(&quad, (i < 3 ? a : a3) + i % 3 * a_row + 4, sizeof quad);                        \
+        const __m256i y = _mm256_set1_epi32(quad);                                               \
+        __m256i v0 = _mm256_add_epi16(_mm256_maddubs_epi16(x, _mm256_loadu_si256(p)),            \
+                                      _mm256_maddubs_epi16(y, _mm256_loadu_si256(p + 2)));       \
+        __m256i v1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, _mm256_loadu_si256(p + 1)),        \
+                                      _mm256_maddubs_epi16(y, _mm256_loadu_si256(p + 3)));       \
+        DP__ADD32(256, sum[i][0], _mm256_madd_epi16(v0, one));                     \
+        DP__ADD32(256, sum[i][1], _mm256_madd_epi16(v1, one));                     \
+    }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* INT8 on u8 activations and quads. weights says which instructions may be taken:
+ *   FULL   any weights, vpdpbusd                                      (AVX-VNNI)
+ *   PAIRS  pair-safe ones, vpmaddubsw and vpmaddwd                    (AVX2)
+ *   QUADS  quad-safe ones, the sums of two vpmaddubsw in one vpmaddwd (AVX2)
+ * Nothing saturates: |16-bit sum| <= 255 * 128 = 32640 by dp__weights_safe. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__gemm_u8s8_rows_avx2(const dp__strip *s, const size_t rows,
+                                        const int weights) {
+    const size_t   row = s->a_row;
+    const uint8_t *a = (const uint8_t *)s->a;
+    const char    *b = s->b, *next = s->next;
+    int32_t        comp[DP__TILE] = {0};
+    __m256i        sum[8][2];
+    if (s->comp != NULL) memcpy(comp, s->comp, s->cols * sizeof *comp);
+#define DP__ROW(i)                                                                               \
+    sum[i][0] = _mm256_loadu_si256((const __m256i *)(const void *)comp);                         \
+    sum[i][1] = _mm256_loadu_si256((const __m256i *)(const void *)(comp + 8));
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+            _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
+            if (weights != DP_WEIGHTS_QUADS)
+                dp__step_u8s8_avx2(sum, a + 4 * u, row, b + u * 64, rows, weights);
+            else if (u % 2 == 0)
+                dp__step_quads_avx2(sum, a + 4 * u, row, b + u * 64, rows);
+        }
+        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
+    }
+    for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
+        dp__step_u8s8_avx2(sum, a, row, b, rows, weights);
+#define DP__ROW(i) if (i < rows) dp__finish_int_avx2(s, i, sum[i][0], sum[i][1]);
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* A strip has unit (a constant), 4, 2 or 1 rows. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__gemm_u8s8_any_avx2(const dp__strip *s, const size_t unit, const int weights) {
+    switch (s->rows) {
+    case 1: dp__gemm_u8s8_rows_avx2(s, 1, weights); break;
+    case 2: dp__gemm_u8s8_rows_avx2(s, 2, weights); break;
+    case 4: dp__gemm_u8s8_rows_avx2(s, 4, weights); break;
+    default: dp__gemm_u8s8_rows_avx2(s, unit, weights);
+    }
+}
+
+DP__TARGET("avx2,fma")
+static void dp__gemm_pairs_avx2(const dp__strip *s) {
+    dp__gemm_u8s8_any_avx2(s, 4, DP_WEIGHTS_PAIRS);
+}
+
+DP__TARGET("avx2,fma")
+static void dp__gemm_quads_avx2(const dp__strip *s) {
+    dp__gemm_u8s8_any_avx2(s, 4, DP_WEIGHTS_QUADS);
+}
+
+DP__TARGET("avx2,fma")
+static void dp__gemm_u8s8_avxvnni(const dp__strip *s) {
+    dp__gemm_u8s8_any_avx2(s, 6, DP_WEIGHTS_FULL);
 }
 
 DP__TARGET("avx2,fma")
@@ -6353,7 +6503,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 460 lines
+ * [E6] AVX-512                                                                budget 510 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -6499,18 +6649,23 @@ static void dp__gemm_bf16_dot(const dp__strip *s) {
 #define DP__VNNI_NEEDS DP__AVX512_NEEDS ",avx512vnni"
 
 /* sum += the four products of u8 a and s8 b in each lane. Trap: gcc 12 copies and spills sums
- * around the intrinsic (a fifth of the speed); as an instruction that updates sum it does not. */
+ * around the intrinsic (a fifth of the speed); as an instruction that updates sum it does not, and
+ * needs no target. */
 #ifdef DP__SOFTWARE
 #define DP__DPBUSD(sum, a, b) (sum) = _mm512_dpbusd_epi32((sum), (a), (b))
 #else
 #define DP__DPBUSD(sum, a, b) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
 #endif
+#define DP__DOT8(sum, a, b)                                                                      \
+    if (weights == DP_WEIGHTS_FULL) DP__DPBUSD(sum, a, b);                                       \
+    else DP__ADD32(512, sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), one))
 
 /* One k-group: four bytes of every row of a times the quads of the columns. */
-DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__step_u8s8_vnni(__m512i sum[8][3], const uint8_t *a, size_t a_row,
-                                   const char *b, const size_t rows, const size_t tiles) {
-    const __m512i b0 = _mm512_loadu_si512(b);
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__step_u8s8_avx512(__m512i sum[8][3], const uint8_t *a, size_t a_row,
+                                     const char *b, const size_t rows, const size_t tiles,
+                                     const int weights) {
+    const __m512i b0 = _mm512_loadu_si512(b), one = _mm512_set1_epi16(1);
     const __m512i b1 = tiles > 1 ? _mm512_loadu_si512(b + 4 * DP__IMAGE) : b0;
     const __m512i b2 = tiles > 2 ? _mm512_loadu_si512(b + 8 * DP__IMAGE) : b0;
     int32_t       quad;
@@ -6518,17 +6673,42 @@ DP__INLINE void dp__step_u8s8_vnni(__m512i sum[8][3], const uint8_t *a, size_t a
     if (i < rows) {                                                                              \
         memcpy(&quad, a + i * a_row, sizeof quad);                                               \
         const __m512i x = _mm512_set1_epi32(quad);                                               \
-        DP__DPBUSD(sum[i][0], x, b0);                                                            \
-        if (tiles > 1) DP__DPBUSD(sum[i][1], x, b1);                                             \
-        if (tiles > 2) DP__DPBUSD(sum[i][2], x, b2);                                             \
+        DP__DOT8(sum[i][0], x, b0);                                                              \
+        if (tiles > 1) { DP__DOT8(sum[i][1], x, b1); }                                           \
+        if (tiles > 2) { DP__DOT8(sum[i][2], x, b2); }                                           \
+    }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* Two k-groups of quad-safe weights: their 16-bit sums are added before they are widened. */
+#define DP__DOT8_TWICE(sum, t)                                                                   \
+    DP__ADD32(512, sum, _mm512_madd_epi16(_mm512_add_epi16(                                      \
+        _mm512_maddubs_epi16(x, _mm512_loadu_si512(b + 4 * t * DP__IMAGE)),                      \
+        _mm512_maddubs_epi16(y, _mm512_loadu_si512(b + 4 * t * DP__IMAGE + 64))), one))
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__step_quads_avx512(__m512i sum[8][3], const uint8_t *a, size_t a_row,
+                                      const char *b, const size_t rows, const size_t tiles) {
+    const __m512i one = _mm512_set1_epi16(1);
+    int32_t       quad;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&quad, a + i * a_row, sizeof quad);                                               \
+        const __m512i x = _mm512_set1_epi32(quad);                                               \
+        memcpy(&quad, a + i * a_row + 4, sizeof quad);                                           \
+        const __m512i y = _mm512_set1_epi32(quad);                                               \
+        DP__DOT8_TWICE(sum[i][0], 0);                                                            \
+        if (tiles > 1) DP__DOT8_TWICE(sum[i][1], 1);                                             \
+        if (tiles > 2) DP__DOT8_TWICE(sum[i][2], 2);                                             \
     }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
 }
 
 /* Row i, tile t: exact sums times both scales. */
-DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__finish_vnni(const dp__strip *s, size_t i, size_t t, __mmask16 m, __m512i v) {
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__finish_int_avx512(const dp__strip *s, size_t i, size_t t, __mmask16 m,
+                                      __m512i v) {
     __m512 scale = _mm512_maskz_loadu_ps(m, s->scale + t * DP__TILE);
     scale = _mm512_mul_ps(_mm512_set1_ps(s->a_scale[i]), scale);
     dp__finish_avx512(s, i, t, m, _mm512_mul_ps(_mm512_cvtepi32_ps(v), scale));
@@ -6541,11 +6721,11 @@ DP__INLINE __m512i dp__comp_avx512(const dp__strip *s, size_t t, __mmask16 m) {
     return _mm512_maskz_loadu_epi32(m, s->comp + t * DP__TILE);
 }
 
-/* vpdpbusd adds four u8 * s8 products to an s32 exactly (only vpdpbusds saturates).
- * Needs: AVX-512F, AVX512-VNNI. */
-DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip *s, const size_t rows,
-                                        const size_t tiles) {
+/* INT8 on u8 activations and quads; weights as in dp__gemm_u8s8_rows_avx2, nothing saturates.
+ * Needs: AVX-512BW; FULL: AVX512-VNNI. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_u8s8_tile_avx512(const dp__strip *s, const size_t rows,
+                                          const size_t tiles, const int weights) {
     const size_t    row = s->a_row;
     const uint8_t  *a = (const uint8_t *)s->a;
     const char     *b = s->b, *next = s->next;
@@ -6562,37 +6742,124 @@ DP__INLINE void dp__gemm_u8s8_tile_vnni(const dp__strip *s, const size_t rows,
     for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
-        DP__UNROLL for (size_t u = 0; u < 4; u++)
-            dp__step_u8s8_vnni(sum, a + 4 * u, row, b + u * 64, rows, tiles);
+        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+            if (weights != DP_WEIGHTS_QUADS)
+                dp__step_u8s8_avx512(sum, a + 4 * u, row, b + u * 64, rows, tiles, weights);
+            else if (u % 2 == 0)
+                dp__step_quads_avx512(sum, a + 4 * u, row, b + u * 64, rows, tiles);
+        }
         b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
     }
     for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
-        dp__step_u8s8_vnni(sum, a, row, b, rows, tiles);
+        dp__step_u8s8_avx512(sum, a, row, b, rows, tiles, weights);
 #define DP__ROW(i)                                                                               \
     if (i < rows) {                                                                              \
-        dp__finish_vnni(s, i, 0, m0, sum[i][0]);                                                 \
-        if (tiles > 1) dp__finish_vnni(s, i, 1, m1, sum[i][1]);                                  \
-        if (tiles > 2) dp__finish_vnni(s, i, 2, m2, sum[i][2]);                                  \
+        dp__finish_int_avx512(s, i, 0, m0, sum[i][0]);                                           \
+        if (tiles > 1) dp__finish_int_avx512(s, i, 1, m1, sum[i][1]);                            \
+        if (tiles > 2) dp__finish_int_avx512(s, i, 2, m2, sum[i][2]);                            \
     }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
 }
 
-DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__gemm_u8s8_rows_vnni(const dp__strip *s, const size_t tiles) {
+/* A strip has unit (a constant), 4, 2 or 1 rows. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_u8s8_rows_avx512(const dp__strip *s, const size_t unit,
+                                          const size_t tiles, const int weights) {
     switch (s->rows) {
-    case 1: dp__gemm_u8s8_tile_vnni(s, 1, tiles); break;
-    case 2: dp__gemm_u8s8_tile_vnni(s, 2, tiles); break;
-    case 4: dp__gemm_u8s8_tile_vnni(s, 4, tiles); break;
-    default: dp__gemm_u8s8_tile_vnni(s, 8, tiles);
+    case 1: dp__gemm_u8s8_tile_avx512(s, 1, tiles, weights); break;
+    case 2: dp__gemm_u8s8_tile_avx512(s, 2, tiles, weights); break;
+    case 4: dp__gemm_u8s8_tile_avx512(s, 4, tiles, weights); break;
+    default: dp__gemm_u8s8_tile_avx512(s, unit, tiles, weights);
     }
 }
 
-DP__TARGET(DP__VNNI_NEEDS)
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_u8s8_any_avx512(const dp__strip *s, const size_t unit,
+                                         const int weights) {
+    if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_rows_avx512(s, unit, 3, weights);
+    else if (s->cols > DP__TILE) dp__gemm_u8s8_rows_avx512(s, unit, 2, weights);
+    else dp__gemm_u8s8_rows_avx512(s, unit, 1, weights);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
 static void dp__gemm_u8s8_vnni(const dp__strip *s) {
-    if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_rows_vnni(s, 3);
-    else if (s->cols > DP__TILE) dp__gemm_u8s8_rows_vnni(s, 2);
-    else dp__gemm_u8s8_rows_vnni(s, 1);
+    dp__gemm_u8s8_any_avx512(s, 8, DP_WEIGHTS_FULL);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gemm_pairs_avx512(const dp__strip *s) {
+    dp__gemm_u8s8_any_avx512(s, 8, DP_WEIGHTS_PAIRS);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gemm_quads_avx512(const dp__strip *s) {
+    dp__gemm_u8s8_any_avx512(s, 6, DP_WEIGHTS_QUADS);
+}
+
+/* One k-group: four numbers of 16 bits of every row of a times the quads of 16 columns. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__step_s16_avx512(__m512i sum[8][2], const int16_t *a, size_t a_row,
+                                    const char *b, const size_t rows) {
+    const __m256i *p = (const __m256i *)(const void *)b;
+    const __m512i  b0 = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p));
+    const __m512i  b1 = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p + 1));
+    int64_t        quad;
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        memcpy(&quad, a + i * a_row, sizeof quad);                                               \
+        const __m512i x = _mm512_set1_epi64(quad);                                               \
+        DP__ADD32(512, sum[i][0], _mm512_madd_epi16(x, b0));                                     \
+        DP__ADD32(512, sum[i][1], _mm512_madd_epi16(x, b1));                                     \
+    }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* The sum of each column out of its two lanes; v0 has the columns 0 to 7. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE __m512i dp__fold_s16_avx512(__m512i v0, __m512i v1) {
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16,
+                                          14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return _mm512_add_epi32(_mm512_permutex2var_epi32(v0, even, v1),
+                            _mm512_permutex2var_epi32(v0, odd, v1));
+}
+
+/* Any weights without VNNI: as dp__gemm_s16_rows_avx2, 16 columns at once. Needs: AVX-512BW. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__gemm_s16_rows_avx512(const dp__strip *s, const size_t rows) {
+    const size_t    row = s->a_row;
+    const int16_t  *a = (const int16_t *)s->a;
+    const char     *b = s->b, *next = s->next;
+    const __mmask16 m = dp__mask_avx512(s, 0);
+    __m512i         sum[8][2];
+#define DP__ROW(i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++)
+            dp__step_s16_avx512(sum, a + 4 * u, row, b + u * 64, rows);
+        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
+    }
+    for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
+        dp__step_s16_avx512(sum, a, row, b, rows);
+#define DP__ROW(i)                                                                               \
+    if (i < rows)                                                                                \
+        dp__finish_int_avx512(s, i, 0, m, dp__fold_s16_avx512(sum[i][0], sum[i][1]));
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__gemm_s16_avx512(const dp__strip *s) {
+    switch (s->rows) {
+    case 1: dp__gemm_s16_rows_avx512(s, 1); break;
+    case 2: dp__gemm_s16_rows_avx512(s, 2); break;
+    case 4: dp__gemm_s16_rows_avx512(s, 4); break;
+    default: dp__gemm_s16_rows_avx512(s, 8);
+    }
 }
 
 /* Four operations take 16 lanes here, in the order of [E2] and [E4]: GELU, softmax, and what makes
@@ -6819,7 +7086,7 @@ DP__INLINE size_t dp__tiles_amx(const dp__strip *s) {
     return (s->cols + DP__TILE - 1) / DP__TILE;
 }
 
-/* Row r of a block: as dp__finish_vnni, then GELU. */
+/* Row r of a block: as dp__finish_int_avx512, then GELU. */
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE void dp__finish_row_amx(const dp__block_amx *x, size_t r, const size_t tiles) {
     const dp__strip *s = &x->s;
@@ -6954,7 +7221,7 @@ static void dp__tile_mode_amx(void *work) {
 #endif
 
 /* ============================================================================================
- * [E8] Kernel rows                                                            budget 110 lines
+ * [E8] Kernel rows                                                            budget 120 lines
  * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E6.
  * Never:  asks the machine; select() is a pure function that tests feed with invented ones.
  * Tests:  tests/test_gemm.c: gemm_select
@@ -6964,6 +7231,7 @@ typedef struct dp__kernel {
     void (*run)(const dp__strip *s);
     size_t unit, tiles; /* a strip: unit, 4, 2 or 1 rows; tiles of 16 columns */
     size_t group;       /* k of one k-group */
+    int    wide;        /* 1: takes INT8 activations as 16 bits */
     void (*tile_mode)(void *work); /* or NULL. Such a kernel runs between tile_mode(work) and
                                       tile_mode(NULL) and takes any number of rows */
 } dp__kernel;
@@ -6973,7 +7241,8 @@ typedef struct dp__row {
     const char *name;
     uint32_t    cpu, os; /* bits needed */
     uint32_t    slow;    /* CPU bits with which the row is taken only when its level is named */
-    dp__kernel  f32, i8; /* i8 takes groups of 4 bytes, or of 2 16-bit numbers */
+    dp__kernel  f32;
+    dp__kernel  i8[3];   /* by dp_weights, what is known of the weights: dp__weights_hold */
     dp__kernel  b16;     /* groups of 2; of 1: pairs widened to floats, the odd element first */
     void (*vec)(const dp__vec *op, size_t begin, size_t end);
 } dp__row;
@@ -6982,30 +7251,41 @@ typedef struct dp__row {
 #define DP__NEEDS_AVX512                                                                         \
     (DP__NEEDS_AVX2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ | DP__CPU_AVX512VL)
 #define DP__NEEDS_VNNI (DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI)
+#define DP__ALL_WEIGHTS(run, unit, tiles, mode)                                                  \
+    {{run, unit, tiles, 4, 0, mode}, {run, unit, tiles, 4, 0, mode}, {run, unit, tiles, 4, 0, mode}}
 
 static const dp__row dp__rows[] = {
-    {DP_ISA_SCALAR, "scalar", 0, 0, 0, {dp__gemm_f32_scalar, 4, 1, 1, NULL},
-     {dp__gemm_u8s8_scalar, 4, 1, 4, NULL}, {dp__gemm_bf16_scalar, 4, 1, 2, NULL}, dp__vec_scalar},
+    {DP_ISA_SCALAR, "scalar", 0, 0, 0, {dp__gemm_f32_scalar, 4, 1, 1, 0, NULL},
+     DP__ALL_WEIGHTS(dp__gemm_u8s8_scalar, 4, 1, NULL),
+     {dp__gemm_bf16_scalar, 4, 1, 2, 0, NULL}, dp__vec_scalar},
 #ifdef DP__AVX2
-    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, 0, {dp__gemm_f32_avx2, 6, 1, 1, NULL},
-     {dp__gemm_s16_avx2, 4, 1, 2, NULL}, {dp__gemm_bf16_avx2, 6, 1, 1, NULL}, dp__vec_avx2},
+    {DP_ISA_AVX2, "avx2", DP__NEEDS_AVX2, DP__OS_YMM, 0, {dp__gemm_f32_avx2, 6, 1, 1, 0, NULL},
+     {{dp__gemm_s16_avx2, 6, 1, 4, 1, NULL}, {dp__gemm_pairs_avx2, 4, 1, 4, 0, NULL},
+      {dp__gemm_quads_avx2, 4, 1, 4, 0, NULL}},
+     {dp__gemm_bf16_avx2, 6, 1, 1, 0, NULL}, dp__vec_avx2},
+    {DP_ISA_AVX_VNNI, "avx-vnni", DP__NEEDS_AVX2 | DP__CPU_AVX_VNNI, DP__OS_YMM, 0,
+     {dp__gemm_f32_avx2, 6, 1, 1, 0, NULL}, DP__ALL_WEIGHTS(dp__gemm_u8s8_avxvnni, 6, 1, NULL),
+     {dp__gemm_bf16_avx2, 6, 1, 1, 0, NULL}, dp__vec_avx2},
 #endif
 #ifdef DP__AVX512
     {DP_ISA_AVX512, "avx512", DP__NEEDS_AVX512, DP__OS_YMM | DP__OS_ZMM, 0,
-     {dp__gemm_f32_avx512, 8, 3, 1, NULL}, {dp__gemm_s16_avx2, 4, 1, 2, NULL},
-     {dp__gemm_bf16_avx512, 8, 3, 1, NULL}, dp__vec_avx512},
+     {dp__gemm_f32_avx512, 8, 3, 1, 0, NULL},
+     {{dp__gemm_s16_avx512, 8, 1, 4, 1, NULL}, {dp__gemm_pairs_avx512, 8, 3, 4, 0, NULL},
+      {dp__gemm_quads_avx512, 6, 3, 4, 0, NULL}},
+     {dp__gemm_bf16_avx512, 8, 3, 1, 0, NULL}, dp__vec_avx512},
     {DP_ISA_AVX512_VNNI, "avx512-vnni", DP__NEEDS_VNNI, DP__OS_YMM | DP__OS_ZMM, 0,
-     {dp__gemm_f32_avx512, 8, 3, 1, NULL}, {dp__gemm_u8s8_vnni, 8, 3, 4, NULL},
-     {dp__gemm_bf16_avx512, 8, 3, 1, NULL}, dp__vec_avx512},
+     {dp__gemm_f32_avx512, 8, 3, 1, 0, NULL}, DP__ALL_WEIGHTS(dp__gemm_u8s8_vnni, 8, 3, NULL),
+     {dp__gemm_bf16_avx512, 8, 3, 1, 0, NULL}, dp__vec_avx512},
     {DP_ISA_AVX512_BF16, "avx512-bf16", DP__NEEDS_VNNI | DP__CPU_AVX512BF16,
-     DP__OS_YMM | DP__OS_ZMM, DP__CPU_SLOW_BF16, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
-     {dp__gemm_u8s8_vnni, 8, 3, 4, NULL}, {dp__gemm_bf16_dot, 8, 3, 2, NULL}, dp__vec_avx512},
+     DP__OS_YMM | DP__OS_ZMM, DP__CPU_SLOW_BF16, {dp__gemm_f32_avx512, 8, 3, 1, 0, NULL},
+     DP__ALL_WEIGHTS(dp__gemm_u8s8_vnni, 8, 3, NULL), {dp__gemm_bf16_dot, 8, 3, 2, 0, NULL},
+     dp__vec_avx512},
 #endif
 #ifdef DP__AMX
     {DP_ISA_AMX, "amx", DP__NEEDS_VNNI | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8,
-     DP__OS_YMM | DP__OS_ZMM | DP__OS_AMX, 0, {dp__gemm_f32_avx512, 8, 3, 1, NULL},
-     {dp__gemm_u8s8_amx, 32, 3, 4, dp__tile_mode_amx}, {dp__gemm_bf16_avx512, 8, 3, 1, NULL},
-     dp__vec_avx512},
+     DP__OS_YMM | DP__OS_ZMM | DP__OS_AMX, 0, {dp__gemm_f32_avx512, 8, 3, 1, 0, NULL},
+     DP__ALL_WEIGHTS(dp__gemm_u8s8_amx, 32, 3, dp__tile_mode_amx),
+     {dp__gemm_bf16_avx512, 8, 3, 1, 0, NULL}, dp__vec_avx512},
 #endif
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
@@ -7033,6 +7313,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
     } needs[] = {
         {DP__CPU_AVX2, "the CPU has no AVX2"},
         {DP__CPU_FMA, "the CPU has no FMA"},
+        {DP__CPU_AVX_VNNI, "the CPU has no AVX-VNNI"},
         {DP__CPU_AVX512F, "the CPU has no AVX-512F"},
         {DP__CPU_AVX512BW, "the CPU has no AVX-512BW"},
         {DP__CPU_AVX512DQ, "the CPU has no AVX-512DQ"},
@@ -7311,7 +7592,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 }
 
 /* ============================================================================================
- * [E10] Matrix products                                                       budget 520 lines
+ * [E10] Matrix products                                                       budget 540 lines
  * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
  * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
  *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
@@ -7321,7 +7602,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 #define DP__B_PACKED 0 /* tile images of dp__pack_nk or dp__pack_kn */
 #define DP__B_NK 1     /* rows [n, k], a weight as stored */
 #define DP__B_KN 2     /* rows [k, n] */
-#define DP__B_INT8 3   /* tile images of dp__pack8 for the same kernel row; a is INT8 too */
+#define DP__B_INT8 3   /* tile images of dp__pack8; a is INT8 too */
 #define DP__B_BF16 4   /* tile images of dp__pack16; a is of DP__VEC_BF16 for the same row */
 
 #define DP__ACT_NONE 0 /* dp__mm.act; else 1 + dp__act */
@@ -7344,6 +7625,7 @@ typedef struct dp__mm {
     size_t         cut_count;
     const dp_real *a_scale, *scale; /* INT8: [m], [n] */
     const int32_t *comp;            /* INT8: [n] of dp__compensate; NULL: a is u8 as it stands */
+    int            weights;         /* INT8: dp_weights of dp__weights_hold, or FULL */
     const dp_real *bias; /* [n] or NULL */
     int            act;
     dp_real       *pre; /* [m, n] stride ldpre: the value before the activation, or NULL */
@@ -7429,41 +7711,57 @@ static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size
                           DP__TILE + j % DP__TILE];
 }
 
+#define DP__QUAD_K (4 * DP__TILE) /* k of a tile image of INT8 */
 #define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
 
 /* Bytes of k-block by k-block tile images of n columns for k. */
-static size_t dp__pack8_bytes(const dp__row *row, size_t n, size_t k) {
-    size_t image_k = row->i8.group * DP__TILE;
-    return dp__ceil(n, DP__TILE) / DP__TILE * ((k + image_k - 1) / image_k) * DP__IMAGE_BYTES;
+static size_t dp__pack8_bytes(size_t n, size_t k) {
+    return dp__ceil(n, DP__TILE) * dp__ceil(k, DP__QUAD_K);
 }
 
-/* One tile image of the codes w[j * ldw + p], j < n, p < k, in k-groups of e; the rest is 0. */
-static void dp__pack8_image(void *to, const int8_t *w, size_t ldw, size_t n, size_t k, size_t e) {
-    if (n < DP__TILE || k < e * DP__TILE) memset(to, 0, DP__IMAGE_BYTES);
-    if (k > e * DP__TILE) k = e * DP__TILE;
+/* One tile image of the codes w[j * ldw + p], j < n, p < k, in quads; the rest is 0. */
+static void dp__pack8_image(char *to, const int8_t *w, size_t ldw, size_t n, size_t k) {
+    if (n < DP__TILE || k < DP__QUAD_K) memset(to, 0, DP__IMAGE_BYTES);
+    if (k > DP__QUAD_K) k = DP__QUAD_K;
     if (n > DP__TILE) n = DP__TILE;
     for (size_t j = 0; j < n; j++, w += ldw) {
         size_t p = 0;
-        for (; e == 4 && p + 4 <= k; p += 4) memcpy((char *)to + p * DP__TILE + 4 * j, w + p, 4);
-        for (; p < k; p++) {
-            size_t at = (p / e * DP__TILE + j) * e + p % e;
-            if (e == 2) ((int16_t *)to)[at] = w[p];
-            else ((int8_t *)to)[at] = w[p];
-        }
+        for (; p + 4 <= k; p += 4) memcpy(to + p * DP__TILE + 4 * j, w + p, 4);
+        memcpy(to + p * DP__TILE + 4 * j, w + p, k - p);
     }
 }
 
-/* Packs w [n, k] (rows of stride ldw) for a kernel row. */
-static void dp__pack8(const dp__row *row, void *to, const int8_t *w, size_t ldw, size_t n,
-                      size_t k) {
-    size_t e = row->i8.group, step = e * DP__TILE;
-    char  *image = (char *)to;
+/* Packs w [n, k] (rows of stride ldw). */
+static void dp__pack8(void *to, const int8_t *w, size_t ldw, size_t n, size_t k) {
+    char *image = (char *)to;
     for (size_t g = 0; g < n; g += DP__PANEL) {
         size_t end = n - g < DP__PANEL ? n : g + DP__PANEL;
-        for (size_t p = 0; p < k; p += step)
+        for (size_t p = 0; p < k; p += DP__QUAD_K)
             for (size_t j = g; j < end; j += DP__TILE, image += DP__IMAGE_BYTES)
-                dp__pack8_image(image, w + j * ldw + p, ldw, n - j, k - p, e);
+                dp__pack8_image(image, w + j * ldw + p, ldw, n - j, k - p);
     }
+}
+
+/* What holds of the codes w[j * ldw + p], j < n, p < k. The kernels of AVX2 add products with u8
+ * two or four at a time in 16 bits; with a <= 255 that fits if the positive codes of each group,
+ * and the negative ones, add up to no more than 128: 255 * 128 = 32640 < 2^15.
+ *   PAIRS  groups {2i, 2i + 1}
+ *   QUADS  groups {8i, 8i + 1, 8i + 4, 8i + 5} and {8i + 2, 8i + 3, 8i + 6, 8i + 7} */
+static int dp__weights_hold(const int8_t *w, size_t ldw, size_t n, size_t k) {
+    int hold = DP_WEIGHTS_QUADS;
+    for (size_t j = 0; j < n; j++, w += ldw) {
+        for (size_t p = 0; p < k; p += 8) {
+            int up[4] = {0, 0, 0, 0}, down[4] = {0, 0, 0, 0};
+            for (size_t e = 0; e < 8 && p + e < k; e++)
+                *(w[p + e] > 0 ? &up[e / 2] : &down[e / 2]) += w[p + e];
+            for (size_t e = 0; e < 4; e++)
+                if (up[e] > 128 || down[e] < -128) return DP_WEIGHTS_FULL;
+            for (size_t e = 0; e < 2; e++)
+                if (up[e] + up[e + 2] > 128 || down[e] + down[e + 2] < -128)
+                    hold = DP_WEIGHTS_PAIRS;
+        }
+    }
+    return hold;
 }
 
 /* comp[j] = -128 * sum_p w[j, p]: what u8 activations add too much. */
@@ -7512,7 +7810,8 @@ typedef struct dp__part {
 } dp__part;
 
 static const dp__kernel *dp__mm_kernel(const dp__row *row, const dp__mm *mm) {
-    return mm->b_form == DP__B_INT8 ? &row->i8 : mm->b_form == DP__B_BF16 ? &row->b16 : &row->f32;
+    if (mm->b_form == DP__B_INT8) return &row->i8[mm->weights];
+    return mm->b_form == DP__B_BF16 ? &row->b16 : &row->f32;
 }
 
 /* 1: the tile images are those of the kernel; 0: rows, or pairs to be widened, packed here. */
@@ -7595,19 +7894,33 @@ static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *pa
     }
 }
 
+/* Numbers from one row of widened activations to the next: rows 4 KB apart would meet in the L1
+ * cache. */
+static size_t dp__wide_row(size_t groups) {
+    return dp__ceil(4 * groups, 32) + 32;
+}
+
+/* INT8 activations as numbers of 16 bits, less what is compensated. */
+static void dp__mm_wide(const dp__mm *mm, dp__part *part, int16_t *to) {
+    size_t  n = 4 * (part->k1 - part->k0);
+    int16_t zero = mm->comp != NULL ? 128 : 0;
+    part->a = (const char *)to;
+    part->a_row = dp__wide_row(part->k1 - part->k0);
+    part->a_step = part->a_row * sizeof *to;
+    for (size_t i = part->i0; i < part->i1; i++, to += part->a_row) {
+        const uint8_t *a = mm->a8 + i * mm->a_row;
+        for (size_t p = 0; p < n; p += 4)
+            for (size_t e = 0; e < 4; e++) to[p + e] = (int16_t)(a[p + e] - zero);
+    }
+}
+
 /* Rows [i0, i1) of a as the kernel takes them: where they lie if k is contiguous; else turned
- * into to; INT8 for pairs is widened to 16 bits. */
+ * into to, or widened. */
 static void dp__mm_rows(const dp__mm *mm, dp__part *part, void *to) {
     size_t k = part->k1 - part->k0;
     part->a_row = mm->a_row;
-    if (mm->b_form == DP__B_INT8 && part->kernel->group == 2) {
-        int16_t *wide = (int16_t *)to, zero = mm->comp != NULL ? 128 : 0;
-        part->a = (const char *)to;
-        part->a_row = 2 * k;
-        part->a_step = 4 * k;
-        for (size_t i = part->i0; i < part->i1; i++)
-            for (size_t p = 0; p < 2 * k; p++)
-                *wide++ = (int16_t)(mm->a8[i * mm->a_row + p] - zero);
+    if (part->kernel->wide) {
+        dp__mm_wide(mm, part, (int16_t *)to);
     } else if (mm->b_form == DP__B_INT8) {
         part->a = (const char *)(mm->a8 + part->i0 * mm->a_row);
         part->a_step = mm->a_row;
@@ -7627,8 +7940,8 @@ static void dp__mm_rows(const dp__mm *mm, dp__part *part, void *to) {
 static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
                            dp_real *scratch) {
     size_t unit = part->kernel->unit, most = DP__A_ROWS - unit + 1;
-    size_t room = DP__A_SCRATCH * sizeof(dp_real) / 4 / (part->k1 - part->k0 + 1);
-    if (part->kernel->group == 2 && room < most) most = room;
+    size_t room = DP__A_SCRATCH * sizeof(dp_real) / 2 / dp__wide_row(part->k1 - part->k0);
+    if (part->kernel->wide && room < most) most = room; /* rounded up it is below DP__SCRATCH */
     if (part->kernel->tile_mode != NULL) most = dp__ceil(DP__A_TILES / (4 * part->k1), unit);
     size_t blocks = (mm->m + most - 1) / most;
     size_t height = dp__ceil((mm->m + blocks - 1) / blocks, unit);
@@ -7713,24 +8026,23 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
 }
 
 /* Where the columns of b from j0 on begin; j0 is a multiple of DP__PANEL. */
-static const void *dp__mm_columns_at(const dp__row *row, const dp__mm *mm, size_t j0) {
+static const void *dp__mm_columns_at(const dp__mm *mm, size_t j0) {
     const char *b = (const char *)mm->b;
     switch (mm->b_form) {
     case DP__B_PACKED: return b + dp__pack_size(j0, mm->k) * sizeof(dp_real);
     case DP__B_NK: return b + j0 * mm->ldb * sizeof(dp_real);
     case DP__B_KN: return b + j0 * sizeof(dp_real);
-    case DP__B_INT8: return b + dp__pack8_bytes(row, j0, mm->k);
+    case DP__B_INT8: return b + dp__pack8_bytes(j0, mm->k);
     default: return b + dp__pack16_bytes(j0, mm->k);
     }
 }
 
 /* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own; j0 is a multiple of
  * DP__PANEL. */
-static dp__mm dp__mm_cut(const dp__row *row, const dp__mm *mm, size_t i0, size_t i1, size_t j0,
-                         size_t j1) {
+static dp__mm dp__mm_cut(const dp__mm *mm, size_t i0, size_t i1, size_t j0, size_t j1) {
     dp__mm part = *mm;
     part.c += i0 * mm->ldc + j0;
-    part.b = dp__mm_columns_at(row, mm, j0);
+    part.b = dp__mm_columns_at(mm, j0);
     if (mm->b_form == DP__B_INT8) {
         part.a8 += i0 * mm->a_row;
         part.a_scale += i0;
@@ -7781,7 +8093,7 @@ static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
     dp__share(mm->m, unit, tid / across, threads / across, &i0, &i1);
     dp__share(mm->n, DP__PANEL, tid % across, across, &j0, &j1);
     if (i0 == i1 || j0 == j1) return;
-    dp__mm part = dp__mm_cut(row, mm, i0, i1, j0, j1);
+    dp__mm part = dp__mm_cut(mm, i0, i1, j0, j1);
     dp__matmul_serial(row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
 }
 
@@ -8131,6 +8443,7 @@ typedef struct dp__weight {
     const void    *values; /* dp_real; with scale INT8 codes */
     const dp_real *scale;  /* [rows] or NULL */
     const int32_t *comp;   /* [rows] of dp__compensate */
+    int            weights; /* INT8: dp_weights of dp__weights_hold */
 } dp__weight;
 
 typedef struct dp__net {
@@ -8225,11 +8538,10 @@ static int dp__build_form(const dp__source *from, const dp__tensor *x, int int8)
 }
 
 /* Bytes of n rows of a tensor in that form. */
-static size_t dp__build_bytes(const dp__row *row, const dp__tensor *x, int form, int int8,
-                              size_t n) {
+static size_t dp__build_bytes(const dp__tensor *x, int form, int int8, size_t n) {
     size_t item = int8 ? sizeof(int8_t) : sizeof(dp_real);
     switch (form) {
-    case DP__B_INT8: return dp__pack8_bytes(row, n, x->cols);
+    case DP__B_INT8: return dp__pack8_bytes(n, x->cols);
     case DP__B_BF16: return dp__pack16_bytes(n, x->cols);
     case DP__B_PACKED: return dp__pack_size(n, x->cols) * item;
     default: return n * x->cols * item;
@@ -8244,10 +8556,11 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
     int      linear = dp__is_linear(x), int8 = from->is_int8(from->ctx, t);
     int      form = w->form = dp__build_form(from, x, int8);
     size_t   step = linear ? DP__PANEL : w->rows;
-    size_t   bytes = dp__build_bytes(from->row, x, form, int8, w->rows);
+    size_t   bytes = dp__build_bytes(x, form, int8, w->rows);
     char    *to = (char *)dp__carve(&b->carve, bytes, 1);
     int32_t *comp = NULL;
     dp_real *scale = NULL;
+    w->weights = DP_WEIGHTS_QUADS;
     if (int8) scale = dp__carve_reals(&b->carve, w->rows);
     if (int8 && linear) comp = (int32_t *)dp__carve(&b->carve, w->rows, sizeof *comp);
     for (size_t i = 1; i * x->rows < w->rows; i++)
@@ -8256,14 +8569,16 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
                             "query, key and value of a layer must all be INT8, or none");
     for (size_t j = 0; b->carve.p != NULL && j < w->rows; j += step) {
         size_t n = w->rows - j < step ? w->rows - j : step;
-        void  *here = to + dp__build_bytes(from->row, x, form, int8, j);
+        void  *here = to + dp__build_bytes(x, form, int8, j);
         void  *rows = linear ? b->stage : here;
         dp_status status = dp__build_rows(b, t, j, n, rows, int8 ? scale + j : NULL);
         if (status != DP_OK) return status;
         if (form == DP__B_BF16) {
             dp__pack16((uint32_t *)here, (dp_real *)rows, x->cols, n, x->cols);
         } else if (comp != NULL) {
-            dp__pack8(from->row, here, (int8_t *)rows, x->cols, n, x->cols);
+            int hold = dp__weights_hold((int8_t *)rows, x->cols, n, x->cols);
+            if (hold < w->weights) w->weights = hold;
+            dp__pack8(here, (int8_t *)rows, x->cols, n, x->cols);
             dp__compensate(comp + j, (int8_t *)rows, x->cols, n, x->cols);
         } else if (linear) {
             dp__pack_nk((dp_real *)here, (dp_real *)rows, x->cols, n, x->cols);
@@ -8363,10 +8678,8 @@ static dp__source dp__source_files(dp__files *files) {
 }
 
 /* The inverse of dp__pack8: weight (j, p) of n rows x k. */
-static int8_t dp__packed8_at(const dp__row *row, const void *b, size_t n, size_t k, size_t j,
-                             size_t p) {
-    size_t at = dp__packed_at(row->i8.group, n, k, j, p);
-    return row->i8.group == 2 ? (int8_t)((const int16_t *)b)[at] : ((const int8_t *)b)[at];
+static int8_t dp__packed8_at(const void *b, size_t n, size_t k, size_t j, size_t p) {
+    return ((const int8_t *)b)[dp__packed_at(4, n, k, j, p)];
 }
 
 /* The same of dp__pack16. */
@@ -8393,8 +8706,7 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
     if (w->form == DP__B_PACKED)
         dp__unpack((dp_real *)to, cols, (const dp_real *)w->values, w->rows, cols, first, rows);
     for (size_t i = 0; w->form == DP__B_INT8 && i < rows * cols; i++)
-        ((int8_t *)to)[i] = dp__packed8_at(net->row, w->values, w->rows, cols, first + i / cols,
-                                           i % cols);
+        ((int8_t *)to)[i] = dp__packed8_at(w->values, w->rows, cols, first + i / cols, i % cols);
     for (size_t i = 0; w->form == DP__B_BF16 && i < rows * cols; i++)
         ((dp_real *)to)[i] = dp__packed16_at(w->values, w->rows, cols, first + i / cols, i % cols);
     if (w->scale != NULL) memcpy(scale, w->scale + first, rows * sizeof *scale);
@@ -8846,13 +9158,13 @@ static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp_
     dp__work         *w = s->work;
     dp__mm            op = dp__mm_of(y, x, l->values, l->form, l->cols, m, l->rows, l->cols);
     if (l->form == DP__B_INT8) { /* input rows are quantized once, sums are exact */
-        DP_ASSERT(s->exec->row->i8.group == s->net->row->i8.group);
         dp__quantize(s->exec, w->q8, w->ldq8, dp__ceil(l->cols, 4), 128, w->q8_scale, x, m,
                      l->cols);
         op.a8 = w->q8;
         op.a_row = w->ldq8;
         op.a_scale = w->q8_scale;
         op.comp = l->comp;
+        op.weights = l->weights;
         op.scale = l->scale;
     }
     if (l->form == DP__B_BF16) {
@@ -8958,8 +9270,7 @@ static size_t dp__stride8(size_t n) {
     return (dp__ceil(n, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
 }
 
-static void dp__head_carve8(dp__head *h, dp__carving *c, const dp__row *row, size_t longest,
-                            size_t d) {
+static void dp__head_carve8(dp__head *h, dp__carving *c, size_t longest, size_t d) {
     h->ld8 = dp__stride8(d > longest ? d : longest);
     h->codes = (uint8_t *)dp__carve(c, longest > DP__QUERIES ? longest : DP__QUERIES, h->ld8);
     h->q_scale = dp__carve_reals(c, DP__QUERIES);
@@ -8967,14 +9278,14 @@ static void dp__head_carve8(dp__head *h, dp__carving *c, const dp__row *row, siz
     h->k_sum = dp__carve_reals(c, longest);
     h->v_scale = dp__carve_reals(c, d);
     h->k_comp = (int32_t *)dp__carve(c, longest, sizeof *h->k_comp);
-    h->k8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(row, longest, d), 1);
-    h->v8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(row, d, longest), 1);
+    h->k8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(longest, d), 1);
+    h->v8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(d, longest), 1);
 }
 
-static void dp__head_carve(dp__head *h, dp__carving *c, const dp__row *row, size_t longest,
-                           size_t d, int train, int int8) {
+static void dp__head_carve(dp__head *h, dp__carving *c, size_t longest, size_t d, int train,
+                           int int8) {
     size_t packed = dp__pack_size(longest, d), block = DP__QUERIES * dp__stride(longest);
-    if (int8) dp__head_carve8(h, c, row, longest, d);
+    if (int8) dp__head_carve8(h, c, longest, d);
     h->k_nk = dp__carve_reals(c, packed);
     h->v_kn = dp__carve_reals(c, packed);
     h->p.p = dp__carve_reals(c, block);
@@ -8994,7 +9305,7 @@ static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
     h->d = dp__width(a->s) / (size_t)a->s->net->config->heads;
     h->scale = (dp_real)1 / (dp_real)sqrt((double)h->d);
     h->int8 = w->attention8;
-    dp__head_carve(h, &c, h->row, w->longest, h->d, w->train, w->attention8);
+    dp__head_carve(h, &c, w->longest, h->d, w->train, w->attention8);
 }
 
 /* Keys with a scale per row, values with a scale per column, as INT8. */
@@ -9002,12 +9313,11 @@ static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
     dp__vec op = dp__quantizing(h->codes, h->ld8, h->d, 0, h->k_scale, k, h->t, h->d);
     op.t = h->k_sum;
     h->row->vec(&op, 0, h->t);
-    dp__pack8(h->row, h->k8, (const int8_t *)h->codes, h->ld8, h->t, h->d);
+    dp__pack8(h->k8, (const int8_t *)h->codes, h->ld8, h->t, h->d);
     for (size_t j = 0; j < h->t; j++) h->k_comp[j] = -128 * (int32_t)h->k_sum[j];
     op = dp__vec_of(DP__VEC_QUANTIZE_COLUMNS, dp__no_mat, v, dp__no_mat, h->t, h->d);
     op.q = h->v8;
     op.s = h->v_scale;
-    op.ldz = h->row->i8.group;
     h->row->vec(&op, 0, (h->d + DP__COLUMNS - 1) / DP__COLUMNS);
 }
 
@@ -9301,7 +9611,7 @@ static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
     }
     w->attention8 = !w->train && !w->attention32 &&
                     net->at[dp__layer_tensor(0, DP__Q_W)].form == DP__B_INT8;
-    dp__head_carve(&head, &each, exec->row, w->longest, width / (size_t)config->heads, w->train,
+    dp__head_carve(&head, &each, w->longest, width / (size_t)config->heads, w->train,
                    w->attention8);
     w->scratch_each = each.at;
     w->scratch = (char *)dp__carve(c, (size_t)exec->threads, each.at);
@@ -10918,8 +11228,8 @@ DPDEF dp_isa dp_isa_best(void) {
 }
 
 DPDEF const char *dp_isa_name(dp_isa isa) {
-    static const char *const names[DP_ISA_COUNT] = {"auto", "scalar", "avx2", "avx512",
-                                                    "avx512-vnni", "avx512-bf16", "amx"};
+    static const char *const names[DP_ISA_COUNT] = {"auto", "scalar", "avx2", "avx-vnni",
+                                                    "avx512", "avx512-vnni", "avx512-bf16", "amx"};
     return (unsigned)isa < (unsigned)DP_ISA_COUNT ? names[isa] : "unknown";
 }
 

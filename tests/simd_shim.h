@@ -112,6 +112,17 @@ static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__
     return sum;
 }
 
+/* SIMDe's alias of 0.7.4 wants the arguments of the masked form. */
+static inline simde__m512i shim_madd512(simde__m512i a, simde__m512i b) {
+    int16_t x[32], y[32];
+    int32_t z[16];
+    memcpy(x, &a, sizeof x);
+    memcpy(y, &b, sizeof y);
+    for (int i = 0; i < 16; i++) z[i] = x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
+    memcpy(&a, z, sizeof z);
+    return a;
+}
+
 static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
     uint8_t x[16];
     memcpy(x, &v, sizeof x);
@@ -128,6 +139,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi32_epi8
 #undef _mm512_dpbf16_ps
+#undef _mm512_madd_epi16
 #undef _mm_mask_storeu_epi8
 #define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
 #define _mm512_fmadd_ps(a, b, c) shim_fmadd512(a, b, c)
@@ -136,6 +148,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #define _mm512_mask_storeu_ps(p, mask, v) shim_mask_storeu_ps(p, mask, v)
 #define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
 #define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
+#define _mm512_madd_epi16(a, b) shim_madd512(a, b)
 #define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
 #define _mm_mask_storeu_epi8(p, mask, v) shim_mask_storeu_epi8(p, mask, v)
 

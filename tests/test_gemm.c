@@ -92,7 +92,7 @@ static dp__exec gemm_exec(size_t r, int32_t threads) {
 
 enum { SPY_HONEST, SPY_FLIP, SPY_MASK };
 static const dp__row *spy_row;
-static int            spy_mode;
+static int            spy_mode, spy_weights;
 static size_t         spy_f32[33][4], spy_i8[33][4], spy_b16[33][4]; /* calls by rows (32: or
                                                                      * more) and tiles */
 
@@ -115,7 +115,7 @@ static void spy_call_i8(const dp__strip *s) {
     dp__strip broken = *s;
     spy_i8[s->rows < 32 ? s->rows : 32][(s->cols + 15) / 16]++;
     if (spy_mode == SPY_MASK) broken.cols = dp__ceil(s->cols, 16);
-    spy_row->i8.run(&broken);
+    spy_row->i8[spy_weights].run(&broken);
     if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
 }
 
@@ -132,7 +132,7 @@ static dp__row spy_on(size_t r, int mode) {
     spy_row = &dp__rows[r];
     spy_mode = mode;
     row.f32.run = spy_call_f32;
-    row.i8.run = spy_call_i8;
+    for (int i = 0; i < 3; i++) row.i8[i].run = spy_call_i8;
     row.b16.run = spy_call_b16;
     return row;
 }
@@ -626,6 +626,7 @@ typedef struct int8_shapes {
     float    c_all[EDGE * EDGE];
     const dp__row *row; /* what w_packed holds */
     int            plain; /* a is u8 as it stands: no compensation */
+    int            weights; /* dp_weights that w_all keeps to */
     size_t         n, k;
 } int8_shapes;
 
@@ -644,6 +645,35 @@ static void bytes_expect(int8_shapes *s, size_t k) {
     }
 }
 
+/* Splits 128 among the positive of so many weights, and -128 among the negative ones. */
+static void bytes_split(int8_t *w, const size_t *at, size_t count, uint64_t *state) {
+    int left[2] = {128, 128};
+    for (size_t i = 0; i < count; i++) {
+        uint64_t u = test_rnd(state);
+        int      sign = (int)(u & 1), most = left[sign] < 127 ? left[sign] : 127;
+        int      size = u & 6 ? (int)(u >> 8) % (most + 1) : most;
+        if (size < 0) size = -size;
+        left[sign] -= size;
+        w[at[i]] = (int8_t)(sign ? -size : size);
+    }
+}
+
+/* Weights that are just pair-safe, or quad-safe, or any. */
+static void bytes_weights(int8_shapes *s, int weights, uint64_t *state) {
+    static const size_t group[2][4] = {{0, 1, 4, 5}, {2, 3, 6, 7}};
+    s->weights = weights;
+    s->row = NULL;
+    for (size_t i = 0; i < EDGE * BYTES_K; i++) {
+        uint64_t u = test_rnd(state);
+        s->w_all[i] = u % 5 == 0 ? 127 : u % 5 == 1 ? -127 : (int8_t)((int)(u >> 16 & 255) - 128);
+    }
+    for (size_t i = 0; i < EDGE * BYTES_K && weights == DP_WEIGHTS_PAIRS; i += 2)
+        bytes_split(s->w_all + i, group[0], 2, state);
+    for (size_t i = 0; i < EDGE * BYTES_K && weights == DP_WEIGHTS_QUADS; i += 8)
+        for (size_t g = 0; g < 2; g++) bytes_split(s->w_all + i, group[g], 4, state);
+    CHECK_INT(dp__weights_hold(s->w_all, BYTES_K, EDGE, BYTES_K), weights);
+}
+
 static void bytes_fill(int8_shapes *s, uint64_t *state) {
     memset(s, 0, sizeof *s);
     s->a_all = (uint8_t *)malloc(EDGE * BYTES_K);
@@ -651,8 +681,9 @@ static void bytes_fill(int8_shapes *s, uint64_t *state) {
     for (size_t i = 0; i < EDGE * BYTES_K; i++) {
         uint64_t u = test_rnd(state);
         s->a_all[i] = u % 7 == 0 ? 255 : u % 7 == 1 ? 0 : (uint8_t)(u >> 8);
-        s->w_all[i] = u % 5 == 0 ? 127 : u % 5 == 1 ? -127 : (int8_t)((int)(u >> 16 & 255) - 128);
+        if (i / BYTES_K % 3 == 1) s->a_all[i] = 255; /* 16-bit sums at their bound */
     }
+    bytes_weights(s, DP_WEIGHTS_FULL, state);
     for (size_t i = 0; i < EDGE; i++) {
         s->a_scale[i] = test_rndf(state);
         s->scale[i] = test_rndf(state);
@@ -671,13 +702,13 @@ static void bytes_free(int8_shapes *s) {
 
 static size_t bytes_run(int8_shapes *s, const dp__row *row, size_t m, size_t n, size_t k,
                         float *scratch) {
-    size_t   ld = dp__ceil(k, 4), wrong = 0, used = dp__pack8_bytes(row, n, k);
+    size_t   ld = dp__ceil(k, 4), wrong = 0, used = dp__pack8_bytes(n, k);
     uint8_t *a = s->a.p + BYTES_A - m * ld, *w = s->w_packed.p + BYTES_W - used;
     float   *c = (float *)(void *)s->c.p + (EDGE * (EDGE + 3) - m * n);
     dp__mm   mm;
     memset(&mm, 0, sizeof mm);
     if (s->row != spy_row || s->n != n || s->k != k) { /* not packed by the call before */
-        dp__pack8(row, w, s->w_all, BYTES_K, n, k);
+        dp__pack8(w, s->w_all, BYTES_K, n, k);
         dp__compensate(s->comp, s->w_all, BYTES_K, n, k);
         s->row = spy_row, s->n = n, s->k = k;
     }
@@ -685,6 +716,7 @@ static size_t bytes_run(int8_shapes *s, const dp__row *row, size_t m, size_t n, 
     for (size_t i = 0; i < m; i++) memcpy(a + i * ld, s->a_all + i * BYTES_K, k);
     mm.c = c, mm.ldc = n, mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = ld, mm.a_scale = s->a_scale;
     mm.b = w, mm.comp = s->plain ? NULL : s->comp, mm.scale = s->scale;
+    mm.weights = spy_weights = s->weights;
     mm.m = m, mm.n = n, mm.k = k;
     mm.bias = s->bias, mm.residual = s->residual, mm.ldr = EDGE;
     dp__matmul_serial(row, &mm, scratch);
@@ -697,13 +729,17 @@ static size_t bytes_run(int8_shapes *s, const dp__row *row, size_t m, size_t n, 
 static void test_gemm8_shapes(void) {
     static const size_t few[][2] = {{1, 1}, {8, 48}, {7, 49}, {65, 65}, {4, 16}, {11, 33}};
     static const size_t some[] = {1, 4, 31, 65};
+    static const char *const names[] = {"int8", "int8 pairs", "int8 quads"};
     int8_shapes    s;
     uint64_t state = test_seed;
     float   *scratch = (float *)dp__default_alloc(NULL, DP__SCRATCH * 4, 64);
     bytes_fill(&s, &state);
-    for (size_t r = 0; r < DP__ROWS; r++) {
-        if (!gemm_row_runs(r)) continue;
+    for (size_t each = 0; each < 3 * DP__ROWS; each++) {
+        size_t         r = each / 3, w = each % 3;
+        const dp__row *real = &dp__rows[r];
+        if (!gemm_row_runs(r) || (w > 0 && real->i8[w].run == real->i8[0].run)) continue;
         dp__row row = spy_on(r, SPY_HONEST);
+        bytes_weights(&s, (int)w, &state);
         for (size_t i = 0; i < 4; i++) {
             bytes_expect(&s, some[i]);
             for (size_t n = 1; n <= EDGE; n += test_light() ? 8 : 1)
@@ -717,7 +753,7 @@ static void test_gemm8_shapes(void) {
                 CHECK_INT(bytes_run(&s, &row, few[i][0], few[i][1], k, scratch), 0);
         }
         s.plain = 0;
-        spy_report(spy_i8, row.i8.unit, row.i8.tiles, "int8");
+        spy_report(spy_i8, row.i8[w].unit, row.i8[w].tiles, names[w]);
     }
     dp__default_free(NULL, scratch, 0);
     bytes_free(&s);
@@ -735,10 +771,10 @@ static void test_gemm8_extremes(void) {
         dp__exec x = gemm_exec(r, 2);
         int32_t  comp[N];
         float    c[2 * N], ones[N] = {1, 1, 1};
-        void    *packed = malloc(dp__pack8_bytes(x.row, N, K));
+        void    *packed = malloc(dp__pack8_bytes(N, K));
         dp__mm   mm;
         memset(&mm, 0, sizeof mm);
-        dp__pack8(x.row, packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
+        dp__pack8(packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
         mm.c = c, mm.ldc = N, mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = K, mm.a_scale = ones;
         mm.b = packed, mm.comp = comp, mm.scale = ones;
         mm.m = 2, mm.n = N, mm.k = K;
@@ -750,6 +786,38 @@ static void test_gemm8_extremes(void) {
         dp__exec_close(&x);
     }
     free(a), free(w);
+}
+
+/* One step beyond what a class of weights allows, wherever it stands, takes the class away. */
+static void test_gemm8_hold(void) {
+    static const size_t group[2][4] = {{0, 1, 4, 5}, {2, 3, 6, 7}};
+    int8_t w[3 * 48];
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (size_t at = 0; at < 3 * 48; at += 2) { /* columns of 44, stride 48 */
+            memset(w, 0, sizeof w);
+            w[at] = (int8_t)(64 * sign), w[at + 1] = (int8_t)(64 * sign);
+            CHECK_INT(dp__weights_hold(w, 48, 3, 44), DP_WEIGHTS_QUADS);
+            w[at + at / 2 % 2] = (int8_t)(65 * sign);
+            CHECK_INT(dp__weights_hold(w, 48, 3, 44),
+                      at % 48 < 44 ? DP_WEIGHTS_FULL : DP_WEIGHTS_QUADS);
+        }
+        for (size_t i = 0; i < 3 * 2 * 6 * 4; i++) { /* column, group, block of 8, member */
+            int8_t *column = w + i / 48 * 48, *block = column + i / 8 % 6 * 8;
+            memset(w, 0, sizeof w);
+            for (size_t e = 0; e < 4; e++) block[group[i / 4 % 2][e]] = (int8_t)(32 * sign);
+            CHECK_INT(dp__weights_hold(w, 48, 3, 48), DP_WEIGHTS_QUADS);
+            block[group[i / 4 % 2][i % 4]] = (int8_t)(33 * sign);
+            CHECK_INT(dp__weights_hold(w, 48, 3, 48), DP_WEIGHTS_PAIRS);
+            block[group[i / 4 % 2][(i % 4) ^ 1]] = (int8_t)(-96 * sign);
+            CHECK_INT(dp__weights_hold(w, 48, 3, 48), DP_WEIGHTS_QUADS);
+        }
+    }
+    memset(w, 0, sizeof w);
+    w[0] = -128;
+    CHECK_INT(dp__weights_hold(w, 48, 3, 44), DP_WEIGHTS_QUADS);
+    w[1] = -1;
+    CHECK_INT(dp__weights_hold(w, 48, 3, 1), DP_WEIGHTS_QUADS); /* what is not there */
+    CHECK_INT(dp__weights_hold(w, 48, 3, 2), DP_WEIGHTS_FULL);
 }
 
 /* The partition of an INT8 product changes nothing. */
@@ -769,10 +837,10 @@ static void test_gemm8_team(void) {
         for (size_t t = 0; t < 4; t++) {
             dp__exec x = gemm_exec(r, teams[t]);
             int32_t  comp[N];
-            void    *packed = malloc(dp__pack8_bytes(x.row, N, K));
+            void    *packed = malloc(dp__pack8_bytes(N, K));
             dp__mm   mm;
             memset(&mm, 0, sizeof mm);
-            dp__pack8(x.row, packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
+            dp__pack8(packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
             mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = 72, mm.a_scale = a_scale;
             mm.c = c[t], mm.ldc = N;
             mm.b = packed, mm.comp = comp, mm.scale = scale, mm.bias = bias, mm.act = 1 + DP__GELU;
@@ -921,6 +989,7 @@ static void test_gemm_select(void) {
                           DP__CPU_AVX512VL;
     const uint32_t vnni = x512 | DP__CPU_AVX512VNNI, ymm = DP__OS_YMM, zmm = ymm | DP__OS_ZMM;
     const uint32_t amx = vnni | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8, tmm = zmm | DP__OS_AMX;
+    const uint32_t ymm_vnni = avx2 | DP__CPU_AVX_VNNI;
     const uint32_t bf16 = vnni | DP__CPU_AVX512BF16, slow = bf16 | DP__CPU_SLOW_BF16;
     const struct {
         uint32_t cpu, os;
@@ -940,6 +1009,11 @@ static void test_gemm_select(void) {
         {x512 | DP__CPU_AVX512BF16, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512},
         {avx2 | DP__CPU_AVX512F, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX2}, /* Knights Landing */
         {avx2, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX2},
+        {ymm_vnni, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX_VNNI},       /* Alder Lake */
+        {ymm_vnni, ymm, DP_ISA_AVX2, 0, DP_ISA_AVX2},
+        {DP__CPU_AVX_VNNI, ymm, DP_ISA_AUTO, 0, DP_ISA_SCALAR},
+        {vnni | DP__CPU_AVX_VNNI, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
+        {vnni | DP__CPU_AVX_VNNI, ymm, DP_ISA_AUTO, 0, DP_ISA_AVX_VNNI}, /* zmm not saved */
         {DP__CPU_AVX2, ymm, DP_ISA_AUTO, 0, DP_ISA_SCALAR},     /* FMA masked out */
         {DP__CPU_FMA, ymm, DP_ISA_AUTO, 0, DP_ISA_SCALAR},
         {DP__CPU_AVX512VNNI | avx2, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX2},
@@ -979,6 +1053,7 @@ static void test_gemm_select(void) {
 #ifdef DP__AVX512
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX2, DP__CPU_AVX2, zmm), "the CPU has no FMA");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512, avx2, zmm), "the CPU has no AVX-512F");
+    CHECK_TEXT(dp__row_missing(DP_ISA_AVX_VNNI, avx2, zmm), "the CPU has no AVX-VNNI");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512_VNNI, x512, zmm), "the CPU has no AVX512-VNNI");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX512_BF16, vnni, zmm), "the CPU has no AVX512-BF16");
     CHECK_TEXT(dp__row_missing(DP_ISA_AVX2, avx2, 0),
@@ -1181,5 +1256,6 @@ static const test tests_gemm[] = {
     {"gemm16_chain", test_gemm16_chain},
     {"gemm8_shapes", test_gemm8_shapes},
     {"gemm8_extremes", test_gemm8_extremes},
+    {"gemm8_hold", test_gemm8_hold},
     {"gemm8_team", test_gemm8_team},
 };

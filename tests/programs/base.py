@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build"
 LONG = os.environ.get("DP_TEST_LONG") == "1"
 PROGRAMS = ("train", "predict", "quantize")
-LEVELS = ("scalar", "avx2", "avx512", "avx512-vnni", "avx512-bf16", "amx")
+LEVELS = ("scalar", "avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["fever", "cough", "rash", "pain", "itching", "vomiting", "alpha", "beta", "gamma",
          "delta", "epsilon", "zeta", "eta"]
