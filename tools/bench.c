@@ -243,12 +243,12 @@ static void bench_gemm8(bench *b, size_t m) {
         size_t   n = shapes[i].n, k = shapes[i].k, a_row = (k / 64 | 1) * 64;
         int8_t  *w = (int8_t *)get(n * k);
         uint8_t *a = (uint8_t *)get(m * a_row);
-        void    *packed = get(dp__pack8_bytes(b->exec.row, n, k));
+        void    *packed = get(dp__pack8_bytes(n, k));
         int32_t *comp = (int32_t *)get(n * 4);
         char     name[48];
         for (size_t j = 0; j < n * k; j++) w[j] = (int8_t)(j * 2654435761u >> 24 & 127);
         for (size_t j = 0; j < m * a_row; j++) a[j] = (uint8_t)(j * 2246822519u >> 24);
-        dp__pack8(b->exec.row, packed, w, k, n, k);
+        dp__pack8(packed, w, k, n, k);
         dp__compensate(comp, w, k, n, k);
         dp__default_free(NULL, w, 0);
         memset(p, 0, sizeof *p);

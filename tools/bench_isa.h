@@ -96,7 +96,8 @@ static void cpu_name(char *to, size_t cap) {
 }
 
 static dp__kernel kernel_of(const dp__row *row, bench_limit limit) {
-    return limit == LIMIT_F32 ? row->f32 : limit == LIMIT_BF16 ? row->b16 : row->i8;
+    if (limit == LIMIT_INT8) return row->i8[DP_WEIGHTS_FULL]; /* what dp_quantize makes */
+    return limit == LIMIT_F32 ? row->f32 : row->b16;
 }
 
 /* 1: a variant runs the same kernels. */

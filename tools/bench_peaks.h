@@ -56,6 +56,20 @@ DP__TARGET("avx2,fma") static double chains_s16_avx2(float *sink) {
     *sink += (float)out[0];
     return CHAIN_STEPS * 8.0 * 16 * 2;
 }
+
+DP__TARGET("avx2,fma") static double chains_int8_avxvnni(float *sink) {
+    __m256i sum[8], x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(5);
+    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm256_set1_epi32(j);
+    for (int i = 0; i < CHAIN_STEPS; i++) {
+        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBUSD_YMM(sum[j], x, y);
+        __asm__ __volatile__("" : "+x"(x));
+    }
+    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
+    int32_t out[8];
+    _mm256_storeu_si256((__m256i *)(void *)out, sum[0]);
+    *sink += (float)out[0];
+    return CHAIN_STEPS * 8.0 * 32 * 2;
+}
 #endif
 
 #ifdef DP__AVX512
@@ -188,7 +202,7 @@ static chain chain_of(const dp__row *row, bench_limit limit) {
 #ifdef DP__AMX
     static const chain int8_amx = {"tdpbusd", chains_int8_amx};
     static const chain bf16_amx = {"tdpbf16ps", chains_bf16_amx};
-    if (limit == LIMIT_INT8 && row->i8.tile_mode != NULL) return int8_amx;
+    if (limit == LIMIT_INT8 && row->i8[DP_WEIGHTS_FULL].tile_mode != NULL) return int8_amx;
     if (limit == LIMIT_BF16 && row->b16.tile_mode != NULL) return bf16_amx;
 #endif
 #ifdef DP__AVX512
@@ -204,6 +218,8 @@ static chain chain_of(const dp__row *row, bench_limit limit) {
 #ifdef DP__AVX2
     static const chain f32_avx2 = {"fma ymm", chains_f32_avx2};
     static const chain s16_avx2 = {"pmaddwd ymm", chains_s16_avx2};
+    static const chain avxvnni = {"dpbusd ymm", chains_int8_avxvnni};
+    if (limit == LIMIT_INT8 && row->isa == DP_ISA_AVX_VNNI) return avxvnni;
     if (row->isa >= DP_ISA_AVX2) return limit == LIMIT_INT8 ? s16_avx2 : f32_avx2;
 #endif
     return limit == LIMIT_INT8 ? integer : scalar;
