@@ -4689,7 +4689,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3470 lines
+ * [E] Kernels                                                                budget 3600 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5115,7 +5115,7 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 }
 
 /* ============================================================================================
- * [E3] CPU detection                                                          budget 150 lines
+ * [E3] CPU detection                                                          budget 160 lines
  * Owns:   what the processor has and what the system saves; the floating-point state.
  * Needs:  nothing.        Never: decides what is used; that is the row table of [E8].
  * Tests:  tests/test_gemm.c: gemm_select, gemm_fp_state
@@ -5133,6 +5133,7 @@ DP__INLINE dp_real dp__fold16(const dp__v8 *sum /* [16 / DP__W] */) {
 #define DP__CPU_AMX_INT8 256u
 #define DP__CPU_AVX512BF16 512u
 #define DP__CPU_AVX_VNNI 1024u
+#define DP__CPU_AMX_BF16 2048u
 #define DP__CPU_SLOW_BF16 65536u /* dp__cpu_slow_bf16 */
 /* Register files that the operating system saves; tiles only when it was asked to. */
 #define DP__OS_YMM 1u
@@ -5176,13 +5177,14 @@ static uint32_t dp__cpu_bits(void) {
     if (r[1] >> 30 & 1) bits |= DP__CPU_AVX512BW;
     if (r[1] >> 31 & 1) bits |= DP__CPU_AVX512VL;
     if (r[2] >> 11 & 1) bits |= DP__CPU_AVX512VNNI;
-    uint32_t tile = r[3] >> 24 & 1, tile_int8 = r[3] >> 25 & 1;
+    uint32_t tile = r[3] >> 24 & 1, on_tiles = r[3] >> 25 & 1 ? DP__CPU_AMX_INT8 : 0;
+    if (r[3] >> 22 & 1) on_tiles |= DP__CPU_AMX_BF16;
     dp__cpuid(7, 1, r);
     if (subleaves >= 1 && r[0] >> 4 & 1) bits |= DP__CPU_AVX_VNNI;
     if (subleaves >= 1 && r[0] >> 5 & 1) bits |= DP__CPU_AVX512BF16;
     if (!tile || last < 0x1D) return bits;
     dp__cpuid(0x1D, 0, r);
-    if (r[0] >= 1) bits |= DP__CPU_AMX_TILE | (tile_int8 ? DP__CPU_AMX_INT8 : 0);
+    if (r[0] >= 1) bits |= DP__CPU_AMX_TILE | on_tiles;
     return bits;
 }
 
@@ -5264,7 +5266,7 @@ static uint32_t dp__fp_flush(void) {
 }
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 930 lines
+ * [E4] Scalar kernels                                                         budget 940 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -6183,7 +6185,7 @@ static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
 }
 
 /* ============================================================================================
- * [E5] AVX2                                                                   budget 320 lines
+ * [E5] AVX2                                                                   budget 330 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 6 rows and 8 columns a register; the order of every sum
@@ -6503,7 +6505,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 510 lines
+ * [E6] AVX-512                                                                budget 570 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -7012,10 +7014,10 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E7] AMX                                                                    budget 210 lines
- * Owns:   the tile instructions; INT8 products on them.     Needs: E6, whose epilogue it shares.
+ * [E7] AMX                                                                    budget 240 lines
+ * Owns:   the tile instructions; INT8 and BF16 products.    Needs: E6, whose epilogue it shares.
  * Never:  runs without the permission of the operating system ([E3]).
- * Tests:  tests/test_gemm.c: gemm8_*
+ * Tests:  tests/test_gemm.c: gemm8_*, gemm16_*
  * ============================================================================================ */
 
 /* ---- Tiles: 8 registers of 16 rows x 64 bytes. A tile of a holds 16 rows x 16 k-groups, one of b
@@ -7041,7 +7043,16 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 /* c[m, n] += the four products of u8 a[m, 4 k + i] and s8 b[k, 4 n + i], modulo 2^32. */
 #define DP__TILE_U8S8(c, a, b)                                                                   \
     DP__TILE_ASM("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+/* c[m, n] += sum over k of a[m, 2 k] b[k, 2 n] + sum over k of the odd ones: two chains from 0,
+ * added up, then added to c; denormals are 0. */
+#define DP__TILE_BF16(c, a, b)                                                                   \
+    DP__TILE_ASM("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
 #endif
+#define DP__TILE_DOT(c, a, b)                                                                    \
+    do {                                                                                         \
+        if (bf16) DP__TILE_BF16(c, a, b);                                                        \
+        else DP__TILE_U8S8(c, a, b);                                                             \
+    } while (0)
 
 #define DP__TILE_BYTES ((size_t)64) /* of a row of a tile */
 
@@ -7060,15 +7071,15 @@ static void dp__tile_config_amx(int on) {
  * row or the end of k, a copy in spare with zeros there. Needs: AVX-512F. */
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE const uint8_t *dp__rows_amx(const dp__strip *s, size_t i, size_t k, uint8_t *spare,
-                                       size_t *stride) {
-    const uint8_t *a = (const uint8_t *)s->a + i * s->a_row + 4 * k;
-    size_t         rows = s->rows - i, groups = s->k1 - k;
-    *stride = s->a_row;
+                                       size_t *stride, const int bf16) {
+    size_t         row = bf16 ? 4 * s->a_row : s->a_row, rows = s->rows - i, groups = s->k1 - k;
+    const uint8_t *a = (const uint8_t *)s->a + i * row + 4 * k;
+    *stride = row;
     if (rows >= DP__TILE && groups >= DP__TILE) return a;
     __mmask16 m = (__mmask16)(groups < DP__TILE ? 0xFFFFu >> (DP__TILE - groups) : 0xFFFFu);
     for (size_t r = 0; r < DP__TILE; r++)
         _mm512_storeu_si512(spare + r * DP__TILE_BYTES,
-                            r < rows ? _mm512_maskz_loadu_epi32(m, a + r * s->a_row)
+                            r < rows ? _mm512_maskz_loadu_epi32(m, a + r * row)
                                      : _mm512_setzero_si512());
     *stride = DP__TILE_BYTES;
     return spare;
@@ -7086,20 +7097,24 @@ DP__INLINE size_t dp__tiles_amx(const dp__strip *s) {
     return (s->cols + DP__TILE - 1) / DP__TILE;
 }
 
-/* Row r of a block: as dp__finish_int_avx512, then GELU. */
+/* Row r of a block: INT8 sums as in dp__finish_int_avx512, BF16 sums as they are; then GELU. */
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE void dp__finish_row_amx(const dp__block_amx *x, size_t r, const size_t tiles) {
     const dp__strip *s = &x->s;
     const int32_t   *sum = x->sum + r / DP__TILE * 3 * DP__IMAGE + r % DP__TILE * DP__TILE;
-    const __m512     a_scale = _mm512_set1_ps(s->a_scale[x->i + r]);
+    const __m512     a_scale = _mm512_set1_ps(s->scale != NULL ? s->a_scale[x->i + r] : 1);
     float           *c = s->c + (x->i + r) * s->ldc;
     __m512           v[3];
     __mmask16        m[3] = {0xFFFF, 0xFFFF, 0xFFFF};
     m[tiles - 1] = dp__mask_avx512(s, tiles - 1);
 #define DP__TILES(value)                                                                          \
     DP__UNROLL for (size_t t = 0, j = 0; t < tiles; t++, j += DP__TILE) v[t] = (value)
-    DP__TILES(_mm512_mul_ps(a_scale, _mm512_maskz_loadu_ps(m[t], s->scale + j)));
-    DP__TILES(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum + t * DP__IMAGE)), v[t]));
+    if (s->scale != NULL) {
+        DP__TILES(_mm512_mul_ps(a_scale, _mm512_maskz_loadu_ps(m[t], s->scale + j)));
+        DP__TILES(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum + t * DP__IMAGE)), v[t]));
+    } else {
+        DP__TILES(_mm512_castsi512_ps(_mm512_loadu_si512(sum + t * DP__IMAGE)));
+    }
     if (!s->first) DP__TILES(_mm512_add_ps(_mm512_maskz_loadu_ps(m[t], c + j), v[t]));
     if (s->bias != NULL) DP__TILES(_mm512_add_ps(v[t], _mm512_maskz_loadu_ps(m[t], s->bias + j)));
     if (s->residual != NULL) {
@@ -7128,7 +7143,8 @@ DP__INLINE void dp__finish_amx(dp__block_amx *x, size_t rows) {
  * block before is finished meanwhile: tiles and vectors have units of their own. */
 DP__TARGET(DP__VNNI_NEEDS)
 DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp,
-                             dp__block_amx *before, const int tall, const size_t tiles) {
+                             dp__block_amx *before, const int tall, const size_t tiles,
+                             const int bf16) {
     uint8_t     spare[2 * DP__IMAGE_BYTES];
     const char *b = s->b;
     size_t      stride, steps = (s->k1 + DP__TILE - 1) / DP__TILE;
@@ -7145,30 +7161,30 @@ DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp,
     for (size_t k = 0; k < s->k1; k += DP__TILE, b += s->b_step) {
         for (size_t l = 0; l < 4 * s->fetch; l += DP__ALIGN, next += DP__ALIGN)
             _mm_prefetch(next, _MM_HINT_T1);
-        const uint8_t *a = dp__rows_amx(s, i, k, spare, &stride);
+        const uint8_t *a = dp__rows_amx(s, i, k, spare, &stride, bf16);
         DP__TILE_STREAM(6, a, stride);
         DP__TILE_LOAD(7, b, DP__TILE_BYTES);
-        DP__TILE_U8S8(0, 6, 7);
+        DP__TILE_DOT(0, 6, 7);
         if (tiles > 1) {
             DP__TILE_LOAD(7, b + DP__IMAGE_BYTES, DP__TILE_BYTES);
-            DP__TILE_U8S8(1, 6, 7);
+            DP__TILE_DOT(1, 6, 7);
         }
         if (tiles > 2) {
             DP__TILE_LOAD(7, b + 2 * DP__IMAGE_BYTES, DP__TILE_BYTES);
-            DP__TILE_U8S8(2, 6, 7);
+            DP__TILE_DOT(2, 6, 7);
         }
         if (tall) {
-            a = dp__rows_amx(s, i + DP__TILE, k, spare + DP__IMAGE_BYTES, &stride);
+            a = dp__rows_amx(s, i + DP__TILE, k, spare + DP__IMAGE_BYTES, &stride, bf16);
             DP__TILE_STREAM(6, a, stride);
             if (tiles > 2) {
-                DP__TILE_U8S8(5, 6, 7);
+                DP__TILE_DOT(5, 6, 7);
                 DP__TILE_LOAD(7, b + DP__IMAGE_BYTES, DP__TILE_BYTES);
             }
             if (tiles > 1) {
-                DP__TILE_U8S8(4, 6, 7);
+                DP__TILE_DOT(4, 6, 7);
                 DP__TILE_LOAD(7, b, DP__TILE_BYTES);
             }
-            DP__TILE_U8S8(3, 6, 7);
+            DP__TILE_DOT(3, 6, 7);
         }
         if (k > 0 || steps == 1) dp__finish_amx(before, each); /* by then its sums are stored */
     }
@@ -7187,14 +7203,14 @@ DP__INLINE void dp__store_amx(int32_t *sum, const int tall, const size_t tiles) 
 
 /* Any number of rows over one panel, in blocks of 32. */
 DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__gemm_u8s8_panel_amx(const dp__strip *s, const size_t tiles) {
+DP__INLINE void dp__gemm_panel_amx(const dp__strip *s, const size_t tiles, const int bf16) {
     dp__block_amx *x = (dp__block_amx *)s->work;
     int32_t        comp[DP__PANEL] = {0};
     if (s->comp != NULL) memcpy(comp, s->comp, s->cols * sizeof *comp);
     for (size_t i = 0; i < s->rows; i += 2 * DP__TILE) {
         int tall = s->rows - i > DP__TILE;
-        if (tall) dp__sums_amx(s, i, comp, x, 1, tiles);
-        else dp__sums_amx(s, i, comp, x, 0, tiles);
+        if (tall) dp__sums_amx(s, i, comp, x, 1, tiles, bf16);
+        else dp__sums_amx(s, i, comp, x, 0, tiles, bf16);
         if (i == 0) x->s = *s;
         x->i = i;
         x->rows = s->rows - i < 2 * DP__TILE ? s->rows - i : 2 * DP__TILE;
@@ -7208,9 +7224,19 @@ DP__INLINE void dp__gemm_u8s8_panel_amx(const dp__strip *s, const size_t tiles) 
 DP__TARGET(DP__VNNI_NEEDS)
 static void dp__gemm_u8s8_amx(const dp__strip *s) {
     size_t tiles = dp__tiles_amx(s);
-    if (tiles == 3) dp__gemm_u8s8_panel_amx(s, 3);
-    else if (tiles == 2) dp__gemm_u8s8_panel_amx(s, 2);
-    else dp__gemm_u8s8_panel_amx(s, 1);
+    if (tiles == 3) dp__gemm_panel_amx(s, 3, 0);
+    else if (tiles == 2) dp__gemm_panel_amx(s, 2, 0);
+    else dp__gemm_panel_amx(s, 1, 0);
+}
+
+/* Against the other BF16 kernels: all of k in one sum, in the order of the instruction, so that
+ * bits differ from theirs (but not with rows, threads or batches). */
+DP__TARGET(DP__VNNI_NEEDS)
+static void dp__gemm_bf16_amx(const dp__strip *s) {
+    size_t tiles = dp__tiles_amx(s);
+    if (tiles == 3) dp__gemm_panel_amx(s, 3, 1);
+    else if (tiles == 2) dp__gemm_panel_amx(s, 2, 1);
+    else dp__gemm_panel_amx(s, 1, 1);
 }
 
 static void dp__tile_mode_amx(void *work) {
@@ -7251,6 +7277,7 @@ typedef struct dp__row {
 #define DP__NEEDS_AVX512                                                                         \
     (DP__NEEDS_AVX2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ | DP__CPU_AVX512VL)
 #define DP__NEEDS_VNNI (DP__NEEDS_AVX512 | DP__CPU_AVX512VNNI)
+#define DP__NEEDS_AMX (DP__CPU_AMX_TILE | DP__CPU_AMX_INT8 | DP__CPU_AMX_BF16)
 #define DP__ALL_WEIGHTS(run, unit, tiles, mode)                                                  \
     {{run, unit, tiles, 4, 0, mode}, {run, unit, tiles, 4, 0, mode}, {run, unit, tiles, 4, 0, mode}}
 
@@ -7282,10 +7309,10 @@ static const dp__row dp__rows[] = {
      dp__vec_avx512},
 #endif
 #ifdef DP__AMX
-    {DP_ISA_AMX, "amx", DP__NEEDS_VNNI | DP__CPU_AMX_TILE | DP__CPU_AMX_INT8,
+    {DP_ISA_AMX, "amx", DP__NEEDS_VNNI | DP__NEEDS_AMX,
      DP__OS_YMM | DP__OS_ZMM | DP__OS_AMX, 0, {dp__gemm_f32_avx512, 8, 3, 1, 0, NULL},
      DP__ALL_WEIGHTS(dp__gemm_u8s8_amx, 32, 3, dp__tile_mode_amx),
-     {dp__gemm_bf16_avx512, 8, 3, 1, 0, NULL}, dp__vec_avx512},
+     {dp__gemm_bf16_amx, 32, 3, 2, 0, dp__tile_mode_amx}, dp__vec_avx512},
 #endif
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
@@ -7322,6 +7349,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
         {DP__CPU_AVX512BF16, "the CPU has no AVX512-BF16"},
         {DP__CPU_AMX_TILE, "the CPU has no AMX-TILE, or shows no palette of tiles"},
         {DP__CPU_AMX_INT8, "the CPU has no AMX-INT8"},
+        {DP__CPU_AMX_BF16, "the CPU has no AMX-BF16"},
     };
     const dp__row *row = NULL;
     if (isa == DP_ISA_AUTO) return NULL;
@@ -8012,7 +8040,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
     each = part.kernel->group;
     do {
         part.k1 = groups;
-        if (form != DP__B_INT8)
+        if (form != DP__B_INT8 && part.kernel->tile_mode == NULL)
             part.k1 = dp__chain_end(part.k0 * each, groups * each, mm->cuts, mm->cut_count) / each;
         for (size_t j = 0; j < mm->n; j += step) {
             part.j0 = j;

@@ -82,6 +82,7 @@ static inline void shim_tile(const char *wrong) {
 #define DP__TILE_STREAM(t, from, stride) DP__TILE_LOAD(t, from, stride)
 #define DP__TILE_STORE(t, to) shim_tile(tile_store(t, to, TILE_BYTES))
 #define DP__TILE_U8S8(c, a, b) shim_tile(tile_dot8(c, a, b, 0, 1))
+#define DP__TILE_BF16(c, a, b) shim_tile(tile_dot_bf16(c, a, b))
 
 /* The lowest byte of every number. */
 static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
