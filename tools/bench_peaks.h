@@ -199,6 +199,7 @@ typedef struct chain {
 /* The limit of a kernel row for one number format. Where bf16 is widened it is that of float32. */
 static chain chain_of(const dp__row *row, bench_limit limit) {
     static const chain scalar = {"fma", chains_scalar}, integer = {"imul", chains_int_scalar};
+    (void)row; /* builds without vectors have one */
 #ifdef DP__AMX
     static const chain int8_amx = {"tdpbusd", chains_int8_amx};
     static const chain bf16_amx = {"tdpbf16ps", chains_bf16_amx};
