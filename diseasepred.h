@@ -937,12 +937,15 @@ DPDEF void dp_trainer_close(dp_trainer *trainer);
  * ============================================================================================ */
 
 typedef enum dp_approach { DP_DYNAMIC = 0, DP_STATIC, DP_AUTO, DP_QAT } dp_approach;
+/* FULL: all codes in [-127, 127]. PAIRS, QUADS: such that no sum of two, or four, products leaves
+ * 16 bits ([E10], dp__weights_hold): less exact, faster on CPUs without VNNI, the same elsewhere.
+ * A model of any of them gives the same answer on every CPU. */
 typedef enum dp_weights { DP_WEIGHTS_FULL = 0, DP_WEIGHTS_PAIRS, DP_WEIGHTS_QUADS } dp_weights;
 
 typedef struct dp_quant_options {
     size_t      struct_size;
     dp_approach approach;   /* only DP_DYNAMIC so far; others: DP_E_UNSUPPORTED */
-    dp_weights  weights;    /* only DP_WEIGHTS_FULL so far */
+    dp_weights  weights;
     int32_t     embeddings; /* 1: the three embedding tables become INT8 as well */
 } dp_quant_options;
 
@@ -952,6 +955,7 @@ typedef struct dp_quant_report {
     uint64_t bytes_before, bytes_after; /* of the weights as stored */
     double   sqnr_db;                  /* signal to quantization noise of all INT8 weights */
     double   worst_db;                 /* of the worst tensor */
+    double   full_db;                  /* sqnr_db that DP_WEIGHTS_FULL would have */
 } dp_quant_report;
 
 #ifndef DP_NO_QUANTIZE
@@ -963,10 +967,11 @@ typedef struct dp_quant_report {
  *   out          out, the INT8 model; NULL on failure
  *   report       out, may be NULL
  *
- * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127; activations
+ * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127, for PAIRS and
+ * QUADS the s of the least squared error behind the projection of [G4]; activations
  * symmetric per token at run time; sums exact in int32 ([G4]). The classifier stays FP32.
- * Returns DP_OK; DP_E_UNSUPPORTED for an approach or weight form of a later version, or a model
- * that is INT8 already; DP_E_ARG; DP_E_MEMORY.
+ * Returns DP_OK; DP_E_UNSUPPORTED for an approach of a later version, or a model that is INT8
+ * already; DP_E_ARG; DP_E_MEMORY.
  * Memory: as dp_model_open of an INT8 model. Threads: reentrant.
  * Tests: tests/test_api.c: api_quantize */
 DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration,
@@ -4689,7 +4694,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3600 lines
+ * [E] Kernels                                                                budget 3590 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -9927,7 +9932,7 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1300 lines
+ * [G] Learning and measuring                                                 budget 1370 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -11057,7 +11062,7 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
 #endif /* DP_NO_TRAIN */
 
 /* ============================================================================================
- * [G4] Quantizer                                                              budget 100 lines
+ * [G4] Quantizer                                                              budget 180 lines
  * Owns:   which tensors become INT8, their codes, and what that costs.    Needs: E, F1.
  * Never:  changes an activation: those are quantized per token at run time ([F2]).
  * Tests:  tests/test_api.c: api_quantize*
@@ -11067,21 +11072,93 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
 /* A net read through a quantizer: a source whose Linears (but the classifier) and, if asked for,
  * embedding tables are INT8. For each row of a weight
  *     s = max |w| / 127,  q = round(w / s) in [-127, 127],
- * so |w - s q| <= s / 2, and the sum of k products with u8 activations stays below
- * 255 * 127 * k < 2^31 for k <= 65,536 = DP_MAX_INNER. */
+ * so |w - s q| <= s / 2 (not in pair- or quad-safe rows, see dp__safe_search), and the sum of k
+ * products with u8 activations stays below 255 * 127 * k < 2^31 for k <= 65,536 = DP_MAX_INNER. */
 typedef struct dp__quantizer {
     const dp__net *net;
     dp__source     values;         /* the weights of net */
     int            tables;         /* 1: embedding tables as well */
+    int            weights;        /* dp_weights of the Linears */
     dp__exec       exec;           /* a kernel row, no team */
     dp_real       *stage;          /* [DP__PANEL, widest] */
     double        *signal, *noise; /* [tensors] sum w^2 and sum (w - s q)^2 */
+    double        *full;           /* [tensors] the noise that full-range weights have */
 } dp__quantizer;
 
 static int dp__quantizer_is_int8(void *ctx, size_t t) {
     const dp__quantizer *z = (const dp__quantizer *)ctx;
     const dp__tensor    *x = &z->net->params->list[t];
     return dp__is_linear(x) ? x->part != DP__CLASS_W : x->dims == 2 && z->tables;
+}
+
+/* Squared error of the codes q [k] of w with scale s. */
+static double dp__code_noise(const dp_real *w, size_t k, double s, const int8_t *q) {
+    double sum = 0;
+    for (size_t i = 0; i < k; i++) {
+        double miss = (double)w[i] - s * (double)q[i];
+        sum += miss * miss;
+    }
+    return sum;
+}
+
+/* Lowers the positive of the codes q[at[i]], at[i] < k (with sign -1: raises the negative ones),
+ * until they add up to no more than 128. Each step takes the code where it costs least: from q to
+ * q - 1 the squared error, in units of s^2, grows by 2 (w / s - q) + 1. */
+static void dp__safe_lower(const dp_real *w, size_t k, double s, int8_t *q, const size_t *at,
+                           size_t count, int sign) {
+    for (;;) {
+        size_t best = 0;
+        int    sum = 0;
+        double least = 0;
+        for (size_t i = 0; i < count && at[i] < k; i++) {
+            int    code = sign * q[at[i]];
+            double left = sign * (double)w[at[i]] - s * code;
+            if (code <= 0) continue;
+            if (sum == 0 || left < least) best = at[i], least = left;
+            sum += code;
+        }
+        if (sum <= 128) return;
+        q[best] = (int8_t)(q[best] - sign);
+    }
+}
+
+/* Codes of the row w [k] with scale s that keep to the class (PAIRS or QUADS) of
+ * dp__weights_hold; returns their squared error. */
+static double dp__safe_codes(const dp_real *w, size_t k, int weights, double s, int8_t *q) {
+    size_t step = weights == DP_WEIGHTS_PAIRS ? 2 : 8, half = step / 4;
+    for (size_t i = 0; i < k; i++) {
+        double x = (double)w[i] / s + 128.5; /* from 1.5 to 255.5, unless it is a NaN */
+        q[i] = (int8_t)(x > 1 && x < 256 ? (int)x - 128 : 0);
+    }
+    for (size_t p = 0; p < k; p += step) {
+        for (size_t g = p; g <= p + half; g += 2) {
+            const size_t at[4] = {g, g + 1, g + 4, g + 5};
+            dp__safe_lower(w, k, s, q, at, step == 2 ? 2 : 4, 1);
+            dp__safe_lower(w, k, s, q, at, step == 2 ? 2 : 4, -1);
+        }
+    }
+    return dp__code_noise(w, k, s, q);
+}
+
+/* Safe codes of the row w [k]. A wider scale makes every code smaller, so that fewer groups have to
+ * be lowered: of the scales full * (1 + i / 16), where full = max |w| / 127, the one of the least
+ * squared error among every fourth to i = 32, then near it. Returns the scale. */
+static dp_real dp__safe_search(const dp_real *w, size_t k, int weights, dp_real full, int8_t *q) {
+    double best = -1;
+    int    at = 0;
+    for (int step = 4; step > 0; step /= 2) {
+        int from = step == 4 ? 0 : at - step, end = step == 4 ? 32 : at + step;
+        for (int i = from < 0 ? 0 : from; i <= end; i += step) {
+            double s = (double)(full + full * (dp_real)i / 16);
+            double noise = dp__safe_codes(w, k, weights, s, q);
+            if (best >= 0 && noise >= best) continue;
+            best = noise;
+            at = i;
+        }
+    }
+    dp_real scale = full + full * (dp_real)at / 16;
+    dp__safe_codes(w, k, weights, (double)scale, q);
+    return scale;
 }
 
 /* Real numbers, or codes and scales of some rows and their part of signal and noise. */
@@ -11092,6 +11169,7 @@ static dp_status dp__quantizer_values(void *ctx, size_t t, size_t row, size_t ro
     size_t            cols = z->net->params->list[t].cols;
     dp__mat           stage = {z->stage, cols};
     int8_t           *code = (int8_t *)to;
+    int safe = z->weights != DP_WEIGHTS_FULL && dp__is_linear(&z->net->params->list[t]);
     if (scale == NULL) return values->read(values->ctx, t, row, rows, to, NULL, err);
     for (size_t at = 0; at < rows; at += DP__PANEL) {
         size_t    n = rows - at < DP__PANEL ? rows - at : DP__PANEL;
@@ -11099,11 +11177,13 @@ static dp_status dp__quantizer_values(void *ctx, size_t t, size_t row, size_t ro
         if (status != DP_OK) return status;
         dp__quantize(&z->exec, (uint8_t *)to + at * cols, cols, cols, 0, scale + at, stage, n,
                      cols);
-        for (size_t i = 0; i < n * cols; i++) {
-            double w = (double)z->stage[i];
-            double miss = w - (double)scale[at + i / cols] * (double)code[at * cols + i];
-            z->signal[t] += w * w;
-            z->noise[t] += miss * miss;
+        for (size_t i = at; i < at + n; i++) {
+            const dp_real *w = z->stage + (i - at) * cols;
+            int8_t        *q = code + i * cols;
+            z->full[t] += dp__code_noise(w, cols, (double)scale[i], q);
+            if (safe) scale[i] = dp__safe_search(w, cols, z->weights, scale[i], q);
+            z->noise[t] += dp__code_noise(w, cols, (double)scale[i], q);
+            for (size_t j = 0; j < cols; j++) z->signal[t] += (double)w[j] * (double)w[j];
         }
     }
     return DP_OK;
@@ -11117,7 +11197,7 @@ static double dp__decibel(double signal, double noise) {
 
 static void dp__quantizer_report(dp__quantizer *z, dp_quant_report *report) {
     const dp__params *p = z->net->params;
-    double            signal = 0, noise = 0, worst = 200;
+    double            signal = 0, noise = 0, full = 0, worst = 200;
     dp_clear(report, sizeof *report);
     for (size_t t = 0; t < p->count; t++) {
         uint64_t values = (uint64_t)p->list[t].rows * p->list[t].cols;
@@ -11129,27 +11209,32 @@ static void dp__quantizer_report(dp__quantizer *z, dp_quant_report *report) {
         else report->tables++;
         signal += z->signal[t];
         noise += z->noise[t];
+        full += z->full[t];
         double own = dp__decibel(z->signal[t], z->noise[t]);
         if (own < worst) worst = own;
     }
     report->sqnr_db = dp__decibel(signal, noise);
+    report->full_db = dp__decibel(signal, full);
     report->worst_db = worst;
 }
 
 /* A quantizer over a float net; its memory comes from the arena. */
 static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const dp__row *row,
-                                    int tables, dp__arena *arena, dp_error *err) {
+                                    const dp_quant_options *o, dp__arena *arena,
+                                    dp_error *err) {
     const dp__config *c = net->config;
     size_t            widest = (size_t)(c->inner > c->hidden ? c->inner : c->hidden);
     memset(z, 0, sizeof *z);
     z->net = net;
     z->values = dp__source_net(net);
-    z->tables = tables;
+    z->tables = o->embeddings != 0;
+    z->weights = (int)o->weights;
     z->exec.row = row;
     z->exec.threads = 1;
     z->stage = (dp_real *)dp__arena_get(arena, DP__PANEL * widest, sizeof *z->stage);
     z->signal = (double *)dp__arena_get(arena, net->params->count, sizeof *z->signal);
     z->noise = (double *)dp__arena_get(arena, net->params->count, sizeof *z->noise);
+    z->full = (double *)dp__arena_get(arena, net->params->count, sizeof *z->full);
     return arena->failed ? dp__no_memory(err) : DP_OK;
 }
 #endif
@@ -11868,14 +11953,15 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
     dp_status        status = dp__options_copy(&o, sizeof o, options, err);
     (void)calibration; /* dynamic quantization needs none */
     *out = NULL;
-    if (status == DP_OK && (o.approach != DP_DYNAMIC || o.weights != DP_WEIGHTS_FULL))
-        status = dp__fail(err, DP_E_UNSUPPORTED,
-                          "only dynamic quantization with full-range weights is supported yet");
+    if (status == DP_OK && o.approach != DP_DYNAMIC)
+        status = dp__fail(err, DP_E_UNSUPPORTED, "only dynamic quantization is supported yet");
+    if (status == DP_OK && (unsigned)o.weights > DP_WEIGHTS_QUADS)
+        status = dp__fail(err, DP_E_ARG, "dp_quant_options.weights is no form of weights");
     if (status == DP_OK && model->config.quantized)
         status = dp__fail(err, DP_E_UNSUPPORTED, "the model is INT8 already");
     if (status != DP_OK) return status;
     dp__arena_init(&arena, &model->env.alloc);
-    status = dp__quantizer_init(&z, &model->net, model->row, o.embeddings, &arena, err);
+    status = dp__quantizer_init(&z, &model->net, model->row, &o, &arena, err);
     dp__source source = {&z, model->row, dp__quantizer_is_int8, dp__quantizer_values, 0};
     config.quantized = 1;
     config.int8_tables = o.embeddings != 0;

@@ -459,14 +459,25 @@ static void test_api_quantize(void) {
     }
     options.approach = DP_STATIC;
     CHECK(dp_quantize(m, NULL, &options, &q, NULL, &err) == DP_E_UNSUPPORTED && q == NULL);
+    options.approach = DP_DYNAMIC;
+    options.weights = (dp_weights)3;
+    CHECK(dp_quantize(m, NULL, &options, &q, NULL, &err) == DP_E_ARG && q == NULL);
     dp_model_close(m);
 }
 
 /* An INT8 directory gives the same bits on every kernel row, whichever row wrote it. */
-static void test_api_quantize_rows(void) {
+static void api_weights_rows(dp_weights weights) {
     float     want[API_TEXTS * API_CLASSES], got[API_TEXTS * API_CLASSES];
     dp_model *m = api_model(NULL), *q = NULL;
-    CHECK(dp_quantize(m, NULL, NULL, &q, NULL, NULL) == DP_OK);
+    dp_quant_options options;
+    dp_quant_report  report;
+    DP_CLEAR(options);
+    options.weights = weights;
+    CHECK(dp_quantize(m, NULL, &options, &q, &report, NULL) == DP_OK);
+    CHECK((report.sqnr_db == report.full_db) == (weights == DP_WEIGHTS_FULL));
+    CHECK(report.sqnr_db <= report.full_db && report.sqnr_db >= report.full_db - 3 * (int)weights);
+    for (size_t i = 0; i < q->params.count; i++)
+        if (q->net.at[i].form == DP__B_INT8) CHECK(q->net.at[i].weights == (int)weights);
     CHECK(dp_model_save(q, api_dir("int8_rows"), NULL) == DP_OK);
     api_logits(q, 0, want, NULL);
     dp_model_close(m);
@@ -483,6 +494,52 @@ static void test_api_quantize_rows(void) {
         CHECK(memcmp(want, got, sizeof got) == 0);
         dp_model_close(q);
     }
+}
+
+static void test_api_quantize_rows(void) {
+    for (int weights = DP_WEIGHTS_FULL; weights <= DP_WEIGHTS_QUADS; weights++)
+        api_weights_rows((dp_weights)weights);
+}
+
+/* Safe codes: each group is lowered to its bound and no further, and no other way of lowering a
+ * pair costs less; a wider scale is taken only where it helps. */
+static void test_api_safe_codes(void) {
+    enum { K = 45 };
+    uint64_t state = test_seed;
+    for (int i = 0; i < 600; i++) {
+        dp_real w[K], full = (dp_real)(i % 3 == 0 ? 1e-30 : 0.25);
+        int8_t  q[K], plain[K];
+        size_t  k = i % 2 ? K : 8;
+        int     weights = i % 4 < 2 ? DP_WEIGHTS_PAIRS : DP_WEIGHTS_QUADS;
+        for (size_t j = 0; j < K; j++) {
+            double u = (double)test_rndf(&state);
+            if (i % 7 == 0) u = u * u * u;
+            w[j] = full * (dp_real)(i % 5 == 0 ? u < 0 ? -127 : 127 : 127 * u);
+            plain[j] = (int8_t)floor((double)(w[j] / full) + 0.5);
+        }
+        double noise = dp__safe_codes(w, k, weights, (double)full, q);
+        CHECK(dp__weights_hold(q, K, 1, k) >= weights);
+        if (dp__weights_hold(plain, K, 1, k) >= weights) CHECK(memcmp(q, plain, k) == 0);
+        for (size_t j = 0; weights == DP_WEIGHTS_PAIRS && j + 1 < k; j += 2) {
+            int sum = plain[j] + plain[j + 1], sign = sum > 0 ? 1 : -1;
+            if (plain[j] * plain[j + 1] <= 0 || sum * sign <= 128) continue;
+            CHECK_INT(q[j] + q[j + 1], 128 * sign);
+            for (int move = -1; move <= 1; move += 2) {
+                double x = (double)(w[j] / full), y = (double)(w[j + 1] / full);
+                double now = (x - q[j]) * (x - q[j]) + (y - q[j + 1]) * (y - q[j + 1]);
+                double then = (x - q[j] - move) * (x - q[j] - move) +
+                              (y - q[j + 1] + move) * (y - q[j + 1] + move);
+                CHECK(now <= then * 1.00001 + 1e-4);
+            }
+        }
+        dp_real scale = dp__safe_search(w, k, weights, full, q);
+        CHECK(scale >= full && scale < 3.2f * full && dp__weights_hold(q, K, 1, k) >= weights);
+        CHECK(dp__code_noise(w, k, (double)scale, q) <= noise);
+    }
+    dp_real bad[2] = {(dp_real)NAN, 1};
+    int8_t  code[2];
+    dp__safe_search(bad, 2, DP_WEIGHTS_PAIRS, (dp_real)(1 / 127.0), code);
+    CHECK_INT(code[0], 0);
 }
 
 /* Every allocation of open, session, predict, quantize and save fails once, and for ever. */
@@ -618,6 +675,7 @@ static const test tests_api[] = {
     {"api_ids", test_api_ids},
     {"api_quantize", test_api_quantize},
     {"api_quantize_rows", test_api_quantize_rows},
+    {"api_safe_codes", test_api_safe_codes},
     {"api_out_of_memory", test_api_out_of_memory},
     {"api_selftest", test_api_selftest},
     {"api_minilm", test_api_minilm},

@@ -4,7 +4,7 @@ import re
 import shutil
 import struct
 
-from .base import (WORDS, check, load, predict, quick, read_tensors, records, rows, run,
+from .base import (LEVELS, WORDS, check, load, predict, quick, read_tensors, records, rows, run,
                    weights, write_csv, write_tensors)
 
 
@@ -56,6 +56,24 @@ def test_dynamic(work):
     check("--embeddings int8: the table is I8, and predict opens it", code == 0 and read_tensors(
         work / "s8e")["bert.embeddings.word_embeddings.weight"][0] == "I8" and
         predict(work / "s8e", work / "small.csv")[0] == 0, err)
+    forms, answers = {}, {}
+    for form in ("full", "pairs", "quads"):
+        code, _, err = run("quantize", "--model", work / "small", "--output", work / f"s8{form}",
+                           "--weights", form)
+        report = load(work / f"s8{form}/diseasepred.json")
+        forms[form] = report["sqnr_db"]
+        tried = [predict(work / f"s8{form}", work / "small_valid.csv", "--logits", "--isa", level)
+                 for level in LEVELS]
+        answers[form] = [out for code, out, _ in tried if code == 0]
+        check(f"--weights {form}: 0; the report says what it cost", code == 0 and
+              report["options"]["weights"] == form and report["sqnr_db"] <= report["full_db"] and
+              re.search(r"noise [\d.]+ dB \([\d.]+ dB below full-range weights\)", err), err)
+    check("--weights: full is better than pairs, pairs better than quads",
+          forms["full"] > forms["pairs"] > forms["quads"], forms)
+    check("--weights: each form answers alike on every level", all(
+        len(set(a)) == 1 and len(a) > 1 for a in answers.values()), answers)
+    check("--weights is pairs unless said", weights(work / "s8") == weights(work / "s8pairs") !=
+          weights(work / "s8full"))
     code, _, err = run("quantize", "--model", work / "s8", "--output", work / "s88")
     check("an INT8 model is not quantized again: 2", code == 2 and "INT8" in err and
           not (work / "s88").exists(), err)
