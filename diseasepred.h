@@ -4694,7 +4694,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3590 lines
+ * [E] Kernels                                                                budget 3600 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -8144,7 +8144,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1820 lines
+ * [F] Network                                                                budget 1830 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -9532,7 +9532,7 @@ static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) 
 }
 
 /* ============================================================================================
- * [F3] BERT forward                                                           budget 310 lines
+ * [F3] BERT forward                                                           budget 320 lines
  * Owns:   working memory of passes; the network as a list of calls.   Needs: F1, F2.
  * Never:  allocates while it computes; computes a padding token.
  * Tests:  tests/test_network.c: network_*
@@ -9571,6 +9571,7 @@ static void dp__carve_shared(dp__work *w, dp__carving *c, const dp__config *conf
     k.mixed = dp__carve_mat(c, n, width);
     k.qkv = dp__carve_mat(c, n, inner > 3 * width ? inner : 3 * width);
     w->embed = k.x;
+    memset(&w->embed_stats, 0, sizeof w->embed_stats); /* none are kept */
     w->act = k.qkv;
     w->act.ld = dp__stride(inner);
     k.qkv.ld = dp__stride(3 * width);
@@ -9932,7 +9933,7 @@ static void dp__backward(const dp__pass *s) {
 #endif
 
 /* ============================================================================================
- * [G] Learning and measuring                                                 budget 1370 lines
+ * [G] Learning and measuring                                                 budget 1380 lines
  * ============================================================================================ */
 
 /* ============================================================================================
