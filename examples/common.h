@@ -734,7 +734,7 @@ static void common_options(void) {
         {"threads", INTEGER, &self.threads, "0", "N", 0, MAX_THREADS,
          "0: physical cores within affinity and quota"},
         {"isa", CHOICE, &self.isa, "auto",
-         "auto|scalar|avx2|avx512|avx512-vnni|avx512-bf16|amx", 0, 0,
+         "auto|scalar|avx2|avx-vnni|avx512|avx512-vnni|avx512-bf16|amx", 0, 0,
          "highest instruction set to use"},
         {"seed", INTEGER, &self.seed, "0", "N", 0, 9007199254740992.0, "of everything random"},
         {"force", FLAG, &self.force, NULL, NULL, 0, 0, "replace an existing output"},
