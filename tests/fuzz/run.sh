@@ -33,7 +33,8 @@ C
 
 replay() { # target
     ${CC:-cc} -std=gnu99 -g -O1 -w -DDP_NO_SIMD -fsanitize=address,undefined \
-        -fno-sanitize-recover=all -Itests/fuzz "tests/fuzz/$1.c" build/fuzz/driver.c -o "build/fuzz/$1" -lm -lpthread &&
+        -fno-sanitize-recover=all -Itests/fuzz "tests/fuzz/$1.c" build/fuzz/driver.c \
+        -o "build/fuzz/$1" -lm -lpthread &&
         find "tests/fuzz/seeds/$1" -type f | xargs "build/fuzz/$1"
 }
 
