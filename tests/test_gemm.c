@@ -144,7 +144,7 @@ static void spy_call_i8(const dp__strip *s) {
 
 static void spy_call_b16(const dp__strip *s) {
     dp__strip broken = *s;
-    spy_b16[s->rows][(s->cols + 15) / 16]++;
+    spy_b16[s->rows < 32 ? s->rows : 32][(s->cols + 15) / 16]++;
     if (spy_mode == SPY_MASK) broken.cols = dp__ceil(s->cols, 16);
     spy_row->b16.run(&broken);
     if (spy_mode == SPY_FLIP) spy_flip(s->c + (s->rows - 1) * s->ldc + s->cols - 1);
