@@ -6320,8 +6320,8 @@ DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const int16_t *a, size_t a_
     if (i < rows) {                                                                              \
         memcpy(&quad, (i < 3 ? a : a3) + i % 3 * a_row, sizeof quad);                            \
         const __m256i x = _mm256_set1_epi64x(quad);                                              \
-        DP__ADD32(256, sum[i][0], _mm256_madd_epi16(x, b0));                       \
-        DP__ADD32(256, sum[i][1], _mm256_madd_epi16(x, b1));                       \
+        DP__ADD32(256, sum[i][0], _mm256_madd_epi16(x, b0));                                     \
+        DP__ADD32(256, sum[i][1], _mm256_madd_epi16(x, b1));                                     \
     }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
@@ -6407,8 +6407,8 @@ DP__INLINE void dp__step_u8s8_avx2(__m256i sum[8][2], const uint8_t *a, size_t a
             DP__DPBUSD_YMM(sum[i][0], x, b0);                                                    \
             DP__DPBUSD_YMM(sum[i][1], x, b1);                                                    \
         } else {                                                                                 \
-            DP__ADD32(256, sum[i][0], _mm256_madd_epi16(_mm256_maddubs_epi16(x, b0), one));   \
-            DP__ADD32(256, sum[i][1], _mm256_madd_epi16(_mm256_maddubs_epi16(x, b1), one));   \
+            DP__ADD32(256, sum[i][0], _mm256_madd_epi16(_mm256_maddubs_epi16(x, b0), one));      \
+            DP__ADD32(256, sum[i][1], _mm256_madd_epi16(_mm256_maddubs_epi16(x, b1), one));      \
         }                                                                                        \
     }
     DP__8_ROWS(DP__ROW)
@@ -6433,8 +6433,8 @@ DP__INLINE void dp__step_quads_avx2(__m256i sum[8][2], const uint8_t *a, size_t 
                                       _mm256_maddubs_epi16(y, _mm256_loadu_si256(p + 2)));       \
         __m256i v1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, _mm256_loadu_si256(p + 1)),        \
                                       _mm256_maddubs_epi16(y, _mm256_loadu_si256(p + 3)));       \
-        DP__ADD32(256, sum[i][0], _mm256_madd_epi16(v0, one));                     \
-        DP__ADD32(256, sum[i][1], _mm256_madd_epi16(v1, one));                     \
+        DP__ADD32(256, sum[i][0], _mm256_madd_epi16(v0, one));                                   \
+        DP__ADD32(256, sum[i][1], _mm256_madd_epi16(v1, one));                                   \
     }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
@@ -7112,7 +7112,7 @@ DP__INLINE void dp__finish_row_amx(const dp__block_amx *x, size_t r, const size_
     __m512           v[3];
     __mmask16        m[3] = {0xFFFF, 0xFFFF, 0xFFFF};
     m[tiles - 1] = dp__mask_avx512(s, tiles - 1);
-#define DP__TILES(value)                                                                          \
+#define DP__TILES(value)                                                                         \
     DP__UNROLL for (size_t t = 0, j = 0; t < tiles; t++, j += DP__TILE) v[t] = (value)
     if (s->scale != NULL) {
         DP__TILES(_mm512_mul_ps(a_scale, _mm512_maskz_loadu_ps(m[t], s->scale + j)));
@@ -8304,7 +8304,6 @@ static void dp__params_draw(const dp__tensor *x, size_t number, uint64_t seed, f
 typedef struct dp__files {
     const dp__params *params;
     const dp__store  *store;
-    const dp__row    *row;   /* that will compute */
     uint64_t          seed;
     float             range; /* initializer_range */
     const dp__entry **at;    /* [count] where each tensor of the table lies; NULL: missing */
@@ -8483,7 +8482,6 @@ typedef struct dp__net {
     const dp__config *config;
     const dp__params *params;
     dp__weight       *at;  /* [count] as the table */
-    const dp__row    *row; /* that INT8 weights are packed for */
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
     int32_t           bf16_linears;              /* stored as bfloat16 */
     dp_alloc          alloc;
@@ -8496,7 +8494,6 @@ typedef struct dp__net {
  * the scales of their rows. */
 typedef struct dp__source {
     void          *ctx;
-    const dp__row *row; /* that will compute: INT8 weights are packed for it */
     int (*is_int8)(void *ctx, size_t t);
     dp_status (*read)(void *ctx, size_t t, size_t row, size_t rows, void *to, dp_real *scale,
                       dp_error *err);
@@ -8665,7 +8662,6 @@ static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__con
     net->alloc = *alloc;
     net->config = config;
     net->params = params;
-    net->row = source != NULL ? source->row : NULL;
     dp_status status = dp__build_walk(&b);
     net->bytes = b.carve.at;
     if (status == DP_OK) {
@@ -8706,7 +8702,7 @@ static dp_status dp__files_values(void *ctx, size_t t, size_t row, size_t rows, 
 }
 
 static dp__source dp__source_files(dp__files *files) {
-    dp__source s = {files, files->row, dp__files_is_int8, dp__files_values, 0};
+    dp__source s = {files, dp__files_is_int8, dp__files_values, 0};
     return s;
 }
 
@@ -8747,7 +8743,7 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
 }
 
 static dp__source dp__source_net(const dp__net *net) {
-    dp__source s = {NULL, net->row, dp__net_is_int8, dp__net_values, 0};
+    dp__source s = {NULL, dp__net_is_int8, dp__net_values, 0};
     memcpy(&s.ctx, &net, sizeof net); /* the functions above only read it */
     return s;
 }
@@ -11504,7 +11500,7 @@ static dp_status dp__model_bind(dp_model *model, const dp_open_options *o, int n
 static dp_status dp__model_weights(dp_model *model, const dp__recipe *r, int new_labels,
                                    dp_error *err) {
     dp__store  store;
-    dp__files  files = {&model->params, NULL, model->row, r->o.seed, model->config.init_range,
+    dp__files  files = {&model->params, NULL, r->o.seed, model->config.init_range,
                         NULL, NULL, model->params.count, 0, 0};
     dp__source drawn = dp__source_files(&files);
     dp_status  status = DP_OK;
@@ -11963,7 +11959,7 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
     if (status != DP_OK) return status;
     dp__arena_init(&arena, &model->env.alloc);
     status = dp__quantizer_init(&z, &model->net, model->row, &o, &arena, err);
-    dp__source source = {&z, model->row, dp__quantizer_is_int8, dp__quantizer_values, 0};
+    dp__source source = {&z, dp__quantizer_is_int8, dp__quantizer_values, 0};
     config.quantized = 1;
     config.int8_tables = o.embeddings != 0;
     config.ignore_count = 1;
@@ -12074,7 +12070,6 @@ DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer) {
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err) {
     const dp_model *model = trainer->model;
     dp__source      weights = dp__source_net(&model->net);
-    weights.row = model->row;
     return dp__model_derive(model, &model->config, &weights, out, err);
 }
 #endif

@@ -770,7 +770,6 @@ static void test_network_packed(void) {
     net_pass(&r, &r.net, 0, NULL);
     memcpy(logits, r.work.logits, sizeof logits);
     dp__source source = dp__source_net(&r.net);
-    source.row = r.exec.row;
     dp_status status = dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err);
     CHECK_INT(status, DP_OK);
     net_pass(&r, &net, 0, NULL);
@@ -808,7 +807,7 @@ static void test_network_int8(void) {
             dp__net net;
             q.params = &r.params;
             q.flat = r.flat;
-            dp__source source = {&q, r.exec.row, quant_is_int8, quant_values, 0};
+            dp__source source = {&q, quant_is_int8, quant_values, 0};
             CHECK_INT(dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err),
                       DP_OK);
             CHECK_INT(net.int8_linears, 13);
@@ -859,7 +858,6 @@ static void test_network_int8(void) {
 static void bf16_net(netrun *r, dp__net *net) {
     dp_error   err;
     dp__source source = dp__source_net(&r->net);
-    source.row = r->exec.row;
     source.bf16 = 1;
     CHECK_INT(dp__net_open(net, &r->env.alloc, &r->config, &r->params, NULL, &source, &err), DP_OK);
     CHECK_INT(net->bf16_linears, r->config.layers * 6);
@@ -1065,7 +1063,6 @@ static void test_network_disk(void) {
         vec_open(&v, names[i]);
         double *data = v.data;
         vec_setup(&v, &r);
-        f.files.row = r.exec.row;
         dp__source source = dp__source_files(&f.files);
         CHECK_INT(dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err),
                   DP_OK);
@@ -1174,7 +1171,6 @@ static void bind_expect(bindcase *c, size_t new_from, dp_status expect, const ch
     net_write_dir(dir, bind_config, c->names, c->types, shapes, c->count, c->values);
     dp_status status = netfiles_open(&f, dir, NULL, new_from, 0, &err);
     if (status == DP_OK) {
-        f.files.row = c->r.exec.row;
         dp__source source = dp__source_files(&f.files);
         status = dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err);
         if (status == DP_OK) dp__net_close(&net);
@@ -1284,8 +1280,6 @@ static void test_network_load_memory(void) {
             status = netfiles_open(&f, "tests/vectors/net_f16", &env, 0, 0, &err);
             if (status == DP_OK) {
                 dp__source source = dp__source_files(&f.files);
-                f.files.row = &dp__rows[0];
-                source.row = &dp__rows[0];
                 status = dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source,
                                       &err);
                 if (status == DP_OK) dp__net_close(&net);

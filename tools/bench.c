@@ -369,7 +369,6 @@ static void bench_model(bench *b) {
     dp_session   *session[3];
     dp_error      err;
     dp__source    source = dp__source_net(&f32->net);
-    source.row = b->exec.row;
     source.bf16 = 1;
     check(dp__model_derive(f32, &f32->config, &source, &bf16, &err), &err);
     check(dp_quantize(f32, NULL, NULL, &int8, NULL, &err), &err);

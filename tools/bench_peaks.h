@@ -3,15 +3,15 @@
 
 enum { CHAIN_STEPS = 200000 };
 
-static double chains_scalar(float *sink) {
+static double chains_scalar(void) {
     float sum[8] = {0};
     for (int i = 0; i < CHAIN_STEPS / 16; i++)
         for (int j = 0; j < 8; j++) sum[j] = dp__fmaf(0.5f, (float)j, sum[j]);
-    for (int j = 0; j < 8; j++) *sink += sum[j];
+    __asm__ __volatile__("" : : "m"(sum));
     return CHAIN_STEPS / 16 * 8 * 2.0;
 }
 
-static double chains_int_scalar(float *sink) {
+static double chains_int_scalar(void) {
     int32_t sum[8] = {0}, x = 3;
     for (int i = 0; i < CHAIN_STEPS / 16; i++) {
         for (int j = 0; j < 8; j++) {
@@ -19,12 +19,15 @@ static double chains_int_scalar(float *sink) {
             sum[j] += x * x;
         }
     }
-    for (int j = 0; j < 8; j++) *sink += (float)(sum[j] & 1);
+    __asm__ __volatile__("" : : "m"(sum));
     return CHAIN_STEPS / 16 * 8 * 2.0;
 }
 
+/* A result that is wanted, so that no step towards it is left out. */
+#define KEEP(x) __asm__ __volatile__("" : : "v"(x))
+
 #ifdef DP__AVX2
-DP__TARGET("avx2,fma") static double chains_f32_avx2(float *sink) {
+DP__TARGET("avx2,fma") static double chains_f32_avx2(void) {
     __m256 sum[12], x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(0.25f);
     DP__UNROLL for (int j = 0; j < 12; j++) sum[j] = _mm256_set1_ps((float)j);
     for (int i = 0; i < CHAIN_STEPS; i++) {
@@ -32,16 +35,13 @@ DP__TARGET("avx2,fma") static double chains_f32_avx2(float *sink) {
         DP__UNROLL for (int j = 8; j < 12; j++) sum[j] = _mm256_fmadd_ps(x, y, sum[j]);
         __asm__ __volatile__("" : "+x"(x));
     }
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm256_add_ps(sum[0], sum[j]);
-    DP__UNROLL for (int j = 8; j < 12; j++) sum[0] = _mm256_add_ps(sum[0], sum[j]);
-    float out[8];
-    _mm256_storeu_ps(out, sum[0]);
-    *sink += out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
+    DP__UNROLL for (int j = 8; j < 12; j++) KEEP(sum[j]);
     return CHAIN_STEPS * 12.0 * 8 * 2;
 }
 
 /* The exact route without VNNI: a vpmaddwd and a vpaddd for 16 products. */
-DP__TARGET("avx2,fma") static double chains_s16_avx2(float *sink) {
+DP__TARGET("avx2,fma") static double chains_s16_avx2(void) {
     __m256i sum[8], x = _mm256_set1_epi16(3), y = _mm256_set1_epi16(5);
     DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm256_set1_epi32(j);
     for (int i = 0; i < CHAIN_STEPS; i++) {
@@ -50,15 +50,12 @@ DP__TARGET("avx2,fma") static double chains_s16_avx2(float *sink) {
             sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(x, y));
         }
     }
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
-    int32_t out[8];
-    _mm256_storeu_si256((__m256i *)(void *)out, sum[0]);
-    *sink += (float)out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
     return CHAIN_STEPS * 8.0 * 16 * 2;
 }
 
 /* Latency 5, two a cycle: ten sums or more. */
-DP__TARGET("avx2,fma") static double chains_int8_avxvnni(float *sink) {
+DP__TARGET("avx2,fma") static double chains_int8_avxvnni(void) {
     __m256i sum[12], x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(5);
     DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm256_set1_epi32(j);
     DP__UNROLL for (int j = 8; j < 12; j++) sum[j] = _mm256_set1_epi32(j);
@@ -67,17 +64,14 @@ DP__TARGET("avx2,fma") static double chains_int8_avxvnni(float *sink) {
         DP__UNROLL for (int j = 8; j < 12; j++) DP__DPBUSD_YMM(sum[j], x, y);
         __asm__ __volatile__("" : "+x"(x));
     }
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
-    DP__UNROLL for (int j = 8; j < 12; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
-    int32_t out[8];
-    _mm256_storeu_si256((__m256i *)(void *)out, sum[0]);
-    *sink += (float)out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
+    DP__UNROLL for (int j = 8; j < 12; j++) KEEP(sum[j]);
     return CHAIN_STEPS * 12.0 * 32 * 2;
 }
 #endif
 
 #ifdef DP__AVX512
-DP__TARGET(DP__AVX512_NEEDS) static double chains_f32_avx512(float *sink) {
+DP__TARGET(DP__AVX512_NEEDS) static double chains_f32_avx512(void) {
     __m512 sum[16], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(0.25f);
     DP__UNROLL for (int j = 0; j < 8; j++) {
         sum[j] = _mm512_set1_ps((float)j);
@@ -88,16 +82,15 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_f32_avx512(float *sink) {
         DP__UNROLL for (int j = 0; j < 8; j++) sum[8 + j] = _mm512_fmadd_ps(x, y, sum[8 + j]);
         __asm__ __volatile__("" : "+v"(x));
     }
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_ps(sum[j], sum[8 + j]);
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-    float out[16];
-    _mm512_storeu_ps(out, sum[0]);
-    *sink += out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) {
+        KEEP(sum[j]);
+        KEEP(sum[8 + j]);
+    }
     return CHAIN_STEPS * 16.0 * 16 * 2;
 }
 
 /* The exact route without VNNI, as above. */
-DP__TARGET(DP__AVX512_NEEDS) static double chains_s16_avx512(float *sink) {
+DP__TARGET(DP__AVX512_NEEDS) static double chains_s16_avx512(void) {
     __m512i sum[8], x = _mm512_set1_epi16(3), y = _mm512_set1_epi16(5);
     DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_set1_epi32(j);
     for (int i = 0; i < CHAIN_STEPS; i++) {
@@ -106,14 +99,11 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_s16_avx512(float *sink) {
             sum[j] = _mm512_add_epi32(sum[j], _mm512_madd_epi16(x, y));
         }
     }
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
-    int32_t out[16];
-    _mm512_storeu_si512((void *)out, sum[0]);
-    *sink += (float)out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
     return CHAIN_STEPS * 8.0 * 32 * 2;
 }
 
-DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(float *sink) {
+DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(void) {
     __m512 sum[16], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(0.25f);
     DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = sum[j + 8] = _mm512_set1_ps((float)j);
     for (int i = 0; i < CHAIN_STEPS; i++) {
@@ -121,75 +111,58 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(float *sink) {
         DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBF16(sum[8 + j], x, y);
         __asm__ __volatile__("" : "+v"(x));
     }
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_ps(sum[j], sum[8 + j]);
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-    float out[16];
-    _mm512_storeu_ps(out, sum[0]);
-    *sink += out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) {
+        KEEP(sum[j]);
+        KEEP(sum[8 + j]);
+    }
     return CHAIN_STEPS * 16.0 * 32 * 2;
 }
 
-DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(float *sink) {
+DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(void) {
     __m512i sum[16], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
     DP__UNROLL for (int j = 0; j < 8; j++) {
         sum[j] = _mm512_set1_epi32(j);
         sum[j + 8] = _mm512_set1_epi32(j + 8);
     }
     for (int i = 0; i < CHAIN_STEPS; i++) {
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_dpbusd_epi32(sum[j], x, y);
-        DP__UNROLL for (int j = 0; j < 8; j++) sum[8 + j] = _mm512_dpbusd_epi32(sum[8 + j], x, y);
+        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBUSD(sum[j], x, y);
+        DP__UNROLL for (int j = 0; j < 8; j++) DP__DPBUSD(sum[8 + j], x, y);
         __asm__ __volatile__("" : "+v"(x));
     }
-    DP__UNROLL for (int j = 0; j < 8; j++) sum[j] = _mm512_add_epi32(sum[j], sum[8 + j]);
-    DP__UNROLL for (int j = 1; j < 8; j++) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
-    int32_t out[16];
-    _mm512_storeu_si512((void *)out, sum[0]);
-    *sink += (float)out[0];
+    DP__UNROLL for (int j = 0; j < 8; j++) {
+        KEEP(sum[j]);
+        KEEP(sum[8 + j]);
+    }
     return CHAIN_STEPS * 16.0 * 64 * 2;
 }
 #endif
 
 #ifdef DP__AMX
-#define TILE_BF16(c, a, b)                                                                       \
-    __asm__ __volatile__("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
-
 /* Six tiles of sums from two of factors, whose bytes are 3: a product starts every 16 cycles. */
-static void chains_tiles(float *sink, int bf16) {
+static void chains_tiles(int bf16) {
     uint8_t factors[2 * DP__IMAGE_BYTES];
-    int32_t out[DP__IMAGE];
     memset(factors, 3, sizeof factors);
     dp__tile_config_amx(1);
     DP__TILE_LOAD(6, factors, DP__TILE_BYTES);
     DP__TILE_LOAD(7, factors, DP__TILE_BYTES);
     for (int i = 0; i < CHAIN_STEPS / 16; i++) {
-        if (bf16) {
-            TILE_BF16(0, 6, 7);
-            TILE_BF16(1, 6, 7);
-            TILE_BF16(2, 6, 7);
-            TILE_BF16(3, 6, 7);
-            TILE_BF16(4, 6, 7);
-            TILE_BF16(5, 6, 7);
-        } else {
-            DP__TILE_U8S8(0, 6, 7);
-            DP__TILE_U8S8(1, 6, 7);
-            DP__TILE_U8S8(2, 6, 7);
-            DP__TILE_U8S8(3, 6, 7);
-            DP__TILE_U8S8(4, 6, 7);
-            DP__TILE_U8S8(5, 6, 7);
-        }
+        DP__TILE_DOT(0, 6, 7);
+        DP__TILE_DOT(1, 6, 7);
+        DP__TILE_DOT(2, 6, 7);
+        DP__TILE_DOT(3, 6, 7);
+        DP__TILE_DOT(4, 6, 7);
+        DP__TILE_DOT(5, 6, 7);
     }
-    DP__TILE_STORE(0, out);
     dp__tile_config_amx(0);
-    *sink += (float)out[0];
 }
 
-static double chains_int8_amx(float *sink) {
-    chains_tiles(sink, 0);
+static double chains_int8_amx(void) {
+    chains_tiles(0);
     return CHAIN_STEPS / 16 * 6.0 * 16 * 16 * 64 * 2;
 }
 
-static double chains_bf16_amx(float *sink) {
-    chains_tiles(sink, 1);
+static double chains_bf16_amx(void) {
+    chains_tiles(1);
     return CHAIN_STEPS / 16 * 6.0 * 16 * 16 * 32 * 2;
 }
 #endif
@@ -197,7 +170,7 @@ static double chains_bf16_amx(float *sink) {
 /* run: operations done by one thread. */
 typedef struct chain {
     const char *name;
-    double (*run)(float *sink);
+    double (*run)(void);
 } chain;
 
 /* The limit of a kernel row for one number format. Where bf16 is widened it is that of float32. */
@@ -232,23 +205,21 @@ static chain chain_of(const dp__row *row, bench_limit limit) {
 
 typedef struct chains {
     chain  chain;
-    double each;       /* operations of one thread */
-    float  sink[1024]; /* a result per thread, so that nothing is left out */
+    double each; /* operations of one thread */
 } chains;
 
 static void chains_task(void *arg, int32_t tid, int32_t threads) {
     chains *c = (chains *)arg;
     (void)threads;
-    double each = c->chain.run(&c->sink[tid]);
+    double each = c->chain.run();
     if (tid == 0) c->each = each;
 }
 
 /* Operations a second of chains on all threads for at least this long. */
 static double window_of(const dp__exec *exec, chain limit, double least) {
-    static chains c;
-    double        start = now(), end = start;
-    int           runs = 0;
-    c.chain = limit;
+    chains c = {limit, 0};
+    double start = now(), end = start;
+    int    runs = 0;
     do {
         dp__exec_run(exec, chains_task, &c);
         end = now();
