@@ -71,11 +71,11 @@ SUITES = build/test build/test_double build/test_simde build/test_readers
 BESIDE = build/make_data build/naive_bayes build/selftest build/bench
 
 test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
-	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint-quick
+	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint lint-quick
 
 test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
-	    fuzz-replay lint-full
+	    fuzz-replay lint lint-full
 	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
 
 hygiene: ## the header in every language version, two units, static, pragmas (gcc and clang)
@@ -124,7 +124,7 @@ fuzz: ## every tests/fuzz/fuzz_*.c for FUZZ_SECONDS (60) each, from its seeds
 	@sh tools/setup.sh have $(CLANG)
 	CLANG="$(CLANG)" sh tests/fuzz/run.sh live $${FUZZ_SECONDS:-60}
 
-lint: ## contents, budgets, documentation, names, forbidden calls
+lint: ## contents, budgets, documentation, names, forbidden calls, places of mutants
 	CC="$(CC)" python3 tools/lint.py
 
 toc: ## the sections with lines used and budget

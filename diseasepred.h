@@ -5240,7 +5240,7 @@ static uint32_t dp__os_bits(void) {
  * exceptions masked, whatever the host program has set; dp__fp_leave puts its state back. */
 #if defined(__x86_64__) && defined(__GNUC__)
 static uint32_t dp__fp_set(uint32_t ours) {
-    uint32_t old;
+    uint32_t old = 0; /* checkers of memory do not see what an instruction writes */
     __asm__ __volatile__("stmxcsr %0" : "=m"(old) : : "memory");
     __asm__ __volatile__("ldmxcsr %0" : : "m"(ours) : "memory");
     return old;
@@ -6201,7 +6201,7 @@ static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
 DP__TARGET("avx2,fma")
 DP__INLINE void dp__finish_avx2(const dp__strip *s, size_t i, __m256 v0, __m256 v1) {
     float *c = s->c + i * s->ldc, part[DP__TILE];
-    const float *residual = s->residual + (s->residual != NULL ? i * s->ldr : 0);
+    const float *residual = s->residual != NULL ? s->residual + i * s->ldr : NULL;
     if (s->cols < DP__TILE) {
         _mm256_storeu_ps(part, v0);
         _mm256_storeu_ps(part + 8, v1);

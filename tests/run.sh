@@ -15,6 +15,7 @@ run() { # the suite's command
     hygiene-quick) sh tests/hygiene/run.sh quick ;;
     hygiene-full) sh tests/hygiene/run.sh full ;;
     features-full) sh tests/hygiene/run.sh features ;;
+    lint) python3 tools/lint.py ;;
     lint-quick) python3 tests/test_lint.py --quick ;;
     lint-full) python3 tests/test_lint.py ;;
     fuzz-replay) sh tests/fuzz/run.sh replay ;;

@@ -461,9 +461,19 @@ def check_makefile(tree):
             yield "Makefile", i + 1, "-march=native"
 
 
+def check_mutants(tree):
+    """Every planted mistake still has its place in the source."""
+    run = subprocess.run([sys.executable, os.path.join(tree.root, "tools/mutants.py"), "--places"],
+                         capture_output=True, text=True, check=False)
+    found = re.findall(r"^FAIL (.*) (\S+)$", run.stdout, re.M)
+    yield from (("tests/mutants", 1, f"{name}: {why}") for why, name in found)
+    if run.returncode and not found:
+        yield "tests/mutants", 1, "tools/mutants.py fails: " + run.stderr.strip()[-200:]
+
+
 CHECKS = [check_contents, check_budgets, check_limits, check_top_level, check_documentation,
           check_tests, check_functions, check_text, check_forward, check_names, check_calls,
-          check_object, check_makefile]
+          check_object, check_makefile, check_mutants]
 
 
 def toc(tree):
