@@ -1181,6 +1181,29 @@ static void test_gemm_team(void) {
     }
 }
 
+#ifndef DP_NO_THREADS
+/* A thread spins less when spinning has failed for long, more when it helped; a wait that was over
+ * before it began tells nothing. */
+static void test_gemm_patience(void) {
+    dp__patience patience = {DP__SPIN, 0};
+    int32_t      word = 0, before = 0;
+    for (int32_t i = 1; i < DP__UNLUCKY; i++) CHECK_INT(dp__team_spin(&word, 1, 1, &patience), 0);
+    CHECK_INT(patience.pauses, DP__SPIN);
+    CHECK_INT(dp__team_spin(&word, 0, 1, &patience), 1);
+    CHECK_INT(dp__team_spin(&word, 0, 0, &patience), 0);
+    CHECK_INT(patience.pauses, DP__SPIN / 2);
+    for (int32_t i = 0; i < 20 * DP__UNLUCKY; i++) dp__team_spin(&word, 1, 1, &patience);
+    before = patience.pauses;
+    CHECK(before >= DP__SPIN_LEAST && before <= 2 * DP__SPIN_LEAST);
+    CHECK_INT(dp__team_spin(&word, 0, 1, &patience), 1);
+    CHECK_INT(patience.pauses, before);
+}
+#else
+static void test_gemm_patience(void) {
+    test_skip("gemm_patience", "no threads in this build");
+}
+#endif
+
 static void test_gemm_share(void) {
     for (size_t count = 0; count < 40; count++) {
         for (int32_t threads = 1; threads < 9; threads++) {
@@ -1275,6 +1298,7 @@ static const test tests_gemm[] = {
     {"gemm_fp_state", test_gemm_fp_state},
     {"gemm_share", test_gemm_share},
     {"gemm_team", test_gemm_team},
+    {"gemm_patience", test_gemm_patience},
     {"gemm_team_refused", test_gemm_team_refused},
     {"gemm_fmaf", test_gemm_fmaf},
     {"gemm_pack", test_gemm_pack},
