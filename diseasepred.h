@@ -113,7 +113,7 @@
  * are borrowed until their object is closed. Arrays are always yours, with a capacity; where
  * one is too small the call returns DP_E_SPACE and the needed count. The library keeps no
  * pointer to any argument after it returns, except the allocator, the file hooks and the log
- * of dp_env, which each object stores.
+ * of dp_env, which each object stores. An argument may be NULL only where its block says so.
  *
  * Errors. Every function that can fail returns dp_status, writes *err (its last parameter, which
  * may be NULL), and leaves its outputs as its block says. The text names file, place and rule;
@@ -702,9 +702,8 @@ typedef struct dp_prediction {
  *   options  NULL: defaults
  *   out      out, the session; NULL on failure
  *
- * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3),
- * DP_E_LIMIT (the working memory would exceed memory_limit), DP_E_MEMORY. Threads that cannot be
- * started are done without.
+ * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3, a
+ * letter_case that is none), DP_E_MEMORY. Threads that cannot be started are done without.
  * Memory: grows with the longest sequence seen, at most options->memory_limit; after the first
  * prediction of a size no call of that size or less allocates.
  * Threads: a session belongs to one thread at a time; it owns env.threads - 1 workers.
@@ -723,7 +722,8 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
  * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the model
  * says gelu; "BERT" (Devlin and others, 2018) and [F].
  * Returns DP_OK; DP_E_SPACE (prob_cap below K: prob is untouched); DP_E_LIMIT (over
- * DP_MAX_TEXT_BYTES), DP_E_MEMORY: prob is then all zeros.
+ * DP_MAX_TEXT_BYTES, or the work takes more than memory_limit), DP_E_ARG (bytes at NULL),
+ * DP_E_MEMORY: prob is then all zeros.
  * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_predict */
 DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
                            size_t prob_cap, dp_prediction *info, dp_error *err);
@@ -739,7 +739,8 @@ DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_by
  *
  * Formula: as dp_predict. Only real tokens are computed: a row's bits do not depend on n, on its
  * neighbours or on any padding.
- * Returns DP_OK; DP_E_LIMIT, DP_E_MEMORY: prob and logits are then all zeros.
+ * Returns DP_OK; DP_E_ARG (as dp_predict; pairs need a model of two token types), DP_E_LIMIT,
+ * DP_E_MEMORY: prob and logits are then all zeros.
  * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_batch */
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
                                  float *prob, float *logits, dp_prediction *infos,
@@ -8449,8 +8450,9 @@ static dp_status dp__bind(dp__files *f, size_t new_from, int replace, dp__arena 
         status = dp__bind_check(f->store, &p->list[t], f->at[t], f->scale[t], err);
         f->missing += f->at[t] == NULL;
         if (status == DP_OK && f->at[t] == NULL && t < new_from)
-            status = dp__fail_at(err, DP_E_FORMAT, "", NULL, DP_NO_PLACE, "a tensor is missing",
-                                 p->list[t].name);
+            status = dp__fail_at(err, DP_E_FORMAT, "", f->store->file_count == 1 ?
+                                 f->store->names[0] : "model.safetensors.index.json",
+                                 DP_NO_PLACE, "a tensor is missing", p->list[t].name);
     }
     return status;
 }
@@ -11540,11 +11542,17 @@ static dp_status dp__model_weights(dp_model *model, const dp__recipe *r, int new
     return status;
 }
 
+static dp_status dp__check_case(dp_case letter_case, dp_error *err) {
+    if ((unsigned)letter_case <= (unsigned)DP_CASE_KEEP) return DP_OK;
+    return dp__fail(err, DP_E_ARG, "letter_case is none of dp_case");
+}
+
 /* A model from a recipe: the only way to make one. */
 static dp_status dp__model_make(const dp_env *env, dp__recipe *r, dp_model **out, dp_error *err) {
     int       new_labels = 0;
     uint32_t  fp = dp__fp_enter();
-    dp_status status = dp__model_alloc(env, out, err);
+    dp_status status = dp__check_case(r->o.letter_case, err);
+    if (status == DP_OK) status = dp__model_alloc(env, out, err);
     if (status == DP_OK && r->path != NULL)
         status = dp__dir_open(&(*out)->env, r->path, 0, &r->dir, err);
     if (status == DP_OK) status = dp__model_texts(*out, r, &new_labels, err);
@@ -11810,6 +11818,7 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
     dp__arena          arena;
     dp_status          status = dp__options_copy(&o, sizeof o, options, err);
     *out = NULL;
+    if (status == DP_OK) status = dp__check_case(o.letter_case, err);
     if (status != DP_OK) return status;
     if (o.max_tokens == 0) o.max_tokens = positions < 512 ? (int32_t)positions : 512;
     if (o.max_tokens < 3 || (size_t)o.max_tokens > positions || o.batch_tokens < 0)

@@ -238,7 +238,7 @@ static timing timing_of(double *times, uint64_t rows) {
     qsort(times, (size_t)n, sizeof *times, time_order);
     for (ptrdiff_t i = 0; i < n; i++) t.mean += times[i] * 1e3 / (double)n;
     t.p50 = times[n / 2] * 1e3;
-    t.p99 = times[(n - 1) * 99 / 100] * 1e3;
+    t.p99 = times[(n * 99 + 99) / 100 - 1] * 1e3; /* the nearest rank */
     t.rows_per_second = t.mean > 0 ? (double)rows / t.mean * 1e3 : 0;
     return t;
 }

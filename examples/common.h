@@ -407,8 +407,7 @@ static char *directory_of(const char *path, const char **name) {
 static int sync_directory(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return -1;
-    int result = fsync(fd);
-    if (result != 0 && errno == EINVAL) result = 0; /* a file system without it */
+    int result = fsync(fd) == 0 || errno == EINVAL ? 0 : -1; /* EINVAL: not known to this system */
     close(fd);
     return result;
 }
@@ -433,9 +432,24 @@ static int is_stdout(const char *path) {
                                       a.st_dev == b.st_dev && a.st_ino == b.st_ino);
 }
 
+/* A file that is written belongs to one option alone, however the others spell its name. */
+static void refuse_shared(const char *path) {
+    struct stat a, b;
+    int         exists = stat(path, &a) == 0, times = 0;
+    if (exists && !S_ISREG(a.st_mode)) return;
+    for (int i = 0; i < self.option_count; i++) {
+        const option *o = &self.options[i];
+        const char   *p = o->kind == TEXT && strchr(o->values, 'F') ? *(const char **)o->to : NULL;
+        times += p != NULL && (strcmp(p, path) == 0 || (exists && stat(p, &b) == 0 &&
+                                                a.st_dev == b.st_dev && a.st_ino == b.st_ino));
+    }
+    if (times > 1) stop(END_USAGE, "%s: two options name this file", path);
+}
+
 /* An output that exists is refused unless --force is given; pipes and devices are no files. */
 static void refuse_existing(const char *path) {
     struct stat about;
+    if (!is_stdout(path)) refuse_shared(path);
     if (is_stdout(path) || self.force || lstat(path, &about) != 0) return;
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode)) return;
     stop(END_USAGE, "%s: exists; --force replaces it", path);
@@ -749,7 +763,8 @@ static void common_options(void) {
 }
 
 static void open_log(void) {
-    if (self.log_path == NULL) return;
+    if (self.log_path != NULL) refuse_shared(self.log_path);
+    else return;
     self.log_fd = open(self.log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (self.log_fd < 0) stop(END_RUN, "%s: cannot be written: %s", self.log_path,
                               strerror(errno));
@@ -877,12 +892,6 @@ static dp_env environment(void) {
     env.threads = self.threads > 0 ? (int32_t)self.threads : usable_cores();
     env.follow_links = self.follow_links;
     return env;
-}
-
-static double peak_megabytes(void) {
-    struct rusage use;
-    getrusage(RUSAGE_SELF, &use);
-    return (double)use.ru_maxrss / 1024;
 }
 
 #if defined(__GNUC__)

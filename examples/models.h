@@ -158,6 +158,12 @@ static void free_names(char **names) {
     arrfree(names);
 }
 
+static double peak_megabytes(void) {
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    return (double)use.ru_maxrss / 1024;
+}
+
 static char **list_checkpoints(const char *directory) {
     return list_directory(directory, "ckpt-", ".dpck");
 }

@@ -212,6 +212,7 @@ static settings *read_settings(int argc, char **argv) {
     if ((s.logits || s.tokens) && s.format != JSONL)
         stop(END_USAGE, "--logits and --tokens belong to --format jsonl");
     refuse_existing(s.output);
+    if (s.report != NULL) refuse_existing(s.report);
     return &s;
 }
 

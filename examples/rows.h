@@ -27,7 +27,7 @@
 #ifndef READ_BLOCK /* the tests read byte by byte */
 #define READ_BLOCK 65536
 #endif
-enum { READ_MAX_ROW = 67108864, READ_MAX_COLUMNS = 65536 };
+enum { READ_MAX_ROW = 67108864, READ_MAX_COLUMNS = 65536, MAX_LABEL = 1024 };
 typedef enum read_format { FORMAT_AUTO, FORMAT_CSV, FORMAT_JSONL, FORMAT_LINES } read_format;
 typedef enum read_field { FIELD_TEXT, FIELD_PAIR, FIELD_LABEL, FIELD_ID, FIELDS } read_field;
 typedef enum read_result { READ_ROW, READ_BAD, READ_END, READ_FAILED } read_result;
@@ -252,6 +252,8 @@ static int csv_header(reader *r) {
         if (times[what] == 0 && r->needed[f])
             file_fault(r, "C1.5", r->row_place, f == FIELD_LABEL
                        ? "the header lacks the label's column (see --label-column)"
+                       : f == FIELD_PAIR
+                       ? "the header lacks the second segment's column (see --pair-column)"
                        : "the header lacks the text's column (see --text-column)");
     }
     return !r->fault.fatal;
@@ -478,11 +480,15 @@ static int32_t class_of(const dp_model *model, const char *label, size_t n) {
 
 /* The label's place in the map, which grows; -1 when it cannot be a name (rule V4). */
 static int32_t label_index(label_entry **names, const bytes *label) {
-    bytes   key = {NULL, 0, 0};
-    int32_t index = -1;
-    for (size_t i = 0; i < label->n; i++)
-        if ((unsigned char)label->p[i] < 0x20 || label->p[i] == 0x7F) return -1;
-    if (label->n == 0) return -1;
+    bytes    key = {NULL, 0, 0};
+    int32_t  index = -1;
+    uint32_t code;
+    if (label->n == 0 || label->n > MAX_LABEL) return -1;
+    for (size_t i = 0, n; i < label->n; i += n) {
+        n = utf8_next(label->p + i, label->n - i, &code);
+        int bad = code == 0xFFFD && (n != 3 || label->p[i] != '\xEF'); /* no U+FFFD of the file */
+        if (bad || code < 0x20 || code == 0x7F) return -1;
+    }
     if (!bytes_add(&key, label->p, label->n) || !bytes_add(&key, "", 1))
         stop(END_RUN, "out of memory");
     if (*names == NULL) sh_new_strdup(*names);
@@ -541,7 +547,8 @@ static data_set load_data(const char *path, label_entry **names) {
         if (got == READ_FAILED) report_file(&r);
         int32_t label = got == READ_ROW ? label_index(names, &r.field[FIELD_LABEL]) : -1;
         if (got == READ_ROW && label < 0)
-            row_fault(&r, "V4", r.row_place, "the label is empty or has control characters");
+            row_fault(&r, "V4", r.row_place,
+                      "the label is empty, too long, no UTF-8 or has control characters");
         if (label < 0) {
             report_row(&r);
             continue;
@@ -566,6 +573,7 @@ static void load_labels(const char *path, label_entry **names) {
         r.fault.code = END_DATA;
         report_file(&r);
     }
+    if (r.rows == 0) stop(END_DATA, "%s: no rows", path);
     reader_close(&r);
 }
 

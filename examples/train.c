@@ -47,9 +47,9 @@ static settings *read_settings(int argc, char **argv) {
         {"vocab", TEXT, &s.vocab, "data/bert-base-cased-vocab.txt", "F", 0, 0, "of a new model"},
         {"output save_model_dir", TEXT, &s.output, NULL, "DIR", 0, 0, "where the model goes"},
         {"epochs", INTEGER, &s.epochs, "3", "N", 0, 1e6, "0: save the starting model"},
-        {"batch-size", INTEGER, &s.batch, "30", "N", -1, 1e6, "rows; -1: all"},
+        {"batch-size", INTEGER, &s.batch, "30", "N", -1, 65536, "rows; -1: all"},
         {"seq-length", INTEGER, &s.length, NULL, "N", 3, 1048576, "tokens of a text at most [64]"},
-        {"lr", REAL, &s.lr, NULL, "X", 1e-30, 1e30, "[1e-5 with --model, 5e-4 without]"},
+        {"lr", REAL, &s.lr, NULL, "X", 1e-30, 1, "[1e-5 with --model, 5e-4 without]"},
         {"optimizer", CHOICE, &s.optimizer, "adam", "adam|adamw", 0, 0, ""},
         {"weight-decay", REAL, &s.weight_decay, "0", "X", 0, 1e6, ""},
         {"warmup", REAL, &s.warmup, "0", "X", 0, 1e9, "steps from 1 up, fraction below 1"},
@@ -58,7 +58,7 @@ static settings *read_settings(int argc, char **argv) {
         {"dropout", REAL, &s.dropout, NULL, "P", 0, 0.99, "[the model's]"},
         {"case", CHOICE, &s.letter_case, "model", "model|lower|keep", 0, 0, "case rule"},
         {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16*", 0, 0, "arithmetic"},
-        {"accumulate", INTEGER, &s.accumulate, "1", "N", 1, 1e6, "batches of a step"},
+        {"accumulate", INTEGER, &s.accumulate, "1", "N", 1, 65536, "batches of a step"},
         {"checkpoint-every", INTEGER, &s.every, "1000", "STEPS", 0, 1e15, "0: on signals only"},
         {"resume", FLAG, &s.resume, NULL, NULL, 0, 0, "go on from the newest checkpoint"},
         {"bf16", LATER, NULL, NULL, NULL, 0, 0, "bf16 arithmetic"},
@@ -78,31 +78,6 @@ static settings *read_settings(int argc, char **argv) {
     return &s;
 }
 
-/* Reads the data and opens or makes the model; nothing is written yet. */
-static void prepare(run *r) {
-    dp_model_info info;
-    DP_CLEAR(info);
-    if (r->set->labels != NULL) load_labels(r->set->labels, &r->names);
-    ptrdiff_t given = shlen(r->names);
-    r->train = load_data(r->set->train, &r->names);
-    ptrdiff_t classes = given > 0 ? given : shlen(r->names);
-    if (classes < 2) stop(END_DATA, "%s: a single class", r->set->train);
-    model_source from = {r->set->model, r->set->config, r->set->vocab, (dp_case)r->set->letter_case,
-                         NULL, r->set->labels == NULL};
-    for (ptrdiff_t i = 0; i < classes; i++) arrput(from.labels, r->names[i].key);
-    if (r->set->valid != NULL) r->valid = load_data(r->set->valid, &r->names);
-    r->model = start_model(&r->env, &from);
-    resolve_labels(&r->train, r->names, r->model, 0);
-    if (r->set->valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
-    dp_model_get_info(r->model, &info);
-    require_single_label(&info);
-    r->set->length = fit_input(r->set->length, 64, &info);
-    say(INFO, "%" PRIu64 " parameters, %d classes, %td training rows, %td validation rows, seed %"
-        PRId64 ", %d threads", info.parameters, (int)info.classes, arrlen(r->train.texts),
-        arrlen(r->valid.texts), self.seed, (int)r->env.threads);
-    prepare_directory(r->set->output, 24 * info.parameters); /* two checkpoints */
-}
-
 /* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
 static void save_checkpoint(run *r) {
     char     name[40];
@@ -118,8 +93,7 @@ static void save_checkpoint(run *r) {
 }
 
 static void epoch_line(run *r, const dp_train_progress *now) {
-    double took = seconds() - r->epoch_started;
-    double rows = (double)(now->rows - r->epoch_rows);
+    double took = seconds() - r->epoch_started, rows = (double)(now->rows - r->epoch_rows);
     double tokens = (double)(now->tokens - r->epoch_tokens);
     char   valid[96] = "";
     if (r->set->valid != NULL)
@@ -166,19 +140,45 @@ static void open_trainer(run *r) {
     o.resume = r->set->resume;
     o.progress = on_progress;
     o.progress_ctx = r;
-    require(dp_trainer_open(r->model, &o, &r->trainer, &err), &err, END_MODEL);
+    dp_status status = dp_trainer_open(r->model, &o, &r->trainer, &err);
+    require(status, &err, status == DP_E_ARG ? END_USAGE : END_MODEL);
     dp_model_close(r->model);
     r->model = NULL;
-    if (r->set->resume) resume_trainer(r->trainer, r->set->output);
-    else remove_checkpoints(r->set->output, 0);
-    r->resumed = dp_trainer_step(r->trainer);
+}
+
+/* Reads the data and opens model and trainer; nothing is written before all of that is sound. */
+static void prepare(run *r) {
+    dp_model_info info;
+    DP_CLEAR(info);
+    if (r->set->labels != NULL) load_labels(r->set->labels, &r->names);
+    ptrdiff_t given = shlen(r->names);
+    r->train = load_data(r->set->train, &r->names);
+    ptrdiff_t classes = given > 0 ? given : shlen(r->names);
+    if (classes < 2) stop(END_DATA, "%s: a single class", r->set->train);
+    model_source from = {r->set->model, r->set->config, r->set->vocab, (dp_case)r->set->letter_case,
+                         NULL, r->set->labels == NULL};
+    for (ptrdiff_t i = 0; i < classes; i++) arrput(from.labels, r->names[i].key);
+    if (r->set->valid != NULL) r->valid = load_data(r->set->valid, &r->names);
+    r->model = start_model(&r->env, &from);
+    resolve_labels(&r->train, r->names, r->model, 0);
+    if (r->set->valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
+    dp_model_get_info(r->model, &info);
+    require_single_label(&info);
+    r->set->length = fit_input(r->set->length, 64, &info);
+    say(INFO, "%" PRIu64 " parameters, %d classes, %td training rows, %td validation rows, seed %"
+        PRId64 ", %d threads", info.parameters, (int)info.classes, arrlen(r->train.texts),
+        arrlen(r->valid.texts), self.seed, (int)r->env.threads);
+    if (r->set->epochs > 0) open_trainer(r);
+    prepare_directory(r->set->output, 24 * info.parameters); /* two checkpoints */
 }
 
 /* Trains; afterwards r->model is the result. A signal ends the program with a checkpoint. */
 static void train_model(run *r) {
     dp_dataset train = view_of(&r->train), valid = view_of(&r->valid);
     dp_error   err;
-    open_trainer(r);
+    if (r->set->resume) resume_trainer(r->trainer, r->set->output);
+    else remove_checkpoints(r->set->output, 0);
+    r->resumed = dp_trainer_step(r->trainer);
     self.started = r->started = r->epoch_started = seconds();
     dp_status status = dp_train(r->trainer, &train, r->set->valid != NULL ? &valid : NULL, NULL,
                                 &err);

@@ -263,6 +263,9 @@ static void test_api_new_head(void) {
     options.dtype = (dp_dtype)2;
     CHECK_INT(dp_model_open_with(NULL, dir, &options, &n, &err), DP_E_ARG);
     options.dtype = DP_F32;
+    options.letter_case = (dp_case)3;
+    CHECK_INT(dp_model_open_with(NULL, dir, &options, &n, &err), DP_E_ARG);
+    options.letter_case = DP_CASE_MODEL;
     options.labels = api_labels_list;
     options.label_count = API_CLASSES; /* the same labels: the classifier stays */
     CHECK(dp_model_open_with(NULL, dir, &options, &n, &err) == DP_OK);
@@ -316,6 +319,9 @@ static void test_api_session(void) {
     options.max_tokens = 65;
     CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
     options.max_tokens = 2;
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
+    DP_CLEAR(options);
+    options.letter_case = (dp_case)7;
     CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
     DP_CLEAR(options);
     options.memory_limit = 1000;

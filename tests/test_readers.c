@@ -605,6 +605,40 @@ static void test_small_parts(void) {
     }
 }
 
+/* Rule V4: what may be the name of a class. */
+static void test_labels(void) {
+    static const struct { const char *text; size_t n; int good; } tries[] = {
+        {"Flu", 3, 1}, {"", 0, 0}, {"a\nb", 3, 0}, {"a\x7F", 2, 0}, {"a\0", 2, 0},
+        {"\xC3\xA9", 2, 1}, {"a\xC3", 2, 0}, {"\xFFx", 2, 0}, {"\xED\xA0\x80", 3, 0},
+        {"\xEF\xBF\xBD", 3, 1}, {"\xF0\x9F\x98\x80", 4, 1}, {"\xF0\x9F\x98", 3, 0},
+    };
+    label_entry *names = NULL;
+    bytes        b = {NULL, 0, 0};
+    for (int i = 0; i < COUNT(tries); i++) {
+        b.n = 0;
+        bytes_add(&b, tries[i].text, tries[i].n);
+        CHECK_INT(label_index(&names, &b) >= 0, tries[i].good);
+    }
+    CHECK_INT(shlen(names), 4);
+    for (b.n = 0; b.n < MAX_LABEL;) bytes_add(&b, "L", 1);
+    CHECK_INT(label_index(&names, &b), 4);
+    bytes_add(&b, "L", 1);
+    CHECK_INT(label_index(&names, &b), -1);
+    bytes_free(&b);
+    shfree(names);
+}
+
+/* The 99th percentile is the nearest rank: of 3 times the longest, of 100 the 99th. */
+static void test_timing(void) {
+    static const int want[][2] = {{1, 1}, {3, 3}, {100, 99}, {101, 100}, {200, 198}};
+    for (int i = 0; i < COUNT(want); i++) {
+        double *times = NULL;
+        for (int k = want[i][0]; k > 0; k--) arrput(times, k * 1e-3);
+        CHECK(timing_of(times, 1).p99 == want[i][1] * 1e-3 * 1e3);
+        arrfree(times);
+    }
+}
+
 /* Figures of an evaluation against their definitions, on 500 random rows of 7 classes. */
 static void test_score(void) {
     enum { K = 7, N = 500 };
@@ -673,6 +707,8 @@ static const test tests_readers[] = {
     {"writers_json", test_json_out},
     {"writers_cells", test_cells},
     {"programs_small_parts", test_small_parts},
+    {"programs_labels", test_labels},
+    {"programs_timing", test_timing},
     {"programs_score", test_score},
 };
 

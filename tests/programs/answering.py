@@ -170,6 +170,7 @@ def test_benchmark(work):
         check(f"--benchmark {' '.join(more)}: the first batch, nothing on stdout", code == 0 and
               not out and t["batch_rows"] == rows_of and t["runs"] == 9 and
               f"batch of {rows_of} rows" in err, (t, err))
+        check("p99 of nine runs is the longest: above their mean", t["p99_ms"] >= t["mean_ms"], t)
         check("mean, p50, p99 and rows/s fit each other", 0 < t["p50_ms"] <= t["p99_ms"] and
               0 < t["mean_ms"] and abs(t["rows_per_second"] * t["mean_ms"] / 1e3 / rows_of - 1)
               < 1e-3 and all(w in err for w in ("mean", "p50", "p99", "rows/s")), t)

@@ -233,6 +233,10 @@ def test_bad_values(work):
     bad += [refused("quantize", *paths["quantize"], "--criterion", c) for c in (
         "relative:", "absolute:x", "relative:nan", "absolute:inf", "relative:-1", "0.01")
         if refused("quantize", *paths["quantize"], "--data", work / "small.csv", "--criterion", c)]
+    bad += [b for o in (["--lr", "1e30"], ["--batch-size", "100000"], ["--accumulate", "65537"],
+                        ["--lr", "1", "--weight-decay", "2"])
+            if (b := refused("train", *paths["train"], "--config", "tiny", "--vocab",
+                             ROOT / "data/bert-base-cased-vocab.txt", *o))]
     check("options that are needed, or exclude each other, or a criterion that is none: 2",
           not bad, bad)
     bad = [refused("predict", "--model", work / "small", "--input", work / "small.csv", "--format",

@@ -154,6 +154,20 @@ def test_labels(work):
         ends.append((code, weights(work / "by"), load(work / "by/config.json")["id2label"]))
     check("train --model: labels by number are the model's classes", ends[0][0] == 0 and
           ends[0] == ends[1], (ends[0][0], ends[1][0], ends[0][2], ends[1][2]))
+    for name, label in (("bytes that are no UTF-8", b"Fl\xff"), ("a line feed", b'"a\nb"'),
+                        ("1025 bytes", b"L" * 1025)):
+        write(work / "l.csv", b"symptoms,prognosis\nfever,A\nrash,B\ncough," + label + b"\n")
+        code, _, err = quick(work, work / "odd", "--train", work / "l.csv", "--valid",
+                             work / "l.csv", "--epochs", "0", "--force")
+        check(f"train: a label of {name}: the row fails alone, 6, line 4", code == 6 and
+              "line 4" in err and len(load(work / "odd/config.json")["id2label"]) == 2, (code, err))
+    write(work / "l.csv", b"symptoms,prognosis\nfever,A\nrash,\xef\xbf\xbd" + b"L" * 1021 + b"\n")
+    check("train: a label of 1024 bytes, U+FFFD among them", quick(
+        work, work / "odd", "--train", work / "l.csv", "--valid", work / "l.csv", "--epochs", "0",
+        "--force")[0] == 0)
+    write(work / "order.csv", "prognosis\n")
+    code, _, err = quick(work, work / "never", "--labels", work / "order.csv", "--epochs", "0")
+    check("--labels F without rows: 4", code == 4 and "order.csv: no rows" in err, err)
     write(work / "order.csv", "prognosis\n" + "Common Cold\nFlu\n\"Hepatitis, \"\"B\"\"\"\nAcne\n")
     code, _, err = quick(work, work / "ordered", "--labels", work / "order.csv", "--epochs", "0")
     check("--labels F fixes classes and their order", code == 0 and list(
@@ -162,6 +176,9 @@ def test_labels(work):
 
 
 def test_pairs(work):
+    code, _, err = predict(work / "small", work / "small.csv", "--pair-column", "nowhere")
+    check("a pair's column that the header lacks: 4, --pair-column is named", code == 4 and
+          "--pair-column" in err, err)
     first, second = TEXTS[:3], TEXTS[3:6]
     for name, path, data in (("CSV", "p.csv", table(["symptoms", "exam"], first, second)),
                              ("JSONL", "p.jsonl", jsonl(symptoms=first, exam=second))):

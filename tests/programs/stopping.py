@@ -310,6 +310,21 @@ def test_existing(work):
             run("train", "--train", work / "small.csv", *words)[0]]
     check("the directory of the model that is read is never the output: 2, with --force as well",
           ends == [2, 2] and (work / "small/config.json").exists(), ends)
+    rows_before = (work / "small.csv").read_bytes()
+    (work / "alias.csv").symlink_to(work / "small.csv")
+    name = work / "small.csv"
+    ends = [predict(work / "small", name, *more, "--force")[0] for more in (
+        ["--output", name], ["--output", work / "alias.csv"], ["--report", name],
+        ["--logfile", name], ["--report", work / "x", "--output", work / "x"])]
+    check("two options that name one file, however spelled: 2, with --force as well; not touched",
+          ends == [2] * 5 and name.read_bytes() == rows_before and not (work / "x").exists(), ends)
+    (work / "alias.csv").unlink()
+    check("pipes and devices may be named twice", predict(
+        work / "small", name, "--output", "/dev/null", "--report", "/dev/null")[0] == 0)
+    write(work / "old.json", "old")
+    code, _, err = predict(work / "small", name, "--report", work / "old.json")
+    check("a report that exists: 2 without --force", code == 2 and "--force" in err and
+          (work / "old.json").read_text() == "old", err)
     code, _, err = quick(work, work / "small.csv", "--force")
     check("an output that is a file: 2", code == 2 and (work / "small.csv").is_file(), err)
     private = [p for d in ("m", "q") for p in (work / d).iterdir()] + [work / "o.jsonl"]
