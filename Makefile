@@ -71,11 +71,12 @@ SUITES = build/test build/test_double build/test_simde build/test_readers
 BESIDE = build/make_data build/naive_bayes build/selftest build/bench
 
 test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
-	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick fuzz-replay lint lint-quick
+	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick spills fuzz-replay lint \
+	    lint-quick
 
 test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
-	    fuzz-replay lint lint-full
+	    spills fuzz-replay lint lint-full
 	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
 
 hygiene: ## the header in every language version, two units, static, pragmas (gcc and clang)
@@ -145,6 +146,9 @@ bench: build/bench ## speed against the machine's peak; all kernel rows (some 15
 	build/bench all
 	build/bench isa --threads=$$(nproc) --csv=build/isa.csv --svg=build/isa.svg
 
+mca: ## cycles of the matrix kernels on other CPUs, estimated by llvm-mca
+	@sh tools/mca.sh
+
 vectors: ## test vectors from PyTorch, in a virtual environment outside the tree (some GB)
 	venv=$${VENV:-$$HOME/.cache/diseasepred-venv}; \
 	test -x $$venv/bin/python || python3 -m venv $$venv; \
@@ -167,4 +171,4 @@ clean: ## removes build/
 	rm -rf build
 
 .PHONY: all help test test-all hygiene no-features asan ubsan msan tsan valgrind mutants fuzz \
-        lint toc demo demo-minilm accuracy bench vectors setup setup-dev install clean
+        lint toc demo demo-minilm accuracy bench mca vectors setup setup-dev install clean

@@ -6225,10 +6225,16 @@ DP__INLINE void dp__finish_avx2(const dp__strip *s, size_t i, __m256 v0, __m256 
     _mm256_storeu_ps(c + 8, v1);
 }
 
+/* Hides from the compiler where p points. Trap: knowing it, gcc 12 computes an address for every
+ * row and step ahead and keeps them on the stack; clang 14 keeps what p points to in registers
+ * that sums need. */
+#define DP__HIDE(p) __asm__("" : "+r"(p))
+
 /* One k: every row of a times 16 columns of b. */
 DP__TARGET("avx2,fma")
 DP__INLINE void dp__step_f32_avx2(__m256 sum[8][2], const float *a, size_t a_row, const float *b,
                                   const size_t rows) {
+    DP__HIDE(a);
     const float *a3 = a + 3 * a_row;
     const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
 #define DP__ROW(i)                                                                               \
@@ -6422,7 +6428,7 @@ DP__INLINE void dp__step_quads_avx2(__m256i sum[8][2], const uint8_t *a, size_t 
                                     const char *b, const size_t rows) {
     const uint8_t *a3 = a + 3 * a_row;
     const __m256i  one = _mm256_set1_epi16(1);
-    const __m256i *p = (const __m256i *)(const void *)b;
+    const __m256i *p = (const __m256i *)(const void *)b, *q = p + 2;
     int32_t        quad;
 #define DP__ROW(i)                                                                               \
     if (i < rows) {                                                                              \
@@ -6430,10 +6436,11 @@ DP__INLINE void dp__step_quads_avx2(__m256i sum[8][2], const uint8_t *a, size_t 
         const __m256i x = _mm256_set1_epi32(quad);                                               \
         memcpy(&quad, (i < 3 ? a : a3) + i % 3 * a_row + 4, sizeof quad);                        \
         const __m256i y = _mm256_set1_epi32(quad);                                               \
+        DP__HIDE(q);                                                                             \
         __m256i v0 = _mm256_add_epi16(_mm256_maddubs_epi16(x, _mm256_loadu_si256(p)),            \
-                                      _mm256_maddubs_epi16(y, _mm256_loadu_si256(p + 2)));       \
+                                      _mm256_maddubs_epi16(y, _mm256_loadu_si256(q)));           \
         __m256i v1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, _mm256_loadu_si256(p + 1)),        \
-                                      _mm256_maddubs_epi16(y, _mm256_loadu_si256(p + 3)));       \
+                                      _mm256_maddubs_epi16(y, _mm256_loadu_si256(q + 1)));       \
         DP__ADD32(256, sum[i][0], _mm256_madd_epi16(v0, one));                                   \
         DP__ADD32(256, sum[i][1], _mm256_madd_epi16(v1, one));                                   \
     }
@@ -6556,12 +6563,15 @@ DP__INLINE void dp__fetch_avx512(const dp__strip *s, const size_t rows, const si
  * FP32 and BF16 are one body. Needs: AVX512-BF16. */
 #ifdef DP__SOFTWARE
 #define DP__DPBF16(sum, a, b) (sum) = _mm512_dpbf16_ps((sum), (a), (b))
+#define DP__FMA(sum, a, b) (sum) = _mm512_fmadd_ps((a), (b), (sum))
 #else
+/* Trap: of the intrinsic, gcc 12 lets a sum change its register, and two go to the stack. */
+#define DP__FMA(sum, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
 #define DP__DPBF16(sum, a, b) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
 #endif
 #define DP__FUSED(sum, a, b)                                                                     \
     if (pairs) DP__DPBF16(sum, a, b);                                                            \
-    else (sum) = _mm512_fmadd_ps((a), (b), (sum))
+    else DP__FMA(sum, a, b)
 
 /* One k (a number, or a pair of bf16): every row of a times the columns of b. */
 DP__TARGET(DP__AVX512_NEEDS)

@@ -18,6 +18,7 @@ run() { # the suite's command
     lint) python3 tools/lint.py ;;
     lint-quick) python3 tests/test_lint.py --quick ;;
     lint-full) python3 tests/test_lint.py ;;
+    spills) python3 tools/kernel_loops.py check ;;
     fuzz-replay) sh tests/fuzz/run.sh replay ;;
     mutants) python3 tools/mutants.py ;;
     valgrind) valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
