@@ -903,7 +903,9 @@ typedef struct learn_spy {
 
 static void *learn_spy_alloc(void *ctx, size_t bytes, size_t align) {
     (void)ctx;
-    return dp__default_alloc(NULL, bytes, align);
+    void *p = dp__default_alloc(NULL, bytes, align);
+    if (p != NULL) memset(p, 0, bytes); /* all of it is compared when it comes back */
+    return p;
 }
 
 static void learn_spy_free(void *ctx, void *p, size_t bytes) {
