@@ -7005,16 +7005,18 @@ static void dp__quantize_avx512(const dp__vec *v, size_t begin, size_t end) {
             __m512 a = _mm512_abs_ps(_mm512_maskz_loadu_ps(dp__left_avx512(v->n - i), x + i));
             top = _mm512_max_epi32(top, _mm512_castps_si512(a));
         }
-        _mm512_storeu_si512(lane, top);
-        v->s[r] = dp__code_scale(lane, 16);
+        float max = dp__f32_from_bits((uint32_t)_mm512_reduce_max_epi32(top));
+        v->s[r] = dp__code_scale(&max, 1);
         __m512 inverse = _mm512_set1_ps(1.0f / v->s[r]);
         for (size_t i = 0; i < v->n; i += 16) {
             __mmask16 m = dp__left_avx512(v->n - i);
             __m512    t = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), inverse);
             sum = _mm512_add_ps(sum, dp__codes_avx512(q + i, m, t, v->p[0]));
         }
-        _mm512_storeu_ps(lane, sum);
-        if (v->t) v->t[r] = dp__fold_sum(lane, 8);
+        if (v->t) {
+            _mm512_storeu_ps(lane, sum);
+            v->t[r] = dp__fold_sum(lane, 8);
+        }
         if (v->ldz > v->n) memset(q + v->n, (int)v->p[0], v->ldz - v->n);
     }
 }

@@ -65,6 +65,14 @@ static inline simde__m512 shim_cvtepi32_ps(simde__m512i a) {
     return v;
 }
 
+static inline int32_t shim_reduce_max_epi32(simde__m512i a) {
+    int32_t x[16], max;
+    memcpy(x, &a, sizeof x);
+    max = x[0];
+    for (int i = 1; i < 16; i++) max = x[i] > max ? x[i] : max;
+    return max;
+}
+
 /* The tiles of AMX; a broken rule ends the test with its name. */
 #include "tiles.h"
 #include <stdio.h>
@@ -148,6 +156,8 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #define _mm512_maskz_loadu_epi32(mask, p) shim_maskz_loadu_epi32(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) shim_mask_storeu_ps(p, mask, v)
 #define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
+#undef _mm512_reduce_max_epi32
+#define _mm512_reduce_max_epi32(a) shim_reduce_max_epi32(a)
 #define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
 #define _mm512_madd_epi16(a, b) shim_madd512(a, b)
 #define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
