@@ -780,7 +780,7 @@ DPDEF uint64_t dp_session_memory(const dp_session *session);
 DPDEF void dp_session_close(dp_session *session);
 
 /* ============================================================================================
- * [A8] Training                                                               budget 160 lines
+ * [A8] Training                                                               budget 170 lines
  * ============================================================================================ */
 
 typedef struct dp_dataset { /* rows of documents with labels; everything is the caller's */
@@ -823,6 +823,7 @@ typedef struct dp_train_options {
     double       dropout;      /* 0: the model's; below 0: none */
     uint64_t     seed;
     int32_t      resume;       /* 1: dp_train goes on where the trainer stands */
+    dp_dtype     dtype;        /* DP_BF16: the products of the layers, forward and backward */
     int32_t (*progress)(void *ctx, const dp_train_progress *now); /* not 0: stop */
     void        *progress_ctx;
 } dp_train_options;
@@ -841,7 +842,10 @@ typedef struct dp_train_report {
  *   options  NULL: defaults (3 epochs, batches of 30, 64 tokens, Adam, lr 1e-5, norm 10)
  *   out      out, the trainer; NULL on failure
  *
- * Formula: none. Returns DP_OK; DP_E_ARG (an option), DP_E_UNSUPPORTED (INT8 model), DP_E_MEMORY.
+ * Formula: none. With dtype DP_BF16 the matrix products of the layers' Linears round their operands
+ * to bfloat16 (y = x W^T, dx = dy W, dW = dy^T x; validation, too) and add up in FP32; the weights
+ * and all else stay FP32, so no loss is scaled. The same bits on every row but AMX.
+ * Returns DP_OK; DP_E_ARG (an option), DP_E_UNSUPPORTED (INT8 model), DP_E_MEMORY.
  * Memory: 16 bytes a parameter (weight, gradient, two moments), and activations of a batch.
  * Threads: a trainer belongs to one thread at a time; it owns env.threads - 1 workers.
  * Tests: tests/test_learn.c: trainer_* */
@@ -871,7 +875,7 @@ DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, doub
  *   report   out, may be NULL
  *
  * Formula: the order of rows is a function of seed and epoch alone; the last batch of an epoch
- * may be smaller; a resumed run gives byte-equal weights.
+ * may be smaller; a resumed run gives byte-equal weights (with DP_BF16 on the same kernel row).
  * Returns DP_OK; DP_E_STOPPED when the callback asked for it (the trainer can be saved and goes
  * on from there); DP_E_ARG (no rows, a label out of range, K13: other rows than before);
  * DP_E_LIMIT; DP_E_DIVERGED after three steps in a row that were not finite, or three and more
@@ -4695,7 +4699,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3600 lines
+ * [E] Kernels                                                                budget 3720 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5272,7 +5276,7 @@ static uint32_t dp__fp_flush(void) {
 }
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 940 lines
+ * [E4] Scalar kernels                                                         budget 960 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5496,6 +5500,7 @@ typedef enum dp__vec_op {
     DP__VEC_QUANTIZE,
     DP__VEC_SOFTMAX8,
     DP__VEC_BF16,
+    DP__VEC_BF16_DOWN,
     DP__VEC_WIDEN,
     DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
     DP__VEC_LAYERNORM_PARAMS,
@@ -6077,6 +6082,41 @@ DP__INLINE void dp__vec_bf16(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* The same where k runs down the rows of x [v->rows, n]: rows 2 r and 2 r + 1 are the pairs of row
+ * r of q, or, without q, widened, rows 2 r + 1 and 2 r of y. An odd last row is paired with +0. */
+DP__INLINE void dp__vec_bf16_down(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + 2 * r * v->ldx, *z = 2 * r + 1 < v->rows ? x + v->ldx : NULL;
+        uint8_t       *q = v->q != NULL ? v->q + r * v->ldq : NULL;
+        dp_real       *y = q == NULL ? v->y + 2 * r * v->ldy : NULL;
+        size_t         i = 0;
+#ifdef DP__X86
+        for (; i + 8 <= v->n; i += 8) {
+            dp__m8 first = dp__bits(dp__get(x + i, 8, 0)), second = first ^ first;
+            if (z != NULL) second = dp__bits(dp__get(z + i, 8, 0));
+            dp__bf16_lanes(&first);
+            dp__bf16_lanes(&second);
+            if (q != NULL) {
+                second |= first >> 16;
+                memcpy(q + 4 * i, &second, sizeof second);
+                continue;
+            }
+            dp__put(y + i, dp__real(second), 8);
+            dp__put(y + v->ldy + i, dp__real(first), 8);
+        }
+#endif
+        for (; i < v->n; i++) {
+            uint32_t pair = dp__bf16_pair(x[i], z != NULL ? z[i] : 0);
+            if (q != NULL) {
+                memcpy(q + 4 * i, &pair, sizeof pair);
+                continue;
+            }
+            y[i] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
+            y[v->ldy + i] = (dp_real)dp__f32_from_bits(pair << 16);
+        }
+    }
+}
+
 /* The k-blocks [begin, end) of n tiles of pairs, at x, as images of floats, at y: twice as many
  * k-blocks, the odd elements of a pair before the even ones. What kernels of FP32 take. */
 DP__INLINE void dp__vec_widen(const dp__vec *v, size_t begin, size_t end) {
@@ -6177,6 +6217,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
     case DP__VEC_SOFTMAX8: dp__vec_softmax8(v, begin, end); return;
     case DP__VEC_BF16: dp__vec_bf16(v, begin, end); return;
+    case DP__VEC_BF16_DOWN: dp__vec_bf16_down(v, begin, end); return;
     case DP__VEC_WIDEN: dp__vec_widen(v, begin, end); return;
     case DP__VEC_COLUMN_SUMS: dp__vec_column_sums(v, begin, end); return;
     case DP__VEC_LAYERNORM_PARAMS: dp__vec_layernorm_params(v, begin, end); return;
@@ -7383,7 +7424,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
 }
 
 /* ============================================================================================
- * [E9] Threads                                                                budget 270 lines
+ * [E9] Threads                                                                budget 280 lines
  * Owns:   the team of workers, and dp__exec: how a session computes.    Needs: B3, E3, E8.
  * Never:  divides a sum; a task gets (tid, threads) and writes outputs of its own.
  * Tests:  tests/test_gemm.c: gemm_team_*
@@ -7592,7 +7633,9 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
 #define DP__B_COLS 768u /* columns of b packed at once; a multiple of DP__PANEL */
 #define DP__WIDE_COLS 192u /* of b in pairs widened at once: they and a stay in L2 */
 #define DP__A_SCRATCH (DP__A_ROWS * (DP__CHAIN + 16u))        /* numbers */
-#define DP__SCRATCH (DP__A_SCRATCH + DP__B_COLS * DP__CHAIN) /* numbers */
+#define DP__STAGE (DP__A_SCRATCH + DP__B_COLS * DP__CHAIN) /* here numbers are rounded, then .. */
+#define DP__TILE_WORK (DP__STAGE + DP__A_ROWS * DP__TILE)  /* .. comes dp__strip.work */
+#define DP__SCRATCH (DP__TILE_WORK + 2048u)                /* numbers; that work takes 1,600 */
 
 /* How one session or trainer computes: its kernel row, its team, working memory per thread. */
 typedef struct dp__exec {
@@ -7653,7 +7696,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 }
 
 /* ============================================================================================
- * [E10] Matrix products                                                       budget 540 lines
+ * [E10] Matrix products                                                       budget 620 lines
  * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
  * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
  *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
@@ -7679,7 +7722,9 @@ typedef struct dp__mm {
     size_t         a_row, a_k;
     const void    *b;
     int            b_form;
-    size_t         ldb; /* of raw forms */
+    size_t         ldb;  /* of raw forms */
+    int            bf16; /* 1: b is raw; it and a, which is of numbers, are rounded here. A chain
+                          * that begins anew begins a pair anew, too */
     size_t         m, n, k;
     int            accumulate;
     const size_t  *cuts; /* [cut_count] ascending k where chains begin anew, or NULL; b is raw */
@@ -7859,11 +7904,55 @@ static void dp__pack16(uint32_t *to, const dp_real *w, size_t ldw, size_t n, siz
             to[dp__packed_at(2, n, k, j, p) / 2] = dp__bf16_pair(w[p], p + 1 < k ? w[p + 1] : 0);
 }
 
+/* Numbers x(r, p) = x[r * x_row + p * x_k], r < rows, p < k, as the BF16 kernel of a row takes
+ * them, in cells: pairs, or numbers widened again, in to[r * ld + cell]; where x_k is not 1 (then
+ * x_row is), in to[cell * ld + r]. An odd k is filled up with +0. */
+static dp__vec dp__rounding(const dp__row *row, dp_real *to, size_t ld, const dp_real *x,
+                            size_t x_row, size_t x_k, size_t rows, size_t k) {
+    dp__vec v;
+    memset(&v, 0, sizeof v);
+    v.op = x_k == 1 ? DP__VEC_BF16 : DP__VEC_BF16_DOWN;
+    v.n = x_k == 1 ? k : rows;
+    v.rows = x_k == 1 ? rows : k;
+    v.x = x;
+    v.ldx = x_k == 1 ? x_row : x_k;
+    v.y = to;
+    v.ldy = ld;
+    if (row->b16.group == 2) v.q = (uint8_t *)(void *)to;
+    v.ldq = ld * 4;
+    return v;
+}
+
+static void dp__round_cells(const dp__row *row, dp_real *to, size_t ld, const dp_real *x,
+                            size_t x_row, size_t x_k, size_t rows, size_t k) {
+    dp__vec v = dp__rounding(row, to, ld, x, x_row, x_k, rows, k);
+    row->vec(&v, 0, x_k == 1 ? rows : dp__ceil(k, 2) / 2);
+}
+
+/* As dp__pack, rounded for the BF16 kernel of a row. stage [DP__PANEL, DP__TILE]. */
+static void dp__pack_rounded(const dp__row *row, dp_real *to, dp_real *stage, const dp_real *b,
+                             size_t b_col, size_t b_k, size_t n, size_t k) {
+    size_t group = row->b16.group, step = DP__TILE * group;
+    size_t col = b_k == 1 ? DP__TILE : 1, cell = b_k == 1 ? 1 : DP__PANEL; /* of the stage */
+    for (size_t g = 0; g < n; g += DP__PANEL) {
+        size_t cols = n - g < DP__PANEL ? n - g : DP__PANEL;
+        for (size_t p = 0; p < k; p += step) {
+            size_t some = k - p < step ? k - p : step;
+            dp__round_cells(row, stage, b_k == 1 ? col : cell, b + g * b_col + p * b_k, b_col, b_k,
+                            cols, some);
+            for (size_t j = 0; j < cols; j += DP__TILE, to += DP__IMAGE)
+                dp__pack_image(to, stage + j * col, col, cell, cols - j, dp__ceil(some, 2) / group);
+        }
+    }
+}
+
 /* The part of a product that is computed at once, within one chain: k-groups [k0, k1) of
  * columns [j0, j1) and rows [i0, i1). */
 typedef struct dp__part {
     const dp__kernel *kernel;
-    size_t      i0, i1, j0, j1, k0, k1;
+    size_t      i0, i1, j0, j1, k0, k1; /* with dp__mm.bf16 k0 and k1 count numbers */
+    size_t      groups;       /* k-groups from k0 to k1 */
+    int         last;         /* 1: behind k1 nothing is added */
     const char *a;            /* row i0 at k0 */
     size_t      a_step;       /* bytes from one row to the next, for whole strips */
     size_t      a_row;        /* of dp__strip */
@@ -7875,7 +7964,7 @@ typedef struct dp__part {
 
 static const dp__kernel *dp__mm_kernel(const dp__row *row, const dp__mm *mm) {
     if (mm->b_form == DP__B_INT8) return &row->i8[mm->weights];
-    return mm->b_form == DP__B_BF16 ? &row->b16 : &row->f32;
+    return mm->b_form == DP__B_BF16 || mm->bf16 ? &row->b16 : &row->f32;
 }
 
 /* 1: the tile images are those of the kernel; 0: rows, or pairs to be widened, packed here. */
@@ -7884,8 +7973,8 @@ static int dp__mm_packed(const dp__row *row, const dp__mm *mm) {
            (mm->b_form == DP__B_BF16 && row->b16.group == 2);
 }
 
-static size_t dp__mm_groups(const dp__mm *mm, const dp__kernel *kernel) {
-    size_t k = mm->b_form == DP__B_BF16 ? dp__ceil(mm->k, 2) : mm->k;
+static size_t dp__mm_groups(const dp__mm *mm, const dp__kernel *kernel, size_t k) {
+    if (mm->b_form == DP__B_BF16 || mm->bf16) k = dp__ceil(k, 2);
     return (k + kernel->group - 1) / kernel->group;
 }
 
@@ -7906,7 +7995,7 @@ static void dp__mm_act(const dp__row *row, int act, dp_real *y, size_t ldy, cons
 static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *part,
                          dp__strip *s, size_t j) {
     dp_real *c = mm->pre != NULL ? mm->pre : mm->c;
-    int      last = part->k1 == dp__mm_groups(mm, part->kernel);
+    int      last = part->last;
     size_t   unit = part->kernel->unit;
     s->gelu = last && part->kernel->tile_mode != NULL && mm->act == 1 + DP__GELU && mm->pre == NULL;
     s->more = s->fetch > 0 && (mm->act == DP__ACT_NONE || s->gelu);
@@ -7940,7 +8029,7 @@ static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *pa
     s.a_row = part->a_row;
     s.work = part->work;
     s.k0 = part->k0 - part->b_k0;
-    s.k1 = part->k1 - part->b_k0;
+    s.k1 = s.k0 + part->groups;
     s.first = part->k0 == 0 && !mm->accumulate;
     s.ldr = mm->ldr;
     for (size_t g = part->j0; g < part->j1; g += DP__PANEL) {
@@ -7978,12 +8067,44 @@ static void dp__mm_wide(const dp__mm *mm, dp__part *part, int16_t *to) {
     }
 }
 
+/* Numbers from one row that was turned or rounded to the next: as above. */
+static size_t dp__turned_row(size_t groups) {
+    return dp__ceil(groups, 16) + 16;
+}
+
+/* Rows [i0, i1) of a rounded into to: as they lie, or turned in pieces. */
+static void dp__mm_round(const dp__row *row, const dp__mm *mm, dp__part *part, dp_real *to) {
+    size_t   k = part->k1 - part->k0, rows = part->i1 - part->i0, group = part->kernel->group;
+    size_t   step = DP__TILE * group;
+    dp_real *stage = to + DP__STAGE;
+    part->a = (const char *)to;
+    part->a_row = dp__turned_row(part->groups);
+    part->a_step = part->a_row * sizeof(dp_real);
+    if (mm->a_k == 1) {
+        dp__round_cells(row, to, part->a_row, mm->a + part->i0 * mm->a_row + part->k0, mm->a_row,
+                        1, rows, k);
+        return;
+    }
+    for (size_t i = 0; i < rows; i += DP__A_ROWS) {
+        size_t m = rows - i < DP__A_ROWS ? rows - i : DP__A_ROWS;
+        for (size_t p = 0; p < k; p += step) {
+            size_t n = k - p < step ? k - p : step;
+            dp__round_cells(row, stage, DP__A_ROWS,
+                            mm->a + part->i0 + i + (part->k0 + p) * mm->a_k, 1, mm->a_k, m, n);
+            dp__turn(to + i * part->a_row + p / group, part->a_row, stage, DP__A_ROWS,
+                     dp__ceil(n, 2) / group, m);
+        }
+    }
+}
+
 /* Rows [i0, i1) of a as the kernel takes them: where they lie if k is contiguous; else turned
- * into to, or widened. */
-static void dp__mm_rows(const dp__mm *mm, dp__part *part, void *to) {
+ * into to, or rounded, or widened. */
+static void dp__mm_rows(const dp__row *row, const dp__mm *mm, dp__part *part, void *to) {
     size_t k = part->k1 - part->k0;
     part->a_row = mm->a_row;
-    if (part->kernel->wide) {
+    if (mm->bf16) {
+        dp__mm_round(row, mm, part, (dp_real *)to);
+    } else if (part->kernel->wide) {
         dp__mm_wide(mm, part, (int16_t *)to);
     } else if (mm->b_form == DP__B_INT8) {
         part->a = (const char *)(mm->a8 + part->i0 * mm->a_row);
@@ -7993,7 +8114,7 @@ static void dp__mm_rows(const dp__mm *mm, dp__part *part, void *to) {
         part->a_step = mm->a_row * sizeof(dp_real);
     } else {
         part->a = (const char *)to;
-        part->a_row = dp__ceil(k, 16) + 16; /* rows 4 KB apart would meet in the L1 cache */
+        part->a_row = dp__turned_row(k);
         part->a_step = part->a_row * sizeof(dp_real);
         dp__turn((dp_real *)to, part->a_row, mm->a + part->i0 + part->k0 * mm->a_k, mm->a_k, k,
                  part->i1 - part->i0);
@@ -8006,13 +8127,15 @@ static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
     size_t unit = part->kernel->unit, most = DP__A_ROWS - unit + 1;
     size_t room = DP__A_SCRATCH * sizeof(dp_real) / 2 / dp__wide_row(part->k1 - part->k0);
     if (part->kernel->wide && room < most) most = room; /* rounded up it is below DP__SCRATCH */
-    if (part->kernel->tile_mode != NULL) most = dp__ceil(DP__A_TILES / (4 * part->k1), unit);
+    if (mm->bf16) most = DP__A_SCRATCH / dp__turned_row(part->groups) - unit + 1;
+    else if (part->kernel->tile_mode != NULL)
+        most = dp__ceil(DP__A_TILES / (4 * part->k1), unit);
     size_t blocks = (mm->m + most - 1) / most;
     size_t height = dp__ceil((mm->m + blocks - 1) / blocks, unit);
     for (size_t i = 0; i < mm->m; i += height) {
         part->i0 = i;
         part->i1 = mm->m - i < height ? mm->m : i + height;
-        dp__mm_rows(mm, part, scratch);
+        dp__mm_rows(row, mm, part, scratch);
         dp__mm_part(row, mm, part);
     }
 }
@@ -8040,7 +8163,7 @@ static void dp__mm_widen(const dp__row *row, const dp__mm *mm, const dp__part *p
 static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part,
                           dp_real *scratch) {
     size_t  col = mm->b_form == DP__B_NK ? mm->ldb : 1, each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
-    size_t  groups = dp__mm_groups(mm, part->kernel);
+    size_t  groups = dp__mm_groups(mm, part->kernel, mm->k);
     part->b = (const char *)mm->b;
     if (mm->b_form == DP__B_BF16 && part->kernel->group == 1) {
         part->blocks = dp__ceil(part->k1 - part->k0, DP__PAIR_K) / DP__TILE;
@@ -8050,34 +8173,44 @@ static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part,
         return;
     }
     if (mm->b_form == DP__B_NK || mm->b_form == DP__B_KN) {
-        dp_real *panels = scratch + DP__A_SCRATCH;
-        dp__pack(panels, (const dp_real *)mm->b + part->j0 * col + part->k0 * each, col, each,
-                 part->j1 - part->j0, part->k1 - part->k0);
+        dp_real       *panels = scratch + DP__A_SCRATCH;
+        const dp_real *b = (const dp_real *)mm->b + part->j0 * col + part->k0 * each;
+        size_t         n = part->j1 - part->j0, k = part->k1 - part->k0;
+        if (mm->bf16) dp__pack_rounded(row, panels, scratch + DP__STAGE, b, col, each, n, k);
+        else dp__pack(panels, b, col, each, n, k);
         part->b = (const char *)panels;
         part->b_k0 = part->k0;
-        groups = part->k1 - part->k0;
+        groups = part->groups;
     }
     part->blocks = (groups + DP__TILE - 1) / DP__TILE;
+}
+
+/* Columns that are computed at once: all, or as many as are packed at once. */
+static size_t dp__mm_step(const dp__row *row, const dp__mm *mm) {
+    if (dp__mm_packed(row, mm)) return mm->n;
+    if (mm->b_form == DP__B_BF16) return DP__WIDE_COLS;
+    return mm->bf16 ? DP__B_COLS * row->b16.group : DP__B_COLS;
 }
 
 /* The whole product on the caller's thread. scratch [DP__SCRATCH]. */
 static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scratch) {
     dp__part part;
-    int      form = mm->b_form;
-    size_t   step = dp__mm_packed(row, mm) ? mm->n : form == DP__B_BF16 ? DP__WIDE_COLS
-                                                                         : DP__B_COLS, groups, each;
+    size_t   step = dp__mm_step(row, mm), each, end;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
-    part.work = scratch;
+    part.work = scratch + DP__TILE_WORK;
     part.kernel = dp__mm_kernel(row, mm);
-    part.image = form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
-    groups = dp__mm_groups(mm, part.kernel);
-    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(scratch);
-    each = part.kernel->group;
+    part.image = mm->b_form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
+    each = mm->bf16 ? 1 : part.kernel->group;
+    end = mm->bf16 ? mm->k : dp__mm_groups(mm, part.kernel, mm->k);
+    if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(part.work);
     do {
-        part.k1 = groups;
-        if (form != DP__B_INT8 && part.kernel->tile_mode == NULL)
-            part.k1 = dp__chain_end(part.k0 * each, groups * each, mm->cuts, mm->cut_count) / each;
+        part.k1 = end;
+        if (mm->b_form != DP__B_INT8 && (part.kernel->tile_mode == NULL || mm->bf16))
+            part.k1 = dp__chain_end(part.k0 * each, end * each, mm->cuts, mm->cut_count) / each;
+        part.last = part.k1 == end;
+        part.groups = part.k1 - part.k0;
+        if (mm->bf16) part.groups = dp__mm_groups(mm, part.kernel, part.groups);
         for (size_t j = 0; j < mm->n; j += step) {
             part.j0 = j;
             part.j1 = mm->n - j < step ? mm->n : j + step;
@@ -8085,7 +8218,7 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
             dp__mm_columns(row, mm, &part, scratch);
         }
         part.k0 = part.k1;
-    } while (part.k0 < groups);
+    } while (part.k0 < end);
     if (part.kernel->tile_mode != NULL) part.kernel->tile_mode(NULL);
 }
 
@@ -8516,6 +8649,7 @@ typedef struct dp__net {
     dp__weight       *at;  /* [count] as the table */
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
     int32_t           bf16_linears;              /* stored as bfloat16 */
+    int               bf16; /* 1: stored as they are, the layers' products round to bfloat16 */
     dp_alloc          alloc;
     void             *memory; /* one piece: at, packed weights */
     size_t            bytes;
@@ -8912,14 +9046,7 @@ static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padde
 /* Rows x [rows, n] rounded to bfloat16, as the kernel takes them, in rows of ldq bytes at q. */
 static void dp__round_bf16(const dp__exec *x, uint8_t *q, size_t ldq, dp__mat in, size_t rows,
                            size_t n) {
-    dp__vec v = dp__vec_of(DP__VEC_BF16, dp__no_mat, in, dp__no_mat, rows, n);
-    if (x->row->b16.group == 1) {
-        v.y = (dp_real *)(void *)q;
-        v.ldy = ldq / sizeof *v.y;
-    } else {
-        v.q = q;
-        v.ldq = ldq;
-    }
+    dp__vec v = dp__rounding(x->row, (dp_real *)(void *)q, ldq / 4, in.p, in.ld, 1, rows, n);
     dp__vec_run(x, &v);
 }
 
@@ -9211,6 +9338,11 @@ static size_t dp__bias_of(const dp__pass *s, size_t t) {
     return t + (s->net->params->list[t].part <= DP__V_W ? 3 : 1);
 }
 
+/* 1: the products of Linear t, forward and backward, are rounded to bfloat16 as they are packed. */
+static int dp__products16(const dp__pass *s, size_t t) {
+    return s->net->bf16 && s->net->params->list[t].part < DP__POOL_W;
+}
+
 /* act: DP__ACT_NONE, or 1 + dp__act. pre [m, out] gets the value before the activation, residual
  * [m, out] is added; either may be dp__no_mat. */
 static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp__mat x, int act,
@@ -9233,6 +9365,7 @@ static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp_
         op.a = (const dp_real *)(const void *)w->q8;
         op.a_row = w->ldq8 / sizeof *op.a;
     }
+    op.bf16 = dp__products16(s, t);
     op.bias = dp__real_of(s, dp__bias_of(s, t));
     op.act = act;
     op.pre = pre.p;
@@ -9262,6 +9395,7 @@ static void dp__linear_weight_grad(const dp__pass *s, size_t t, const dp__tokens
     const dp__weight *l = &s->net->at[t];
     dp__mat dw = {dp__grad_of(s, t), l->cols}, dbias = {dp__grad_of(s, dp__bias_of(s, t)), 0};
     dp__mm  op = dp__mm_outer(dw, dy, x, l->rows, l->cols, rows->m, 1);
+    op.bf16 = dp__products16(s, t);
     op.cuts = rows->cuts;
     op.cut_count = rows->cut_count;
     dp__matmul(s->exec, &op);
@@ -9276,6 +9410,7 @@ static void dp__linear_input_grad(const dp__pass *s, size_t t, size_t m, dp__mat
                                   dp__mat residual) {
     const dp__weight *l = &s->net->at[t];
     dp__mm op = dp__mm_of(dx, dy, l->values, DP__B_KN, l->cols, m, l->cols, l->rows);
+    op.bf16 = dp__products16(s, t);
     op.residual = residual.p;
     op.ldr = residual.ld;
     dp__matmul(s->exec, &op);
@@ -10397,7 +10532,8 @@ struct dp_trainer {
     X(grad_norm, 10, o->grad_norm - o->grad_norm == 0)                                           \
     X(dropout, 0, (float)o->dropout < 1)                                                         \
     X(optimizer, DP_ADAM, (unsigned)o->optimizer <= DP_ADAMW)                                    \
-    X(schedule, DP_CONSTANT, (unsigned)o->schedule <= DP_LINEAR)
+    X(schedule, DP_CONSTANT, (unsigned)o->schedule <= DP_LINEAR)                                 \
+    X(dtype, DP_F32, (unsigned)o->dtype <= DP_BF16)
 
 /* Options with their defaults, checked. */
 static dp_status dp__train_options(dp_train_options *o, const dp_train_options *from,
@@ -10446,6 +10582,7 @@ static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_e
     if (status == DP_OK)
         status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params,
                               a->w, NULL, err);
+    model->net.bf16 = t->opt.dtype == DP_BF16 && sizeof(dp_real) == sizeof(float);
     return status == DP_OK ? dp__flat_fill(&model->params, weights, a->w, err) : status;
 }
 
@@ -10488,7 +10625,8 @@ static uint8_t *dp__ckpt_entry(uint8_t *front, size_t section) {
     return front + DP__CK_HEAD + section * DP__CK_ENTRY;
 }
 
-/* The options that decide weights. More epochs at a constant rate are the same run continued. */
+/* The options that decide weights, dtype apart: a run may go on in another. More epochs at a
+ * constant rate are the same run continued. */
 static void dp__ckpt_options(const dp_train_options *o, uint64_t word[16]) {
     int endless = o->schedule == DP_CONSTANT && (o->warmup == 0 || o->warmup >= 1);
     double   real[8] = {o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->warmup,

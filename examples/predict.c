@@ -39,12 +39,6 @@ typedef struct job {
     timing         timing;
 } job;
 
-/* What bf16 comes to with this model on this CPU. */
-static void say_bf16(const dp_model_info *info) {
-    if (info->bf16_linears == 0) say(WARNING, "--dtype bf16: every Linear of the layers is INT8");
-    else if (!info->bf16_native) say(INFO, "bf16: no such instructions here, computed in float32");
-}
-
 static void open_model(job *j) {
     dp_open_options    open;
     dp_session_options options;
@@ -56,7 +50,9 @@ static void open_model(job *j) {
     require(dp_model_open_with(&env, j->set->model, &open, &j->model, &err), &err, END_MODEL);
     DP_CLEAR(j->info);
     dp_model_get_info(j->model, &j->info);
-    if (open.dtype == DP_BF16) say_bf16(&j->info);
+    if (open.dtype == DP_BF16 && j->info.bf16_linears == 0)
+        say(WARNING, "--dtype bf16: every Linear of the layers is INT8");
+    else if (open.dtype == DP_BF16) say_bf16(&j->info);
     if (j->set->evaluate) require_single_label(&j->info);
     j->set->length = fit_input(j->set->length, 512, &j->info);
     if (j->set->top > j->info.classes) j->set->top = j->info.classes;

@@ -39,8 +39,7 @@ static settings *read_settings(int argc, char **argv) {
         {"data data_dir", TEXT, &s.data, NULL, "DIR", 0, 0, "holds Training.csv and Testing.csv"},
         {"train", TEXT, &s.train, NULL, "F", 0, 0, "rows to learn from, instead of --data"},
         {"valid", TEXT, &s.valid, NULL, "F", 0, 0, "rows to measure after each epoch"},
-        {"labels", TEXT, &s.labels, NULL, "F", 0, 0,
-         "CSV with the classes in order [order of first appearance]"},
+        {"labels", TEXT, &s.labels, NULL, "F", 0, 0, "CSV of the classes [by first appearance]"},
         {"model bert_model", TEXT, &s.model, NULL, "DIR", 0, 0, "model to start from"},
         {"config", TEXT, &s.config, "mini", "NAME|F", 0, 0,
          "of a new model: tiny, mini, small, medium, base or a config.json"},
@@ -57,11 +56,11 @@ static settings *read_settings(int argc, char **argv) {
         {"grad-norm", REAL, &s.grad_norm, "10", "X", 0, 1e30, "global clipping; 0: none"},
         {"dropout", REAL, &s.dropout, NULL, "P", 0, 0.99, "[the model's]"},
         {"case", CHOICE, &s.letter_case, "model", "model|lower|keep", 0, 0, "case rule"},
-        {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16*", 0, 0, "arithmetic"},
+        {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16", 0, 0, "of the layers' products"},
         {"accumulate", INTEGER, &s.accumulate, "1", "N", 1, 65536, "batches of a step"},
         {"checkpoint-every", INTEGER, &s.every, "1000", "STEPS", 0, 1e15, "0: on signals only"},
         {"resume", FLAG, &s.resume, NULL, NULL, 0, 0, "go on from the newest checkpoint"},
-        {"bf16", LATER, NULL, NULL, NULL, 0, 0, "bf16 arithmetic"},
+        {"bf16", FLAG, &s.dtype, NULL, NULL, 0, 0, "the same as --dtype bf16"},
     };
     s.dropout = -1;
     parse_options(argc, argv, rows, COUNT(rows),
@@ -137,6 +136,7 @@ static void open_trainer(run *r) {
     o.grad_norm = r->set->grad_norm > 0 ? r->set->grad_norm : -1;
     o.dropout = r->set->dropout < 0 ? 0 : r->set->dropout > 0 ? r->set->dropout : -1;
     o.seed = (uint64_t)self.seed;
+    o.dtype = (dp_dtype)r->set->dtype;
     o.resume = r->set->resume;
     o.progress = on_progress;
     o.progress_ctx = r;
@@ -166,8 +166,9 @@ static void prepare(run *r) {
     require_single_label(&info);
     r->set->length = fit_input(r->set->length, 64, &info);
     say(INFO, "%" PRIu64 " parameters, %d classes, %td training rows, %td validation rows, seed %"
-        PRId64 ", %d threads", info.parameters, (int)info.classes, arrlen(r->train.texts),
-        arrlen(r->valid.texts), self.seed, (int)r->env.threads);
+        PRId64 ", %d threads%s", info.parameters, (int)info.classes, arrlen(r->train.texts),
+        arrlen(r->valid.texts), self.seed, (int)r->env.threads, r->set->dtype ? ", bf16" : "");
+    if (r->set->dtype == DP_BF16) say_bf16(&info);
     if (r->set->epochs > 0) open_trainer(r);
     prepare_directory(r->set->output, 24 * info.parameters); /* two checkpoints */
 }
@@ -180,8 +181,7 @@ static void train_model(run *r) {
     else remove_checkpoints(r->set->output, 0);
     r->resumed = dp_trainer_step(r->trainer);
     self.started = r->started = r->epoch_started = seconds();
-    dp_status status = dp_train(r->trainer, &train, r->set->valid != NULL ? &valid : NULL, NULL,
-                                &err);
+    dp_status status = dp_train(r->trainer, &train, r->set->valid ? &valid : NULL, NULL, &err);
     if (status == DP_E_STOPPED) {
         save_checkpoint(r);
         if (r->failed_saves > 0) stop(END_RUN, "stopped by a signal, without a checkpoint");

@@ -4,19 +4,50 @@
  * Every operand lies in a guarded buffer of its exact size, so one element read or written
  * beyond it is a crash. */
 
+/* Where the chain that begins at k0 ends, by the words of decisions: after 1,024 products, at the
+ * next cut, at k. */
+static size_t gemm_chain_end(const dp__mm *mm, size_t k0) {
+    size_t end = k0 + 1024 < mm->k ? k0 + 1024 : mm->k;
+    for (size_t c = mm->cut_count; c-- > 0;)
+        if (mm->cuts[c] > k0 && mm->cuts[c] < end) end = mm->cuts[c];
+    return end;
+}
+
+static float gemm_bf16(float x) {
+    return dp__f32_from_bits((uint32_t)dp__bf16(x) << 16);
+}
+
+/* One chain of element (i, j). The same for BF16: operands rounded, of each pair the odd element
+ * first, a missing one is 0. (No operand here comes near the denormals; gemm16_order has those
+ * that do.) On tiles: of 32 products the even and the odd ones, then their sum. */
+enum { CHAIN_F32, CHAIN_PAIRS, CHAIN_TILES };
+static float gemm_chain(const dp__mm *mm, const float *b, size_t i, size_t j, size_t k0, size_t k1,
+                        int kind) {
+    float sum = 0, part[2] = {0, 0};
+    for (size_t n = 0; n < k1 - k0; n++) {
+        size_t p = k0 + n, odd = n % 2 ^ 1; /* of a pair the second first */
+        if (kind == CHAIN_PAIRS && odd && p + 1 < k1) p++;
+        else if (kind == CHAIN_PAIRS && !odd) p--;
+        float x = mm->a[i * mm->a_row + p * mm->a_k], y = b[j * mm->k + p];
+        if (kind == CHAIN_F32) sum = dp__fmaf(x, y, sum);
+        if (kind == CHAIN_PAIRS) sum = dp__fmaf(gemm_bf16(x), gemm_bf16(y), sum);
+        if (kind == CHAIN_TILES) part[n % 2] = dp__fmaf(gemm_bf16(x), gemm_bf16(y), part[n % 2]);
+        if (kind != CHAIN_TILES || (n % 32 != 31 && p + 1 < k1)) continue;
+        sum += part[0] + part[1];
+        part[0] = part[1] = 0;
+    }
+    return sum;
+}
+
 /* The product by its definition: element (i, j) is a chain of fused steps in k order, begun
- * anew at each cut and after 1,024 products. */
-static float gemm_element(const dp__mm *mm, const float *b, size_t i, size_t j) {
+ * anew at each cut and after 1,024 products (not on tiles, where a was rounded before). */
+static float gemm_by_chains(const dp__mm *mm, const float *b, size_t i, size_t j, int kind) {
     float  total = mm->accumulate ? mm->c[i * mm->ldc + j] : 0;
     int    first = !mm->accumulate;
-    size_t k0 = 0, cut = 0;
+    size_t k0 = 0;
     do {
-        float  sum = 0;
-        size_t end = k0 + 1024 < mm->k ? k0 + 1024 : mm->k;
-        while (cut < mm->cut_count && mm->cuts[cut] <= k0) cut++;
-        if (cut < mm->cut_count && mm->cuts[cut] < end) end = mm->cuts[cut];
-        for (size_t p = k0; p < end; p++)
-            sum = dp__fmaf(mm->a[i * mm->a_row + p * mm->a_k], b[j * mm->k + p], sum);
+        size_t end = kind == CHAIN_TILES && !mm->bf16 ? mm->k : gemm_chain_end(mm, k0);
+        float  sum = gemm_chain(mm, b, i, j, k0, end, kind);
         total = first ? sum : total + sum;
         first = 0;
         k0 = end;
@@ -26,50 +57,18 @@ static float gemm_element(const dp__mm *mm, const float *b, size_t i, size_t j) 
     return total;
 }
 
-static float gemm_bf16(float x) {
-    return dp__f32_from_bits((uint32_t)dp__bf16(x) << 16);
+static float gemm_element(const dp__mm *mm, const float *b, size_t i, size_t j) {
+    return gemm_by_chains(mm, b, i, j, CHAIN_F32);
 }
 
-/* The same for BF16: operands rounded, of each pair the odd element first, a missing one is 0.
- * (No operand here comes near the denormals; gemm16_order has those that do.) */
 static float gemm_element16(const dp__mm *mm, const float *b, size_t i, size_t j) {
-    float total = mm->accumulate ? mm->c[i * mm->ldc + j] : 0, sum = 0;
-    int   first = !mm->accumulate;
-    for (size_t p = 0; p < mm->k; p += 2) {
-        const float *x = mm->a + i * mm->a_row + p, *y = b + j * mm->k + p;
-        if (p + 1 < mm->k) sum = dp__fmaf(gemm_bf16(x[1]), gemm_bf16(y[1]), sum);
-        sum = dp__fmaf(gemm_bf16(x[0]), gemm_bf16(y[0]), sum);
-        if (p + 2 < mm->k && (p + 2) % 1024 != 0) continue;
-        total = first ? sum : total + sum;
-        first = 0;
-        sum = 0;
-    }
-    if (mm->bias != NULL) total += mm->bias[j];
-    if (mm->residual != NULL) total += mm->residual[i * mm->ldr + j];
-    return total;
-}
-
-/* The same on tiles: of 32 products the even and the odd ones, then their sum; no restart. */
-static float gemm_element_tiles(const dp__mm *mm, const float *b, size_t i, size_t j) {
-    float sum = 0;
-    for (size_t k = 0; k < mm->k; k += 32) {
-        float part[2] = {0, 0};
-        for (size_t p = k; p < mm->k && p < k + 32; p++)
-            part[p % 2] = dp__fmaf(gemm_bf16(mm->a[i * mm->a_row + p]),
-                                   gemm_bf16(b[j * mm->k + p]), part[p % 2]);
-        sum += part[0] + part[1];
-    }
-    if (mm->accumulate) sum = mm->c[i * mm->ldc + j] + sum;
-    if (mm->bias != NULL) sum += mm->bias[j];
-    if (mm->residual != NULL) sum += mm->residual[i * mm->ldr + j];
-    return sum;
+    return gemm_by_chains(mm, b, i, j, CHAIN_PAIRS);
 }
 
 /* What row gives for an element of a BF16 product. */
 static float gemm_wanted16(const dp__row *row, const dp__mm *mm, const float *b, size_t i,
                            size_t j) {
-    return row->b16.tile_mode != NULL ? gemm_element_tiles(mm, b, i, j)
-                                      : gemm_element16(mm, b, i, j);
+    return gemm_by_chains(mm, b, i, j, row->b16.tile_mode != NULL ? CHAIN_TILES : CHAIN_PAIRS);
 }
 
 /* Rows of a as the BF16 kernel takes them: bytes of one row, and the conversion. */
@@ -328,6 +327,7 @@ static void draw_b(drawn *d, uint64_t *state) {
     d->b = (float *)malloc(n * k * sizeof(float));
     for (size_t i = 0; i < n * k; i++) d->b[i] = test_rndf(state);
     int raw = mm->b_form == DP__B_NK || mm->b_form == DP__B_KN;
+    mm->bf16 = raw && draw(state, 0, 2) == 0;
     if (mm->b_form == DP__B_PACKED) last = dp__pack_size(n, k);
     if (mm->b_form == DP__B_BF16) last = dp__pack16_bytes(n, k) / sizeof(float);
     float *b = draw_floats(&d->b_mem, last, state);
@@ -380,7 +380,7 @@ static drawn *drawn_new(uint64_t *state) {
     d->expected = (float *)malloc(d->mm.m * d->mm.n * sizeof(float));
     for (size_t i = 0; i < d->mm.m; i++)
         for (size_t j = 0; j < d->mm.n; j++)
-            d->expected[i * d->mm.n + j] = d->mm.b_form == DP__B_BF16
+            d->expected[i * d->mm.n + j] = d->mm.b_form == DP__B_BF16 || d->mm.bf16
                                                ? gemm_element16(&d->mm, d->b, i, j)
                                                : gemm_element(&d->mm, d->b, i, j);
     return d;
@@ -404,11 +404,13 @@ static size_t drawn_run(const drawn *d, const dp__row *row, const dp__exec *x, f
     guarded mem = guarded_new((count + d->slack) * sizeof(float)), a16;
     int     bf16 = mm.b_form == DP__B_BF16;
     float  *expected = d->expected;
-    if (bf16) { /* rows in the form of the kernel */
-        const dp__row *form = x != NULL ? x->row : row;
+    const dp__row *form = x != NULL ? x->row : row;
+    if ((bf16 || mm.bf16) && form->b16.tile_mode != NULL) { /* in an order of its own */
         expected = (float *)malloc(mm.m * mm.n * sizeof(float));
         for (size_t e = 0; e < mm.m * mm.n; e++)
             expected[e] = gemm_wanted16(form, &d->mm, d->b, e / mm.n, e % mm.n);
+    }
+    if (bf16) { /* rows in the form of the kernel */
         a16 = guarded_new(mm.m * gemm_row16(form, mm.k));
         gemm_rows16(form, (unsigned char *)a16.p, mm.a, mm.a_row, mm.m, mm.k);
         mm.a = (const float *)(void *)a16.p;
@@ -425,11 +427,13 @@ static size_t drawn_run(const drawn *d, const dp__row *row, const dp__exec *x, f
                             d->room * sizeof(float)) != 0;
     }
     guarded_free(&mem);
-    if (bf16) guarded_free(&a16), free(expected);
+    if (bf16) guarded_free(&a16);
+    if (expected != d->expected) free(expected);
     return wrong;
 }
 
-/* Strides, both raw forms of b, transposed a, accumulation, cuts, bias, residual: one product,
+/* Strides, both raw forms of b, both also rounded to BF16, transposed a, accumulation, cuts, bias,
+ * residual: one product,
  * drawn at random, must come out equal on every row and on teams of 1, 2, 3, 5. */
 static void test_gemm_drawn(void) {
     static const int32_t teams[] = {1, 2, 3, 5};
@@ -655,6 +659,43 @@ static void test_gemm16_chain(void) {
         guarded_free(&am), guarded_free(&bm), guarded_free(&cm);
     }
     dp__default_free(NULL, scratch, 0);
+}
+
+/* Rounded as it is packed, a product of several blocks of rows and of columns, two chains deep, has
+ * the bits of its parts computed alone, in each form. */
+static void test_gemm16_blocks(void) {
+    enum { M = 300, N = 1700, K = 1063 };
+    uint64_t state = test_seed + 9;
+    guarded  am, bm, cm, pm;
+    float   *a = draw_floats(&am, M * K, &state), *b = draw_floats(&bm, N * K, &state);
+    float   *c = draw_floats(&cm, M * N, &state), *part = draw_floats(&pm, 33 * 50, &state);
+    for (size_t r = 1; r < DP__ROWS; r++) {
+        if (!gemm_row_runs(r)) continue;
+        dp__exec x = gemm_exec(r, 1);
+        for (int form = 0; form < 3; form++) {
+            dp__mm mm;
+            memset(&mm, 0, sizeof mm);
+            mm.m = M, mm.n = N, mm.k = K, mm.bf16 = 1;
+            mm.a = a, mm.a_row = form < 2 ? K : 1, mm.a_k = form < 2 ? 1 : M;
+            mm.b = b, mm.b_form = form == 0 ? DP__B_NK : DP__B_KN, mm.ldb = form == 0 ? K : N;
+            mm.c = c, mm.ldc = N;
+            dp__matmul(&x, &mm);
+            for (size_t i = 0; i < M; i += 89) {
+                for (size_t j = 0; j < N; j += 523) {
+                    dp__mm one = mm;
+                    one.m = M - i < 33 ? M - i : 33, one.n = 50;
+                    one.a = a + i * mm.a_row;
+                    one.b = b + j * (form == 0 ? K : 1);
+                    one.c = part, one.ldc = 50;
+                    dp__matmul(&x, &one);
+                    for (size_t e = 0; e < one.m; e++)
+                        CHECK(memcmp(part + e * 50, c + (i + e) * N + j, 50 * sizeof *c) == 0);
+                }
+            }
+        }
+        dp__exec_close(&x);
+    }
+    guarded_free(&am), guarded_free(&bm), guarded_free(&cm), guarded_free(&pm);
 }
 
 /* ---- INT8 ----------------------------------------------------------------------------------- */
@@ -1329,6 +1370,7 @@ static const test tests_gemm[] = {
     {"gemm16_shapes", test_gemm16_shapes},
     {"gemm16_order", test_gemm16_order},
     {"gemm16_chain", test_gemm16_chain},
+    {"gemm16_blocks", test_gemm16_blocks},
     {"gemm8_shapes", test_gemm8_shapes},
     {"gemm8_extremes", test_gemm8_extremes},
     {"gemm8_hold", test_gemm8_hold},

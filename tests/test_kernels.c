@@ -311,7 +311,8 @@ static int kernels_padded(int op) {
 /* Operations on rows; tables have 4 rows. */
 static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap, uint64_t *s) {
     dp__vec *v = &c->v;
-    size_t   place = v->op == DP__VEC_GATHER ? 4 : rows, exact = n;
+    int      down = v->op == DP__VEC_BF16_DOWN;
+    size_t   place = v->op == DP__VEC_GATHER ? 4 : rows, exact = n, out = rows;
     if (kernels_padded(v->op)) n = (n + 15) / 16 * 16;
     if (v->op == DP__VEC_BF16) n = (n + 1) / 2 * 2;
     v->n = n;
@@ -321,7 +322,8 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     size_t read = v->op == DP__VEC_BF16 ? exact : n;
     v->x = kernels_floats(c, KERNELS_X, kernels_extent(place, v->ldx, read), s);
     v->z = kernels_floats(c, KERNELS_Z, kernels_extent(rows > 4 ? rows : 4, v->ldz, n), s);
-    v->y = kernels_floats(c, KERNELS_Y, kernels_extent(rows, v->ldy, n), s);
+    if (down) out = (rows + 1) / 2, v->rows = rows; /* pairs of rows */
+    v->y = kernels_floats(c, KERNELS_Y, kernels_extent(down ? 2 * out : rows, v->ldy, n), s);
     v->w = kernels_floats(c, KERNELS_W, v->op == DP__VEC_GATHER ? 4 * n : n, s);
     v->b = kernels_floats(c, KERNELS_B, n, s);
     v->s = kernels_floats(c, KERNELS_S, rows, s);
@@ -330,14 +332,14 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     v->at = kernels_ints(c, KERNELS_AT, rows, 4, s);
     v->types = kernels_ints(c, KERNELS_TYPES, rows, 4, s);
     v->doc = (const uint32_t *)kernels_ints(c, KERNELS_DOC, rows, 1 << 30, s);
-    v->ldq = (v->op == DP__VEC_BF16 ? 2 * n : n) + gap;
+    v->ldq = (v->op == DP__VEC_BF16 ? 2 * n : down ? 4 * n : n) + gap;
     if (v->op == DP__VEC_QUANTIZE) v->ldz = n + gap;
     v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', rows * v->ldq);
     memset(v->q, 7, rows * v->ldq);
-    if (v->op == DP__VEC_BF16 && gap & 1) v->q = NULL;
+    if ((v->op == DP__VEC_BF16 || down) && gap & 1) v->q = NULL;
     if (gap & 1 && v->op == DP__VEC_DROPOUT) v->z = NULL;
     v->n = exact;
-    c->count = rows;
+    c->count = out;
 }
 
 /* Images of pairs in 1 to 3 tiles. */
@@ -454,7 +456,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0xCAE3D74E6F8AB3F7u
+#define KERNELS_DIGEST 0x57E6921181144A15u
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special

@@ -793,12 +793,12 @@ static void test_trainer_options(void) {
     dp_trainer *t = NULL;
     double      nan = (double)NAN;
     learn_bench_open(&b, 1, 1, files);
-    for (int k = 0; k < 23; k++) {
+    for (int k = 0; k < 24; k++) {
         dp_train_options o = learn_plan(1);
-        double *real[23] = {&o.lr, &o.lr, &o.lr, &o.beta1, &o.beta1, &o.beta2, &o.beta2, &o.eps,
+        double *real[24] = {&o.lr, &o.lr, &o.lr, &o.beta1, &o.beta1, &o.beta2, &o.beta2, &o.eps,
                             &o.eps, &o.weight_decay, &o.weight_decay, &o.weight_decay, &o.warmup,
                             &o.warmup, &o.grad_norm, &o.grad_norm, &o.dropout, &o.dropout,
-                            NULL, NULL, NULL, NULL, NULL};
+                            NULL, NULL, NULL, NULL, NULL, NULL};
         double value[18] = {-1, 1.5, nan, 1, nan, 1, -1, 1e-13, nan, -1, 1e9, nan, -1, nan, nan,
                             HUGE_VAL, 1 - 1e-12, nan};
         if (k < 18) *real[k] = value[k];
@@ -807,6 +807,7 @@ static void test_trainer_options(void) {
         if (k == 20) o.accumulate = -1;
         if (k == 21) o.max_tokens = 9; /* positions: 8 */
         if (k == 22) o.max_tokens = 2;
+        if (k == 23) o.dtype = (dp_dtype)2;
         CHECK(dp_trainer_open(b.model, &o, &t, NULL) == DP_E_ARG && t == NULL);
     }
     CHECK(dp_quantize(b.model, NULL, NULL, &int8, NULL, NULL) == DP_OK);
@@ -1447,6 +1448,11 @@ static void test_resume_every_step(void) {
     }
     o.seed = 6;
     CHECK(learn_straight(&b, &o, &r, NULL) != want);
+    o.seed = learn_plan(2).seed;
+    o.dtype = DP_BF16; /* another run, which goes on to equal bytes as well */
+    uint64_t bf16 = learn_straight(&b, &o, &r, NULL);
+    CHECK(bf16 != want);
+    CHECK(learn_broken_run(&b, &o, &r, 3, 1) == bf16);
     learn_bench_close(&b);
     memory_free(files);
 }
@@ -1706,6 +1712,8 @@ static void test_checkpoint_foreign(void) {
         CHECK(rule == (i ? 1 : 7) || (i && rule == 7));
     }
     spec = learn_spec(1);
+    o.dtype = DP_BF16; /* a run may go on in another arithmetic */
+    CHECK_INT(learn_ck_foreign(k.files, &spec, &o), 0);
     for (int i = 0; i < 13; i++) {
         o = learn_plan(2);
         double *real[7] = {&o.lr, &o.beta1, &o.beta2, &o.eps, &o.weight_decay, &o.warmup,

@@ -279,14 +279,17 @@ static void vec_compare_rows(vecfile *v, const char *name, dp__mat x, size_t row
     free(flat);
 }
 
-/* Hidden states of every layer, pooled output, logits, loss, every gradient. */
-static void vector_case(const char *name, double *ours, double *count) {
+/* Hidden states of every layer, pooled output, logits, loss, every gradient. With autocast the
+ * products are in bfloat16, and the errors are compared with those at that line of another file. */
+static void vector_case(const char *name, char **autocast, double *ours, double *count) {
     netrun  r;
     vecfile v;
     char    label[128];
     if (!vec_open(&v, name)) return;
     vec_setup(&v, &r);
     double *data = v.data;
+    if (autocast != NULL) v.line = *autocast;
+    r.net.bf16 = autocast != NULL;
     r.work.all_tokens = 1;
     dp_real loss = (dp_real)net_pass(&r, &r.net, 1, NULL);
     size_t  n = r.begin[r.batch.texts], width = (size_t)r.config.hidden, texts = r.batch.texts;
@@ -303,7 +306,8 @@ static void vector_case(const char *name, double *ours, double *count) {
         snprintf(label, sizeof label, "grad.%s", x->name);
         vec_compare(&v, label, r.grad + x->offset, x->rows * x->cols);
     }
-    CHECK(v.line == NULL);
+    if (autocast != NULL) *autocast = v.line;
+    else CHECK(v.line == NULL);
     printf("    net_%s: RMS error %.2f of PyTorch's, largest %.2f of its bound\n", name,
            sqrt(v.pooled_ours / v.pooled_count), v.worst);
     *ours += v.pooled_ours;
@@ -316,9 +320,28 @@ static void vector_case(const char *name, double *ours, double *count) {
 static void test_network_vectors(void) {
     static const char *const names[] = {"a", "b", "c", "d", "e", "f"};
     double ours = 0, count = 0;
-    for (size_t i = 0; i < 6; i++) vector_case(names[i], &ours, &count);
+    for (size_t i = 0; i < 6; i++) vector_case(names[i], NULL, &ours, &count);
     printf("    pooled over %.0f values: %.3f of PyTorch's RMS error\n", count, sqrt(ours / count));
     CHECK(count >= 10000 && ours <= 4 * count);
+}
+
+/* The same with the layers' products in bfloat16, forward and backward, against the errors that
+ * PyTorch's autocast makes. It also rounds attention, pooler, classifier and what these give: the
+ * RMS error is below its own, and not by more than that explains. */
+static void test_network_autocast(void) {
+    static const char *const names[] = {"a", "b", "c", "d", "e", "f"};
+    size_t bytes;
+    double ours = 0, count = 0;
+    char  *text = net_read_file("tests/vectors/net_autocast.vec", &bytes);
+    CHECK(text != NULL);
+    if (text == NULL) return;
+    char *line = strstr(text, "\ntensor ");
+    for (size_t i = 0; i < 6; i++) vector_case(names[i], &line, &ours, &count);
+    CHECK(line == NULL);
+    printf("    pooled over %.0f values: %.3f of autocast's RMS error\n", count,
+           sqrt(ours / count));
+    CHECK(count >= 10000 && ours <= count && ours > 0.25 * count);
+    free(text);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */
@@ -489,19 +512,21 @@ static void net_digest(netrun *r, char hash[65]) {
 
 static void test_network_threads(void) {
     static const int32_t counts[] = {1, 2, 3, 5, 8};
-    char first[65] = "", hash[65];
-    for (size_t i = 0; i < 5; i++) {
+    char first[2][65], hash[65];
+    for (size_t i = 0; i < 10; i++) {
         netrun r;
-        net_make(&r, net_odd(), DP_ISA_AUTO, counts[i], 3, net_lengths, NET_TEXTS);
+        net_make(&r, net_odd(), DP_ISA_AUTO, counts[i / 2], 3, net_lengths, NET_TEXTS);
+        r.net.bf16 = i % 2 != 0;
         net_digest(&r, hash);
-        if (i == 0) memcpy(first, hash, 65);
-        CHECK(strcmp(first, hash) == 0);
+        if (i < 2) memcpy(first[i % 2], hash, 65);
+        CHECK(strcmp(first[i % 2], hash) == 0);
         net_done(&r);
     }
+    CHECK(strcmp(first[0], first[1]) != 0);
 }
 
 static void test_network_isa(void) {
-    char first[65] = "", hash[65];
+    char first[2][65] = {"", ""}, hash[65];
     for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
         netrun r;
         if (dp__row_missing((dp_isa)isa, dp__cpu_bits(), dp__os_bits()) != NULL) {
@@ -509,9 +534,13 @@ static void test_network_isa(void) {
             continue;
         }
         net_make(&r, net_odd(), (dp_isa)isa, 2, 3, net_lengths, NET_TEXTS);
-        net_digest(&r, hash);
-        if (first[0] == 0) memcpy(first, hash, 65);
-        CHECK(strcmp(first, hash) == 0);
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            if (bf16 && r.exec.row->b16.tile_mode != NULL) continue; /* another order */
+            r.net.bf16 = bf16;
+            net_digest(&r, hash);
+            if (first[bf16][0] == 0) memcpy(first[bf16], hash, 65);
+            CHECK(strcmp(first[bf16], hash) == 0);
+        }
         net_done(&r);
     }
 }
@@ -551,19 +580,22 @@ static void test_network_last_layer(void) {
     net_done(&r);
 }
 
-/* 21 texts at once, or 8, 8 and 5 of them: the same gradient, bit for bit, with dropout. */
-static void test_network_micro(void) {
+/* 21 texts at once, or 8, 8 and 5 of them: the same gradient, bit for bit, with dropout; also of
+ * products in bfloat16, where each 8 texts begin a pair of tokens anew. */
+static void micro_case(dp_isa isa, int bf16) {
     netrun   r;
     size_t   lengths[21], begin[22];
     uint32_t docs[21];
     dp__dropping drop = {1, 2, 0.1f, 0.1f, 0.1f};
     for (size_t b = 0; b < 21; b++) {
-        lengths[b] = 1 + b * 7 % 40;
+        lengths[b] = 1 + b * 7 % 40 + (b % 8 == 3); /* of 8 texts an odd number of tokens */
         docs[b] = (uint32_t)(100 - b);
     }
-    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 8, lengths, 21);
+    net_make(&r, net_odd(), isa, 2, 8, lengths, 21);
+    r.net.bf16 = bf16;
     r.batch.docs = docs;
     net_pass(&r, &r.net, 1, &drop);
+    CHECK(r.begin[8] % 2 == 1 && (r.begin[16] - r.begin[8]) % 2 == 1);
     dp_real *whole = (dp_real *)malloc(r.params.total * sizeof *whole);
     memcpy(whole, r.grad, r.params.total * sizeof *whole);
     memset(r.grad, 0, r.params.total * sizeof *r.grad);
@@ -584,6 +616,12 @@ static void test_network_micro(void) {
     CHECK(net_same_bits(whole, r.grad, r.params.total));
     free(whole);
     net_done(&r);
+}
+
+static void test_network_micro(void) {
+    micro_case(DP_ISA_AUTO, 0);
+    micro_case(DP_ISA_AUTO, 1);
+    micro_case(DP_ISA_SCALAR, 1);
 }
 
 /* The chain over tokens is cut after every 8 texts of the step and every 1,024 rows within. */
@@ -899,6 +937,60 @@ static void test_network_bf16(void) {
         net_done(&r);
         seen = 1;
     }
+}
+
+/* Largest error of c [m, n] against sums in double over a(i, p) b(p, j), rounded to bfloat16 or
+ * not, in units of what k roundings of the sum to 24 bits allow. */
+static double bf16_product_error(dp__mat c, dp__mat a, size_t a_k, dp__mat b, size_t b_col,
+                                 size_t m, size_t n, size_t k, int rounded) {
+    double worst = 0;
+    size_t a_row = a_k == 1 ? a.ld : 1, b_k = b_col == 1 ? b.ld : 1;
+    for (size_t i = 0; i < m * n; i++) {
+        double sum = 0, size = 0;
+        for (size_t p = 0; p < k; p++) {
+            float x = (float)a.p[i / n * a_row + p * a_k];
+            float y = (float)b.p[i % n * b_col + p * b_k];
+            if (rounded) x = dp__f32_from_bits((uint32_t)dp__bf16(x) << 16);
+            if (rounded) y = dp__f32_from_bits((uint32_t)dp__bf16(y) << 16);
+            sum += (double)x * (double)y;
+            size += fabs((double)x * (double)y);
+        }
+        double e = fabs((double)c.p[i / n * c.ld + i % n] - sum) / (size * (double)k * 0x1p-24);
+        if (e > worst) worst = e;
+    }
+    return worst;
+}
+
+/* Each of the three products of a Linear is the one of rounded operands, and not of others; those
+ * of the classifier are not rounded. */
+static void test_network_bf16_products(void) {
+    netrun   r;
+    dp_error err;
+    dp__pass s;
+    net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
+    r.net.bf16 = 1;
+    net_pass(&r, &r.net, 1, NULL);
+    CHECK_INT(dp__pass_begin(&s, &r.exec, &r.net, &r.batch, &r.work, NULL, r.grad, &err), DP_OK);
+    size_t tensors[] = {dp__layer_tensor(0, DP__MIX_W), dp__tail_tensor(&r.params, DP__CLASS_W)};
+    for (int i = 0; i < 2; i++) {
+        const dp__tensor *x = &r.params.list[tensors[i]];
+        size_t  m = r.work.all.m, out = x->rows, in = x->cols, bias = dp__bias_of(&s, tensors[i]);
+        dp__mat a = r.work.kept[0].x, dy = r.work.kept[0].mixed, y = r.work.d1, dx = r.work.d2;
+        dp__mat w = {r.flat + x->offset, in}, dw = {r.grad + x->offset, in};
+        memset(r.flat + r.params.list[bias].offset, 0, out * sizeof(dp_real));
+        memset(dw.p, 0, out * in * sizeof(dp_real));
+        dp__linear_forward(&s, tensors[i], m, y, a);
+        dp__linear_input_grad(&s, tensors[i], m, dx, dy, dp__no_mat);
+        s.work->all.cut_count = 0;
+        dp__linear_weight_grad(&s, tensors[i], &r.work.all, dy, a);
+        for (int rounded = 0; rounded < 2; rounded++) {
+            int right = rounded == (i == 0);
+            CHECK((bf16_product_error(y, a, 1, w, in, m, out, in, rounded) < 1) == right);
+            CHECK((bf16_product_error(dx, dy, 1, w, 1, m, in, out, rounded) < 1) == right);
+            CHECK((bf16_product_error(dw, dy, dy.ld, a, 1, out, in, m, rounded) < 1) == right);
+        }
+    }
+    net_done(&r);
 }
 
 /* Sum of squares of x[i, j] dx[i, j]; then dx += residual. */
@@ -1377,6 +1469,8 @@ static const test tests_network[] = {
     {"network_packed", test_network_packed},
     {"network_int8", test_network_int8},
     {"network_bf16", test_network_bf16},
+    {"network_bf16_products", test_network_bf16_products},
+    {"network_autocast", test_network_autocast},
     {"network_bf16_error", test_network_bf16_error},
     {"network_disk", test_network_disk},
     {"network_bind", test_network_bind},

@@ -418,7 +418,7 @@ static void run_lesson(void *arg) {
 }
 
 /* A trainer of its own and the batch that all share: BATCH texts of so many tokens. */
-static void lesson_open(lesson *l, const dp_model *model, size_t tokens) {
+static void lesson_open(lesson *l, const dp_model *model, size_t tokens, dp_dtype dtype) {
     static char      text[BATCH][TOKENS * 8];
     static dp_text   texts[BATCH];
     static int32_t   labels[BATCH];
@@ -429,6 +429,7 @@ static void lesson_open(lesson *l, const dp_model *model, size_t tokens) {
     DP_CLEAR(l->batch);
     DP_CLEAR(options);
     options.max_tokens = (int32_t)tokens;
+    options.dtype = dtype;
     for (size_t i = 0; i < BATCH; i++) {
         texts[i].a = text[i];
         texts[i].a_bytes = words_text(text[i], i, tokens);
@@ -447,13 +448,17 @@ static void lesson_open(lesson *l, const dp_model *model, size_t tokens) {
 
 static void bench_train(bench *b) {
     dp_model *model = new_model(b);
-    lesson    l;
-    lesson_open(&l, model, TOKENS);
+    double    work = 3 * BATCH * forward_work(TOKENS);
+    lesson    f32, bf16;
+    lesson_open(&f32, model, TOKENS, DP_F32);
+    lesson_open(&bf16, model, TOKENS, DP_BF16);
     dp_model_close(model);
-    add(b, "train base 30x64", "flop", 3 * BATCH * forward_work(TOKENS), LIMIT_F32, run_lesson, &l);
+    add(b, "train base 30x64", "flop", work, LIMIT_F32, run_lesson, &f32);
+    add(b, "train bf16 base 30x64", "flop", work, LIMIT_BF16, run_lesson, &bf16);
     run_rounds(b, 0);
     report(b, NULL);
-    dp_trainer_close(l.trainer);
+    dp_trainer_close(f32.trainer);
+    dp_trainer_close(bf16.trainer);
 }
 
 #include "bench_tokenize.h"

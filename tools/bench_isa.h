@@ -214,13 +214,13 @@ static void look_at_peak(const comparison *c, variant *v) {
     if (peak > v->peak) v->peak = peak;
 }
 
-/* Ready for the task, or not: training is for FP32 only, and a run must end in time. */
+/* Ready for the task, or not: INT8 does not train, and a run must end in time. */
 static int task_begin(comparison *c, variant *v) {
     dp_error err;
     v->runs = 0;
     v->spent = 0;
     for (int i = v->peak > 0 ? WINDOWS : 0; i < WINDOWS; i++) look_at_peak(c, v);
-    if (c->task->train && v->limit != LIMIT_F32) return 0;
+    if (c->task->train && v->limit == LIMIT_INT8) return 0;
     if (c->work / v->peak > c->b->seconds) {
         fprintf(stderr, "bench: %s: %s is left out, a run would take over %.0f s (--seconds)\n",
                 c->task->name, v->name, c->work / v->peak);
@@ -228,7 +228,8 @@ static int task_begin(comparison *c, variant *v) {
     }
     if (v->model == NULL) variant_open(c, v);
     if (c->task->train) {
-        lesson_open(&v->lesson, v->model, task_length(c->task, 0, c->b->quick));
+        lesson_open(&v->lesson, v->model, task_length(c->task, 0, c->b->quick),
+                    v->limit == LIMIT_BF16 ? DP_BF16 : DP_F32);
         dp_model_close(v->model);
         v->model = NULL;
     } else if (v->session == NULL) {

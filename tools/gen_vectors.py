@@ -122,8 +122,13 @@ def build(case, dtype):
     return model.to(dtype)
 
 
-def run(case, dtype):
+def run(case, dtype, autocast=False):
     """All results by name, real tokens only, as float64 arrays."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        return run_as(case, dtype)
+
+
+def run_as(case, dtype):
     model = build(case, dtype)
     ids, types, mask, labels = inputs(case)
     if case["problem"] != 0:
@@ -138,7 +143,8 @@ def run(case, dtype):
         loss = torch.nn.functional.mse_loss(logits, labels)
     hf = model(ids, attention_mask=mask, token_type_ids=types, labels=labels)
     assert torch.allclose(hf.loss, loss) and torch.allclose(hf.logits, logits)
-    loss.backward()
+    with torch.autocast("cpu", enabled=False):  # as its documentation asks
+        loss.backward()
     out, real = {}, mask.bool()
     for i, h in enumerate(base.hidden_states):
         out["hidden%d" % i] = h[real]
@@ -158,14 +164,17 @@ def header(kind, case):
     return text + "lengths %s\n" % " ".join(str(n) for n in case["lengths"])
 
 
+def errors(name, want, got):
+    error = got - want
+    return "tensor %s %d %.9e %.9e %.9e\n" % (
+        name, want.size, np.sqrt(np.mean(want ** 2)), np.sum(error ** 2), np.max(np.abs(error)))
+
+
 def write(path, text, data):
     """data: list of (name, stored float64 array, float32 results at the same places)."""
     body = b"".join(np.ascontiguousarray(d, "<f8").tobytes() for _, d, _ in data)
     for name, want, got in data:
-        error = got - want
-        text += "tensor %s %d %.9e %.9e %.9e\n" % (
-            name, want.size, np.sqrt(np.mean(want ** 2)), np.sum(error ** 2),
-            np.max(np.abs(error)))
+        text += errors(name, want, got)
     text += "sha256 %s\ndata\n" % hashlib.sha256(body).hexdigest()
     with open(path, "wb") as f:
         f.write(text.encode("ascii") + body)
@@ -195,6 +204,16 @@ def make_net(out):
         want, got = run(case, torch.float64), run(case, torch.float32)
         write(os.path.join(out, "net_%s.vec" % name), header("net", case),
               [(k, want[k], got[k]) for k in want])
+
+
+def make_autocast(out):
+    """The errors of autocast in bfloat16 against the values of make_net, net after net."""
+    with open(os.path.join(out, "net_autocast.vec"), "w") as f:
+        f.write("diseasepred vectors 1 autocast\ngenerator tools/gen_vectors.py torch %s "
+                "transformers %s\n" % (VERSIONS["torch"], VERSIONS["transformers"]))
+        for case in NET.values():
+            want, got = run(case, torch.float64), run(case, torch.float32, autocast=True)
+            f.write("".join(errors(k, want[k], got[k]) for k in want))
 
 
 BASE = dict(layers=12, hidden=768, heads=12, inner=3072, vocab=28996, positions=512, types=2,
@@ -260,7 +279,7 @@ def make_disk(out):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default="tests/vectors")
-    parser.add_argument("--only", default="net,disk,base")
+    parser.add_argument("--only", default="net,autocast,disk,base")
     args = parser.parse_args()
     for module in (torch, transformers):
         found, need = module.__version__.split("+")[0], VERSIONS[module.__name__]
@@ -269,7 +288,8 @@ def main():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     os.makedirs(args.out, exist_ok=True)
     for part in args.only.split(","):
-        {"net": make_net, "disk": make_disk, "base": make_base}[part](args.out)
+        {"net": make_net, "autocast": make_autocast, "disk": make_disk,
+         "base": make_base}[part](args.out)
 
 
 if __name__ == "__main__":

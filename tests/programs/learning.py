@@ -50,6 +50,22 @@ def test_options(work):
     check("--dropout is saved with the model", config["hidden_dropout_prob"] == 0.25, config)
 
 
+def test_dtype(work):
+    """train --dtype bf16: other weights than f32's, the same from any threads and all rows but AMX,
+    and what it does is said."""
+    bf16 = learned(work, "--dtype", "bf16", "--isa", "scalar")
+    check("train --dtype bf16: other weights", bf16 not in (learned(work), b""))
+    for words in (["--bf16", "--isa", "scalar", "--threads", "3"], ["--bf16", "--isa", "avx2"]):
+        check(f"train {' '.join(words)}: the same weights as --dtype bf16",
+              learned(work, *words) == bf16)
+    for words in (["--dtype", "f32"], ["--dtype", "bf16", "--isa", "scalar"]):
+        _, _, err = quick(work, work / "option", "--epochs", "1", "--force", *words)
+        check(f"train {' '.join(words)}: what it computes in is said",
+              ("threads, bf16" in err) == ("computed in float32" in err) == ("bf16" in words), err)
+    code, _, err = quick(work, work / "option", "--epochs", "1", "--force", "--dtype", "bf8")
+    check("train --dtype bf8: refused", code == 2 and "f32|bf16" in err, err)
+
+
 def test_defaults(work):
     for more, lr in (([], 5e-4), (["--model", work / "small"], 1e-5)):
         code, _, err = run("train", "--train", work / "small.csv", "--config", work / "small.json",
