@@ -6,6 +6,9 @@
 #   features  every DP_NO_ macro, with gcc and clang
 #   full      everything, in every language version, with gcc and clang
 # Objects are built at -O0 with all warnings as errors. A compiler that is not there is a SKIP.
+# The AVX-512 kernels take most of a build: they are left out where they are not the point, and
+# code is not made at all where a compiler is only asked what it accepts; "everything in" and the
+# first C++ standard build all of it, "full" leaves no kernel out.
 cd "$(dirname "$0")" || exit 1
 out=../../build/hygiene
 mkdir -p $out
@@ -13,6 +16,7 @@ passed=0 failed=0 skipped=0
 warn="-Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wdouble-promotion -Wundef -Wvla
       -Wcast-qual"
 cwarn="$warn -Wstrict-prototypes"
+light=-DDP_NO_AVX512
 
 ok() { # NAME STATUS: counts one check; a failure shows the log
     if [ "$2" = 0 ]; then
@@ -67,12 +71,13 @@ languages() { # C-STANDARDS C++-STANDARDS
     for std in $1; do
         file=c99.c
         [ "$std" = c11 ] && file=c11.c
-        try "$cc $std" c "$std" $file -o $out/a -lm -lpthread
+        try "$cc $std" c "$std" -fsyntax-only $file
     done
     if has $cpp; then
         for std in $2; do
-            try "$cpp $std" cxx "$std" cpp11.cpp -o $out/a -lm -lpthread
+            try "$cpp $std" cxx "$std" -fsyntax-only cpp11.cpp
         done
+        try "$cpp builds and links" cxx "${2%% *}" cpp11.cpp -o $out/a -lm -lpthread
     else
         skip "$cpp" "not installed"
     fi
@@ -88,18 +93,18 @@ public_functions() { # the X-list of the functions that part A declares
 
 units() {
     public_functions >$out/public_functions.h
-    c c99 -c two_tus_a.c -o $out/two_a.o >$out/log 2>&1
+    c c99 $light -c two_tus_a.c -o $out/two_a.o >$out/log 2>&1
     try "$cc two units, every public function links" \
         c c99 -I$out two_tus_b.c $out/two_a.o -o $out/two -lm -lpthread
     try "$cc two units run" $out/two
     if has $cpp; then
         try "$cpp links the C object" cxx c++11 cpp_user.cpp $out/two_a.o -o $out/user -lm -lpthread
     fi
-    try "$cc included again and again" c gnu99 twice.c -o $out/twice -lm -lpthread
+    try "$cc included again and again" c gnu99 $light twice.c -o $out/twice -lm -lpthread
     refuse "$cc declarations first hide POSIX under c99" "include it before other headers" \
         c c99 -c twice.c -o $out/a.o
-    c c99 -c static_a.c -o $out/static_a.o >$out/log 2>&1 &&
-        c c99 -c static_b.c -o $out/static_b.o >>$out/log 2>&1 &&
+    c c99 $light -c static_a.c -o $out/static_a.o >$out/log 2>&1 &&
+        c c99 $light -c static_b.c -o $out/static_b.o >>$out/log 2>&1 &&
         $cc $out/static_a.o $out/static_b.o -o $out/static -lm -lpthread >>$out/log 2>&1 &&
         $out/static
     ok "$cc two static copies" $?
@@ -109,19 +114,21 @@ units() {
 inclusion() {
     refuse "$cc headers came first" "include it before other headers" \
         c c99 -c after_others.c -o $out/a.o
-    try "$cc headers came first, _GNU_SOURCE" c c99 -D_GNU_SOURCE -c after_others.c -o $out/a.o
-    try "$cc headers came first, DP_NO_POSIX" c c99 -DDP_NO_POSIX -c after_others.c -o $out/a.o
-    try "$cc files by C99 stdio, built" c c99 -Wno-unused-function stdio_files.c -o $out/stdio \
-        -lm -lpthread
+    try "$cc headers came first, _GNU_SOURCE" c c99 -D_GNU_SOURCE -fsyntax-only \
+        after_others.c
+    try "$cc headers came first, DP_NO_POSIX" c c99 -DDP_NO_POSIX -fsyntax-only \
+        after_others.c
+    try "$cc files by C99 stdio, built" c c99 $light -Wno-unused-function stdio_files.c \
+        -o $out/stdio -lm -lpthread
     try "$cc files by C99 stdio, run" $out/stdio
-    try "$cc headers came first, gnu99" c gnu99 -c after_others.c -o $out/a.o
+    try "$cc headers came first, gnu99" c gnu99 -fsyntax-only after_others.c
     refuse "$cc DP_MALLOC without DP_FREE" "both DP_MALLOC and DP_FREE" \
         c c99 "-DDP_MALLOC(n)=0" -c feature.c -o $out/a.o
     refuse "$cc -ffast-math" "fast-math changes results" c c99 -ffast-math -c feature.c -o $out/a.o
     refuse "$cc -ffinite-math-only" "fast-math changes results" \
         c c99 -ffinite-math-only -c feature.c -o $out/a.o
     try "$cc -ffast-math, DP_ALLOW_FAST_MATH" \
-        c c99 -ffast-math -DDP_ALLOW_FAST_MATH -c feature.c -o $out/a.o
+        c c99 -ffast-math -DDP_ALLOW_FAST_MATH -fsyntax-only feature.c
 }
 
 # ---- nothing is left behind ------------------------------------------------------------------
@@ -220,7 +227,7 @@ case "$cc" in *clang*) cpp=clang++ ;; *gcc*) cpp=g++ ;; esac
 case "$1" in
 quick) languages "c99 c11" "c++11" && units && inclusion && pragmas && features ;;
 features) compilers features ;;
-full) compilers everything ;;
+full) light= && compilers everything ;;
 *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
 echo "$passed passed, $failed failed, $skipped skipped"
