@@ -551,7 +551,8 @@ typedef struct dp_model_info {
 } dp_model_info;
 
 /* What the Linears of the layers compute in: bf16 rounds their weights and inputs to bfloat16 and
- * adds up in FP32; everything else stays FP32. */
+ * adds up in FP32. So does attention, if all of them are bf16 and a head's width is even, with
+ * queries, keys, values and probabilities. Everything else stays FP32. */
 typedef enum dp_dtype { DP_F32 = 0, DP_BF16 } dp_dtype;
 
 typedef struct dp_open_options {
@@ -683,7 +684,7 @@ typedef struct dp_session_options {
     int32_t max_tokens;   /* 0: min(512, positions) */
     int32_t batch_tokens; /* tokens computed together; 0: chosen */
     uint64_t memory_limit; /* bytes of working memory; 0: none */
-    int32_t attention32;   /* 1: the attention of an INT8 model computes in float32, too */
+    int32_t attention32;   /* 1: attention in float32, where the model is INT8 or bf16, too */
     dp_case letter_case;
 } dp_session_options;
 
@@ -4699,7 +4700,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3720 lines
+ * [E] Kernels                                                                budget 3770 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5276,7 +5277,7 @@ static uint32_t dp__fp_flush(void) {
 }
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 960 lines
+ * [E4] Scalar kernels                                                         budget 1010 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5499,6 +5500,7 @@ typedef enum dp__vec_op {
     DP__VEC_GATHER,
     DP__VEC_QUANTIZE,
     DP__VEC_SOFTMAX8,
+    DP__VEC_SOFTMAX16,
     DP__VEC_BF16,
     DP__VEC_BF16_DOWN,
     DP__VEC_WIDEN,
@@ -5532,6 +5534,7 @@ typedef struct dp__vec {
     size_t          cut_count;
     dp_real         p[8];
     uint32_t        key[2], step, site, threshold;
+    const struct dp__vec *then;    /* done with each row behind this, or NULL: dp__vec_task */
 } dp__vec;
 
 /* Philox4x32-10: ten rounds of two 32 x 32 -> 64 bit products (Salmon, Moraes, Dror, Shaw,
@@ -6004,27 +6007,6 @@ DP__INLINE void dp__code_power(dp__v8 *v) {
 
 #define DP__LOG2_E ((dp_real)1.44269504088896341)
 
-/* softmax in codes: q = round(255 e), e = exp(p0 * (x - max x)), s[r] = 1 / sum of the q, so that
- * q * s adds up to 1. Rows are padded as in dp__vec_softmax; columns from n on get 0. The sum of
- * up to 65,536 codes is below 2^24: exact in any order. A NaN makes s NaN. */
-DP__INLINE void dp__vec_softmax8(const dp__vec *v, size_t begin, size_t end) {
-    size_t all = (v->n + 15) & ~(size_t)15;
-    for (size_t r = begin; r < end; r++) {
-        const dp_real *x = v->x + r * v->ldx;
-        uint8_t *q = v->q + r * v->ldq;
-        dp_real sum, max = dp__row_max(x, v->n, 1), rate = v->p[0] * DP__LOG2_E;
-        DP__ROW_SUM(sum, all, i, k, t,
-            t = (dp__get(x + i, k, 0) - max) * rate;
-            dp__code_power(&t);
-            t = t + DP__WHOLE;
-            dp__fill_lanes(&t, v->n > i ? v->n - i : 0, DP__WHOLE);
-            dp__m8 lanes = dp__bits(t);
-            dp__lane_bytes(q + i, &lanes);
-            t -= DP__WHOLE;);
-        v->s[r] = (dp_real)1 / sum;
-    }
-}
-
 /* Two numbers as a pair of bfloat16, the second in the upper half; of one, the second is +0. */
 DP__INLINE uint32_t dp__bf16_pair(dp_real first, dp_real second) {
     return (uint32_t)dp__bf16((float)second) << 16 | dp__bf16((float)first);
@@ -6055,29 +6037,76 @@ DP__INLINE void dp__bf16_store(void *q, float *y, const dp__m8 *lanes) {
 }
 #endif
 
-/* Rows of x as the left side of a BF16 product: pairs in q, rows ldq bytes apart; without q the
- * same numbers as floats in y, of each pair the second first. An odd n is filled up with +0. */
+/* The vector *t of row r at element i, rounded: to v->q as pairs, else to v->y as floats. */
+DP__INLINE void dp__bf16_put(const dp__vec *v, size_t r, size_t i, const dp__v8 *t) {
+    uint8_t *q = v->q != NULL ? v->q + r * v->ldq : NULL;
+    dp_real *y = q == NULL ? v->y + r * v->ldy : NULL;
+#ifdef DP__X86
+    dp__m8 lanes = dp__bits(*t);
+    dp__bf16_lanes(&lanes);
+    dp__bf16_store(q != NULL ? q + 2 * i : NULL, q == NULL ? y + i : NULL, &lanes);
+#else
+    dp_real lane[DP__W];
+    memcpy(lane, t, sizeof lane);
+    for (size_t j = 0; j < DP__W; j++) {
+        uint16_t half = dp__bf16((float)lane[j]);
+        if (q != NULL) memcpy(q + 2 * ((i + j) ^ (size_t)DP__BIG_ENDIAN), &half, sizeof half);
+        else y[(i + j) ^ 1] = (dp_real)dp__f32_from_bits((uint32_t)half << 16);
+    }
+#endif
+}
+
+/* softmax in codes, for a product whose rows are then multiplied by s[r]; with
+ * e = exp(p0 * (x - max x)).
+ * INT8: q = round(255 e), s[r] = 1 / sum of the q, so that q * s adds up to 1; the sum of up to
+ * 65,536 codes is below 2^24: exact in any order. BF16: 255 e, rounded as dp__vec_bf16 does, and
+ * 1 / sum of the 255 e before that. (Logits of two trained models are as near to FP32's or nearer
+ * than with the sum of what was rounded: 0.144 % against 0.158 at best.) Rows are padded as in
+ * dp__vec_softmax; columns from n on get 0. A NaN makes s NaN. */
+DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end,
+                                      const int bf16) {
+    size_t  all = (v->n + 15) & ~(size_t)15;
+    dp_real whole = bf16 ? 0 : DP__WHOLE;
+    for (size_t r = begin; r < end; r++) {
+        const dp_real *x = v->x + r * v->ldx;
+        uint8_t *q = bf16 ? NULL : v->q + r * v->ldq;
+        dp_real sum, max = dp__row_max(x, v->n, 1), rate = v->p[0] * DP__LOG2_E;
+        DP__ROW_SUM(sum, all, i, k, t,
+            t = (dp__get(x + i, k, 0) - max) * rate;
+            dp__code_power(&t);
+            t = t + whole;
+            dp__fill_lanes(&t, v->n > i ? v->n - i : 0, whole);
+            if (bf16) {
+                dp__bf16_put(v, r, i, &t);
+            } else {
+                dp__m8 lanes = dp__bits(t);
+                dp__lane_bytes(q + i, &lanes);
+                t -= DP__WHOLE;
+            });
+        v->s[r] = (dp_real)1 / sum;
+    }
+}
+
+/* Rows of x, times s[r] if given, as the left side of a BF16 product: pairs in q, rows ldq bytes
+ * apart; without q the same numbers as floats in y, of each pair the second first. An odd n is
+ * filled up with +0. */
 DP__INLINE void dp__vec_bf16(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
-        uint8_t       *q = v->q != NULL ? v->q + r * v->ldq : NULL;
-        dp_real       *y = q == NULL ? v->y + r * v->ldy : NULL;
+        dp_real        scale = v->s != NULL ? v->s[r] : 1;
         size_t         i = 0;
-#ifdef DP__X86
-        for (; i + 8 <= v->n; i += 8) {
-            dp__m8 lanes = dp__bits(dp__get(x + i, 8, 0));
-            dp__bf16_lanes(&lanes);
-            dp__bf16_store(q != NULL ? q + 2 * i : NULL, q == NULL ? y + i : NULL, &lanes);
+        for (; i + DP__W <= v->n - v->n % 2; i += DP__W) {
+            dp__v8 t = dp__get(x + i, DP__W, 0) * scale;
+            dp__bf16_put(v, r, i, &t);
         }
-#endif
         for (; i < v->n; i += 2) {
-            uint32_t pair = dp__bf16_pair(x[i], i + 1 < v->n ? x[i + 1] : 0);
-            if (q != NULL) {
-                memcpy(q + 2 * i, &pair, sizeof pair);
+            uint32_t pair = dp__bf16_pair(x[i] * scale, i + 1 < v->n ? x[i + 1] * scale : 0);
+            if (v->q != NULL) {
+                memcpy(v->q + r * v->ldq + 2 * i, &pair, sizeof pair);
                 continue;
             }
-            y[i] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
-            y[i + 1] = (dp_real)dp__f32_from_bits(pair << 16);
+            v->y[r * v->ldy + i] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
+            v->y[r * v->ldy + i + 1] = (dp_real)dp__f32_from_bits(pair << 16);
         }
     }
 }
@@ -6215,7 +6244,8 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_GATHER: dp__vec_gather(v, begin, end); return;
     case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end); return;
     case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
-    case DP__VEC_SOFTMAX8: dp__vec_softmax8(v, begin, end); return;
+    case DP__VEC_SOFTMAX8: dp__vec_softmax_codes(v, begin, end, 0); return;
+    case DP__VEC_SOFTMAX16: dp__vec_softmax_codes(v, begin, end, 1); return;
     case DP__VEC_BF16: dp__vec_bf16(v, begin, end); return;
     case DP__VEC_BF16_DOWN: dp__vec_bf16_down(v, begin, end); return;
     case DP__VEC_WIDEN: dp__vec_widen(v, begin, end); return;
@@ -6921,8 +6951,8 @@ static void dp__gemm_s16_avx512(const dp__strip *s) {
     }
 }
 
-/* Four operations take 16 lanes here, in the order of [E2] and [E4]: GELU, softmax, and what makes
- * INT8 codes. Together a tenth of a forward pass, on 8 lanes twice as much. */
+/* Some operations take 16 lanes here, in the order of [E2] and [E4]: GELU, softmax, and what makes
+ * INT8 codes and BF16. Together a tenth of a forward pass, on 8 lanes twice as much. */
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__exp_low_avx512(__m512 x) {
     __m512  half = _mm512_set1_ps(DP__WHOLE);
@@ -7008,8 +7038,34 @@ static inline __m512 dp__codes_avx512(uint8_t *q, __mmask16 m, __m512 x, float o
     return _mm512_sub_ps(moved, whole);
 }
 
+/* dp__bf16_lanes on 16 lanes. */
 DP__TARGET(DP__AVX512_NEEDS)
-static void dp__softmax8_avx512(const dp__vec *v, size_t begin, size_t end) {
+static inline __m512i dp__bf16_avx512(__m512 x) {
+    __m512i   u = _mm512_castps_si512(x), size = _mm512_and_si512(u, _mm512_set1_epi32(INT32_MAX));
+    __mmask16 tiny = _mm512_cmpgt_epi32_mask(_mm512_set1_epi32(0x00800000), size);
+    __mmask16 nan = _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7F800000));
+    __m512i   up = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    up = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), up);
+    up = _mm512_mask_or_epi32(up, nan, u, _mm512_set1_epi32(0x00400000));
+    up = _mm512_mask_and_epi32(up, tiny, u, _mm512_set1_epi32(INT32_MIN));
+    return _mm512_and_si512(up, _mm512_set1_epi32(-65536)); /* the upper halves */
+}
+
+/* The 16 numbers of row r at element i, as dp__bf16_put has them. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline void dp__bf16_put_avx512(const dp__vec *v, size_t r, size_t i, __m512 x) {
+    __m512i u = dp__bf16_avx512(x);
+    __m512  rounded = _mm512_castsi512_ps(u);
+    if (v->q != NULL)
+        _mm256_storeu_si256((__m256i *)(void *)(v->q + r * v->ldq + 2 * i),
+                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
+    else
+        _mm512_storeu_ps(v->y + r * v->ldy + i, _mm512_shuffle_ps(rounded, rounded, 0xB1));
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__softmax_codes_avx512(const dp__vec *v, size_t begin, size_t end,
+                                         const int bf16) {
     size_t    last = v->n > 0 ? (v->n - 1) / 16 * 16 : 0;
     __mmask16 rest = (__mmask16)(0xFFFFu >> (last + 16 - v->n));
     __m512    rate = _mm512_set1_ps(v->p[0] * DP__LOG2_E), whole = _mm512_set1_ps(DP__WHOLE);
@@ -7027,10 +7083,22 @@ static void dp__softmax8_avx512(const dp__vec *v, size_t begin, size_t end) {
             __m512i power = _mm512_slli_epi32(_mm512_castps_si512(moved), DP__MANTISSA);
             p = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
             if (i == last) p = _mm512_maskz_mov_ps(rest, p);
-            sum = _mm512_add_ps(sum, dp__codes_avx512(v->q + r * v->ldq + i, 0xFFFF, p, 0));
+            if (bf16) dp__bf16_put_avx512(v, r, i, p);
+            else p = dp__codes_avx512(v->q + r * v->ldq + i, 0xFFFF, p, 0);
+            sum = _mm512_add_ps(sum, p);
         }
         _mm512_storeu_ps(lane, sum);
         v->s[r] = 1.0f / dp__fold_sum(lane, 8);
+    }
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__round_avx512(const dp__vec *v, size_t begin, size_t end) {
+    for (size_t r = begin; r < end; r++) {
+        const __m512 scale = _mm512_set1_ps(v->s != NULL ? v->s[r] : 1.0f);
+        const float *x = v->x + r * v->ldx;
+        for (size_t i = 0; i < v->n; i += 16)
+            dp__bf16_put_avx512(v, r, i, _mm512_mul_ps(_mm512_loadu_ps(x + i), scale));
     }
 }
 
@@ -7066,7 +7134,9 @@ DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     if (v->op == DP__VEC_GELU) dp__gelu_avx512(v, begin, end);
     else if (v->op == DP__VEC_SOFTMAX) dp__softmax_avx512(v, begin, end);
-    else if (v->op == DP__VEC_SOFTMAX8) dp__softmax8_avx512(v, begin, end);
+    else if (v->op == DP__VEC_SOFTMAX8) dp__softmax_codes_avx512(v, begin, end, 0);
+    else if (v->op == DP__VEC_SOFTMAX16) dp__softmax_codes_avx512(v, begin, end, 1);
+    else if (v->op == DP__VEC_BF16 && v->n % 16 == 0) dp__round_avx512(v, begin, end);
     else if (v->op == DP__VEC_QUANTIZE) dp__quantize_avx512(v, begin, end);
     else dp__vec_body(v, begin, end);
 }
@@ -7696,7 +7766,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
 }
 
 /* ============================================================================================
- * [E10] Matrix products                                                       budget 620 lines
+ * [E10] Matrix products                                                       budget 630 lines
  * Owns:   packing, blocking, partition, epilogues.             Needs: E4, E8, E9.
  * Never:  lets blocks, rows or threads change a sum: every output is one chain of fused
  *         multiply-adds in k order, begun anew after 1,024 products and at each cut.
@@ -7904,11 +7974,22 @@ static void dp__pack16(uint32_t *to, const dp_real *w, size_t ldw, size_t n, siz
             to[dp__packed_at(2, n, k, j, p) / 2] = dp__bf16_pair(w[p], p + 1 < k ? w[p + 1] : 0);
 }
 
-/* Numbers x(r, p) = x[r * x_row + p * x_k], r < rows, p < k, as the BF16 kernel of a row takes
- * them, in cells: pairs, or numbers widened again, in to[r * ld + cell]; where x_k is not 1 (then
- * x_row is), in to[cell * ld + r]. An odd k is filled up with +0. */
-static dp__vec dp__rounding(const dp__row *row, dp_real *to, size_t ld, const dp_real *x,
-                            size_t x_row, size_t x_k, size_t rows, size_t k) {
+/* v puts bfloat16 into rows of ldq bytes at q, as a kernel with such a k-group takes it, in cells:
+ * pairs, or numbers widened again. */
+static void dp__bf16_to(dp__vec *v, size_t group, void *q, size_t ldq) {
+    if (group == 1) {
+        v->y = (dp_real *)q;
+        v->ldy = ldq / sizeof *v->y;
+    } else {
+        v->q = (uint8_t *)q;
+        v->ldq = ldq;
+    }
+}
+
+/* Numbers x(r, p) = x[r * x_row + p * x_k], r < rows, p < k, in cells to[r * ld + cell]; where x_k
+ * is not 1 (then x_row is), in to[cell * ld + r]. An odd k is filled up with +0. */
+static dp__vec dp__rounding(size_t group, void *to, size_t ld, const dp_real *x, size_t x_row,
+                            size_t x_k, size_t rows, size_t k) {
     dp__vec v;
     memset(&v, 0, sizeof v);
     v.op = x_k == 1 ? DP__VEC_BF16 : DP__VEC_BF16_DOWN;
@@ -7916,30 +7997,27 @@ static dp__vec dp__rounding(const dp__row *row, dp_real *to, size_t ld, const dp
     v.rows = x_k == 1 ? rows : k;
     v.x = x;
     v.ldx = x_k == 1 ? x_row : x_k;
-    v.y = to;
-    v.ldy = ld;
-    if (row->b16.group == 2) v.q = (uint8_t *)(void *)to;
-    v.ldq = ld * 4;
+    dp__bf16_to(&v, group, to, ld * 4);
     return v;
 }
 
-static void dp__round_cells(const dp__row *row, dp_real *to, size_t ld, const dp_real *x,
-                            size_t x_row, size_t x_k, size_t rows, size_t k) {
-    dp__vec v = dp__rounding(row, to, ld, x, x_row, x_k, rows, k);
+static void dp__round_cells(const dp__row *row, size_t group, dp_real *to, size_t ld,
+                            const dp_real *x, size_t x_row, size_t x_k, size_t rows, size_t k) {
+    dp__vec v = dp__rounding(group, to, ld, x, x_row, x_k, rows, k);
     row->vec(&v, 0, x_k == 1 ? rows : dp__ceil(k, 2) / 2);
 }
 
-/* As dp__pack, rounded for the BF16 kernel of a row. stage [DP__PANEL, DP__TILE]. */
-static void dp__pack_rounded(const dp__row *row, dp_real *to, dp_real *stage, const dp_real *b,
-                             size_t b_col, size_t b_k, size_t n, size_t k) {
-    size_t group = row->b16.group, step = DP__TILE * group;
+/* As dp__pack, rounded, for a BF16 kernel with such a k-group. stage [DP__PANEL, DP__TILE]. */
+static void dp__pack_rounded(const dp__row *row, size_t group, dp_real *to, dp_real *stage,
+                             const dp_real *b, size_t b_col, size_t b_k, size_t n, size_t k) {
+    size_t step = DP__TILE * group;
     size_t col = b_k == 1 ? DP__TILE : 1, cell = b_k == 1 ? 1 : DP__PANEL; /* of the stage */
     for (size_t g = 0; g < n; g += DP__PANEL) {
         size_t cols = n - g < DP__PANEL ? n - g : DP__PANEL;
         for (size_t p = 0; p < k; p += step) {
             size_t some = k - p < step ? k - p : step;
-            dp__round_cells(row, stage, b_k == 1 ? col : cell, b + g * b_col + p * b_k, b_col, b_k,
-                            cols, some);
+            dp__round_cells(row, group, stage, b_k == 1 ? col : cell, b + g * b_col + p * b_k,
+                            b_col, b_k, cols, some);
             for (size_t j = 0; j < cols; j += DP__TILE, to += DP__IMAGE)
                 dp__pack_image(to, stage + j * col, col, cell, cols - j, dp__ceil(some, 2) / group);
         }
@@ -8081,15 +8159,15 @@ static void dp__mm_round(const dp__row *row, const dp__mm *mm, dp__part *part, d
     part->a_row = dp__turned_row(part->groups);
     part->a_step = part->a_row * sizeof(dp_real);
     if (mm->a_k == 1) {
-        dp__round_cells(row, to, part->a_row, mm->a + part->i0 * mm->a_row + part->k0, mm->a_row,
-                        1, rows, k);
+        dp__round_cells(row, group, to, part->a_row, mm->a + part->i0 * mm->a_row + part->k0,
+                        mm->a_row, 1, rows, k);
         return;
     }
     for (size_t i = 0; i < rows; i += DP__A_ROWS) {
         size_t m = rows - i < DP__A_ROWS ? rows - i : DP__A_ROWS;
         for (size_t p = 0; p < k; p += step) {
             size_t n = k - p < step ? k - p : step;
-            dp__round_cells(row, stage, DP__A_ROWS,
+            dp__round_cells(row, group, stage, DP__A_ROWS,
                             mm->a + part->i0 + i + (part->k0 + p) * mm->a_k, 1, mm->a_k, m, n);
             dp__turn(to + i * part->a_row + p / group, part->a_row, stage, DP__A_ROWS,
                      dp__ceil(n, 2) / group, m);
@@ -8176,7 +8254,8 @@ static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part,
         dp_real       *panels = scratch + DP__A_SCRATCH;
         const dp_real *b = (const dp_real *)mm->b + part->j0 * col + part->k0 * each;
         size_t         n = part->j1 - part->j0, k = part->k1 - part->k0;
-        if (mm->bf16) dp__pack_rounded(row, panels, scratch + DP__STAGE, b, col, each, n, k);
+        if (mm->bf16)
+            dp__pack_rounded(row, row->b16.group, panels, scratch + DP__STAGE, b, col, each, n, k);
         else dp__pack(panels, b, col, each, n, k);
         part->b = (const char *)panels;
         part->b_k0 = part->k0;
@@ -8308,7 +8387,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1830 lines
+ * [F] Network                                                                budget 1890 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -8926,7 +9005,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 790 lines
+ * [F2] Layers                                                                 budget 850 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -8982,7 +9061,14 @@ static void dp__vec_task(void *arg, int32_t tid, int32_t threads) {
     const dp__vec_job *job = (const dp__vec_job *)arg;
     size_t begin, end;
     dp__share(job->count, 1, tid, threads, &begin, &end);
-    if (begin < end) job->x->row->vec(job->op, begin, end);
+    if (job->op->then == NULL) {
+        if (begin < end) job->x->row->vec(job->op, begin, end);
+        return;
+    }
+    for (size_t r = begin; r < end; r++) { /* while it is in the L1 cache */
+        job->x->row->vec(job->op, r, r + 1);
+        job->x->row->vec(job->op->then, r, r + 1);
+    }
 }
 
 static void dp__vec_run(const dp__exec *x, const dp__vec *v) {
@@ -9043,11 +9129,13 @@ static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padde
     dp__vec_run(x, &v);
 }
 
-/* Rows x [rows, n] rounded to bfloat16, as the kernel takes them, in rows of ldq bytes at q. */
-static void dp__round_bf16(const dp__exec *x, uint8_t *q, size_t ldq, dp__mat in, size_t rows,
-                           size_t n) {
-    dp__vec v = dp__rounding(x->row, (dp_real *)(void *)q, ldq / 4, in.p, in.ld, 1, rows, n);
-    dp__vec_run(x, &v);
+/* Rows x [rows, n] times scale [rows] (NULL: 1), rounded to bfloat16 as the kernel takes them, in
+ * rows of ldq bytes at q. */
+static dp__vec dp__rounding_rows(const dp__row *row, uint8_t *q, size_t ldq, dp_real *scale,
+                                 dp__mat x, size_t rows, size_t n) {
+    dp__vec v = dp__rounding(row->b16.group, q, ldq / 4, x.p, x.ld, 1, rows, n);
+    v.s = scale;
+    return v;
 }
 
 /* ---- what the layers work on --------------------------------------------------------------- */
@@ -9105,8 +9193,10 @@ typedef struct dp__work {
     dp_alloc  alloc;
     uint64_t  limit;      /* bytes that it may take; 0: no limit */
     int32_t   all_tokens; /* 1: the last layer computes every token too (a test's switch) */
-    int32_t   attention32; /* 1: attention in float32 where the Linears are INT8, too */
-    int32_t   train, attention8;
+    int32_t   attention32; /* 1: attention in float32, whatever the Linears are */
+    int32_t   train;
+    int32_t   form;       /* of the products of attention: DP__B_PACKED, _INT8 or _BF16 */
+    int32_t   coded;      /* 1: q8 holds the input of the next Linear already */
     size_t    tokens, texts, longest; /* capacity: N, B, the largest T */
     void     *memory;
     size_t    bytes;
@@ -9213,15 +9303,36 @@ static dp__mat dp__drop_rows(const dp__pass *s, const dp__tokens *rows, float p,
 
 /* ---- LayerNorm ------------------------------------------------------------------------------ */
 
-/* y = LayerNorm(x) on rows [m, C]. gain: the tensor; its bias is the next one. */
+/* NULL: there is no such layer. */
+static const dp__weight *dp__layer_weight(const dp__pass *s, int32_t layer, int part) {
+    if (layer == s->net->config->layers) return NULL;
+    return &s->net->at[dp__layer_tensor(layer, part)];
+}
+
+/* x [m, in] as Linear l takes it, to work->q8: INT8 codes with a scale per row, or bfloat16. 0: l
+ * is FP32 and takes x itself. */
+static int dp__coding(const dp__pass *s, const dp__weight *l, dp__mat x, size_t m, dp__vec *v) {
+    dp__work *w = s->work;
+    if (l->form == DP__B_INT8)
+        *v = dp__quantizing(w->q8, w->ldq8, dp__ceil(l->cols, 4), 128, w->q8_scale, x, m, l->cols);
+    else if (l->form == DP__B_BF16)
+        *v = dp__rounding_rows(s->exec->row, w->q8, w->ldq8, NULL, x, m, l->cols);
+    return l->form == DP__B_INT8 || l->form == DP__B_BF16;
+}
+
+/* y = LayerNorm(x) on rows [m, C]. gain: the tensor; its bias is the next one. next: the Linear
+ * that reads y, or NULL; what it takes is made of each row at once. */
 static void dp__norm_forward(const dp__pass *s, size_t gain, size_t m, dp__mat y, dp__stats stats,
-                             dp__mat x) {
+                             dp__mat x, const dp__weight *next) {
+    dp__vec code;
     dp__vec v = dp__vec_of(DP__VEC_LAYERNORM, y, x, dp__no_mat, m, dp__width(s));
     v.w = dp__real_of(s, gain);
     v.b = dp__real_of(s, gain + 1);
     v.s = stats.mean;
     v.t = stats.rstd;
     v.p[0] = (dp_real)s->net->config->eps;
+    s->work->coded = next != NULL && dp__coding(s, next, y, m, &code);
+    if (s->work->coded) v.then = &code;
     dp__vec_run(s->exec, &v);
 }
 
@@ -9281,7 +9392,8 @@ static void dp__embed_forward(const dp__pass *s, dp__mat y) {
         v.at = rows->at;
         dp__vec_run(s->exec, &v);
     }
-    dp__norm_forward(s, DP__EMBED_GAIN, rows->m, y, s->work->embed_stats, sum);
+    dp__norm_forward(s, DP__EMBED_GAIN, rows->m, y, s->work->embed_stats, sum,
+                     dp__layer_weight(s, 0, DP__Q_W));
     dp__drop_rows(s, rows, s->drop.hidden, DP__SITE_EMBED, y, y, dp__no_mat);
 }
 
@@ -9350,9 +9462,10 @@ static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp_
     const dp__weight *l = &s->net->at[t];
     dp__work         *w = s->work;
     dp__mm            op = dp__mm_of(y, x, l->values, l->form, l->cols, m, l->rows, l->cols);
-    if (l->form == DP__B_INT8) { /* input rows are quantized once, sums are exact */
-        dp__quantize(s->exec, w->q8, w->ldq8, dp__ceil(l->cols, 4), 128, w->q8_scale, x, m,
-                     l->cols);
+    dp__vec           code;
+    if (!w->coded && dp__coding(s, l, x, m, &code)) dp__vec_run(s->exec, &code);
+    w->coded = 0;
+    if (l->form == DP__B_INT8) {
         op.a8 = w->q8;
         op.a_row = w->ldq8;
         op.a_scale = w->q8_scale;
@@ -9361,7 +9474,6 @@ static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp_
         op.scale = l->scale;
     }
     if (l->form == DP__B_BF16) {
-        dp__round_bf16(s->exec, w->q8, w->ldq8, x, m, l->cols);
         op.a = (const dp_real *)(const void *)w->q8;
         op.a_row = w->ldq8 / sizeof *op.a;
     }
@@ -9430,6 +9542,8 @@ static void dp__linear_residual_backward(const dp__pass *s, size_t t, const dp__
 /* ---- attention ------------------------------------------------------------------------------
  * For each text and head, with q, k, v the head's D columns:
  *   score[i, j] = q[i] . k[j],  p[i, .] = softmax(score[i, .] / sqrt(D)),  mixed = dropout(p) v
+ * INT8 and BF16 round q, k, v and exp(score - max), which is p but for its sum: mixed is divided
+ * by that. softmax is FP32.
  * Work is one block of 32 query rows of one text and head; blocks are dealt to threads in one
  * run each, by cost. A block's numbers do not depend on who computes it. */
 
@@ -9443,78 +9557,105 @@ typedef struct dp__attention {
     dp__mat           dmixed; /* backward; else p is NULL */
 } dp__attention;
 
+/* Keys or values, packed; INT8: scale and, for keys, what u8 queries add too much, per column. */
+typedef struct dp__packs {
+    void    *packed; /* keys: T columns x D; values: D columns x T */
+    dp_real *scale;
+    int32_t *comp;
+} dp__packs;
+
 /* Working memory of one thread, for the T keys of one text and head. */
 typedef struct dp__head {
     const dp__row *row;
     dp_real  *scratch;     /* of dp__matmul_serial */
-    dp_real  *k_nk, *v_kn; /* packed: T columns x D, D columns x T */
+    int       form;        /* of the products: DP__B_PACKED, DP__B_INT8 or DP__B_BF16 */
+    dp__packs  k, v;
     dp_real  *k_kn, *v_nk; /* backward: D columns x T, T columns x D */
-    dp__mat   p, pd, dp;   /* [32, T] probabilities, the same after dropout, their gradient */
-    int       int8;        /* the rest is for INT8: */
-    uint8_t  *codes;       /* [max(32, T), ld8] of queries, keys, or probabilities */
+    dp__mat   p, pd, dp;   /* [32, T] scores and probabilities, the same after dropout, gradient */
+    uint8_t  *codes;       /* INT8, BF16: [max(32, T), ld8] of queries, keys, or probabilities */
     size_t    ld8;
-    dp_real  *q_scale, *k_scale, *k_sum, *v_scale; /* [32], [T], [T], [D] */
-    int32_t  *k_comp;      /* [T] */
-    uint8_t  *k8, *v8;     /* packed: T columns x D, D columns x T */
+    dp_real  *q_scale;     /* [32] of the rows of codes */
+    dp_real  *k_sum;       /* [T] INT8: sums of the codes of keys */
     size_t    t, d;
     dp_real   scale;       /* 1 / sqrt(D) */
     size_t    text, head;  /* whose keys and values these are */
 } dp__head;
 
-/* Bytes of a row of INT8 codes: an odd number of cache lines, see dp__stride. */
+/* Bytes of a row of INT8 codes or of bfloat16: an odd number of cache lines, see dp__stride. */
 static size_t dp__stride8(size_t n) {
     return (dp__ceil(n, DP__ALIGN) / DP__ALIGN | 1) * DP__ALIGN;
 }
 
-static void dp__head_carve8(dp__head *h, dp__carving *c, size_t longest, size_t d) {
-    h->ld8 = dp__stride8(d > longest ? d : longest);
-    h->codes = (uint8_t *)dp__carve(c, longest > DP__QUERIES ? longest : DP__QUERIES, h->ld8);
-    h->q_scale = dp__carve_reals(c, DP__QUERIES);
-    h->k_scale = dp__carve_reals(c, longest);
-    h->k_sum = dp__carve_reals(c, longest);
-    h->v_scale = dp__carve_reals(c, d);
-    h->k_comp = (int32_t *)dp__carve(c, longest, sizeof *h->k_comp);
-    h->k8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(longest, d), 1);
-    h->v8 = (uint8_t *)dp__carve(c, dp__pack8_bytes(d, longest), 1);
+static size_t dp__head_bytes(int form, size_t n, size_t k) {
+    if (form == DP__B_INT8) return dp__pack8_bytes(n, k);
+    return form == DP__B_BF16 ? dp__pack16_bytes(n, k) : dp__pack_size(n, k) * sizeof(dp_real);
 }
 
-static void dp__head_carve(dp__head *h, dp__carving *c, size_t longest, size_t d, int train,
-                           int int8) {
-    size_t packed = dp__pack_size(longest, d), block = DP__QUERIES * dp__stride(longest);
-    if (int8) dp__head_carve8(h, c, longest, d);
-    h->k_nk = dp__carve_reals(c, packed);
-    h->v_kn = dp__carve_reals(c, packed);
+/* Everything of h for at most longest keys. D, row and form are set. */
+static void dp__head_carve(dp__head *h, dp__carving *c, size_t longest, int train) {
+    size_t d = h->d, most = d > longest ? d : longest, block = DP__QUERIES * dp__stride(most);
+    if (h->form != DP__B_PACKED) {
+        size_t item = h->form == DP__B_INT8 ? 1 : 4 / h->row->b16.group;
+        h->ld8 = dp__stride8(most * item);
+        h->codes = (uint8_t *)dp__carve(c, longest > DP__QUERIES ? longest : DP__QUERIES, h->ld8);
+        h->q_scale = dp__carve_reals(c, DP__QUERIES);
+    }
+    if (h->form == DP__B_INT8) {
+        h->k.scale = dp__carve_reals(c, longest);
+        h->k_sum = dp__carve_reals(c, longest);
+        h->k.comp = (int32_t *)dp__carve(c, longest, sizeof *h->k.comp);
+        h->v.scale = dp__carve_reals(c, d);
+    }
+    h->k.packed = dp__carve(c, dp__head_bytes(h->form, longest, d), 1);
+    h->v.packed = dp__carve(c, dp__head_bytes(h->form, d, longest), 1);
     h->p.p = dp__carve_reals(c, block);
     if (!train) return;
     h->pd.p = dp__carve_reals(c, block);
     h->dp.p = dp__carve_reals(c, block);
-    h->k_kn = dp__carve_reals(c, packed);
-    h->v_nk = dp__carve_reals(c, packed);
+    h->k_kn = dp__carve_reals(c, dp__pack_size(d, longest));
+    h->v_nk = dp__carve_reals(c, dp__pack_size(longest, d));
+}
+
+static dp__head dp__head_of(const dp__work *w, const dp__exec *x, const dp__net *net) {
+    dp__head h;
+    memset(&h, 0, sizeof h);
+    h.row = x->row;
+    h.form = w->form;
+    h.d = (size_t)(net->config->hidden / net->config->heads);
+    h.scale = (dp_real)1 / (dp_real)sqrt((double)h.d);
+    return h;
 }
 
 static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
     const dp__work *w = a->s->work;
     dp__carving     c = {w->scratch + (size_t)tid * w->scratch_each, 0, 0};
-    memset(h, 0, sizeof *h);
-    h->row = a->s->exec->row;
+    *h = dp__head_of(w, a->s->exec, a->s->net);
     h->scratch = a->s->exec->scratch + (size_t)tid * DP__SCRATCH;
-    h->d = dp__width(a->s) / (size_t)a->s->net->config->heads;
-    h->scale = (dp_real)1 / (dp_real)sqrt((double)h->d);
-    h->int8 = w->attention8;
-    dp__head_carve(h, &c, w->longest, h->d, w->train, w->attention8);
+    dp__head_carve(h, &c, w->longest, w->train);
 }
 
 /* Keys with a scale per row, values with a scale per column, as INT8. */
 static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
-    dp__vec op = dp__quantizing(h->codes, h->ld8, h->d, 0, h->k_scale, k, h->t, h->d);
+    dp__vec op = dp__quantizing(h->codes, h->ld8, h->d, 0, h->k.scale, k, h->t, h->d);
     op.t = h->k_sum;
     h->row->vec(&op, 0, h->t);
-    dp__pack8(h->k8, (const int8_t *)h->codes, h->ld8, h->t, h->d);
-    for (size_t j = 0; j < h->t; j++) h->k_comp[j] = -128 * (int32_t)h->k_sum[j];
+    dp__pack8(h->k.packed, (const int8_t *)h->codes, h->ld8, h->t, h->d);
+    for (size_t j = 0; j < h->t; j++) h->k.comp[j] = -128 * (int32_t)h->k_sum[j];
     op = dp__vec_of(DP__VEC_QUANTIZE_COLUMNS, dp__no_mat, v, dp__no_mat, h->t, h->d);
-    op.q = h->v8;
-    op.s = h->v_scale;
+    op.q = (uint8_t *)h->v.packed;
+    op.s = h->v.scale;
     h->row->vec(&op, 0, (h->d + DP__COLUMNS - 1) / DP__COLUMNS);
+}
+
+/* Keys and values as pairs of bfloat16. Pairs of a key are packed as FP32 numbers are. */
+static void dp__head_load16(dp__head *h, dp__mat k, dp__mat v) {
+    dp__vec op = dp__vec_of(DP__VEC_BF16, dp__no_mat, k, dp__no_mat, h->t, h->d);
+    op.q = h->codes;
+    op.ldq = h->ld8;
+    h->row->vec(&op, 0, h->t);
+    dp__pack_nk((dp_real *)h->k.packed, (const dp_real *)(const void *)h->codes,
+                h->ld8 / sizeof(dp_real), h->t, dp__ceil(h->d, 2) / 2);
+    dp__pack_rounded(h->row, 2, (dp_real *)h->v.packed, h->scratch, v.p, 1, v.ld, h->d, h->t);
 }
 
 /* Keys and values of one text and head, packed once for all its blocks. */
@@ -9527,14 +9668,18 @@ static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size
     h->text = text;
     h->head = head;
     h->t = begin[text + 1] - begin[text];
-    h->p.ld = h->pd.ld = h->dp.ld = dp__stride(h->t);
-    if (h->int8) {
+    h->p.ld = h->pd.ld = h->dp.ld = dp__stride(h->t > h->d ? h->t : h->d);
+    if (h->form == DP__B_INT8) {
         dp__head_load8(h, k, v);
         return;
     }
-    dp__pack_nk(h->k_nk, k.p, k.ld, h->t, h->d);
+    if (h->form == DP__B_BF16) {
+        dp__head_load16(h, k, v);
+        return;
+    }
+    dp__pack_nk((dp_real *)h->k.packed, k.p, k.ld, h->t, h->d);
     if (a->dmixed.p == NULL) {
-        dp__pack_kn(h->v_kn, v.p, v.ld, h->d, h->t);
+        dp__pack_kn((dp_real *)h->v.packed, v.p, v.ld, h->d, h->t);
     } else {
         dp__pack_kn(h->k_kn, k.p, k.ld, h->d, h->t);
         dp__pack_nk(h->v_nk, v.p, v.ld, h->t, h->d);
@@ -9546,10 +9691,20 @@ static dp__mat dp__head_queries(const dp__head *h, const dp__attention *a, dp__m
     return dp__from_column(dp__from_row(x, a->rows->begin[h->text] + i0), h->head * h->d);
 }
 
-/* c [m, n] = a [m, k] * packed b. */
-static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp_real *packed,
-                             size_t m, size_t n, size_t k) {
-    dp__mm op = dp__mm_of(c, a, packed, DP__B_PACKED, 0, m, n, k);
+/* c [m, n] = a [m, k] * b. INT8 and BF16: a stands in h->codes. */
+static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp__packs *b, size_t m,
+                             size_t n, size_t k) {
+    dp__mm op = dp__mm_of(c, a, b->packed, h->form, 0, m, n, k);
+    if (h->form == DP__B_INT8) {
+        op.a8 = h->codes;
+        op.a_row = h->ld8;
+        op.a_scale = h->q_scale;
+        op.comp = b->comp;
+        op.scale = b->scale;
+    } else if (h->form == DP__B_BF16) {
+        op.a = (const dp_real *)(const void *)h->codes;
+        op.a_row = h->ld8 / sizeof *op.a;
+    }
     dp__matmul_serial(h->row, &op, h->scratch);
 }
 
@@ -9569,53 +9724,46 @@ static dp__mat dp__head_drop(const dp__head *h, const dp__attention *a, dp__mat 
     return y;
 }
 
-/* h->p [m, T] = probabilities of the queries q. */
+/* h->p [m, T] = probabilities of the queries q. INT8 and BF16: h->codes, not yet divided by their
+ * sums, and h->q_scale, 1 / sum. */
 static void dp__head_probabilities(const dp__head *h, dp__mat q, size_t m) {
-    dp__head_product(h, h->p, q, h->k_nk, m, h->t, h->d);
-    dp__vec v = dp__vec_of(DP__VEC_SOFTMAX, h->p, h->p, dp__no_mat, m, h->t);
+    dp__vec v;
+    if (h->form == DP__B_INT8)
+        v = dp__quantizing(h->codes, h->ld8, dp__ceil(h->d, 4), 128, h->q_scale, q, m, h->d);
+    else if (h->form == DP__B_BF16)
+        v = dp__rounding_rows(h->row, h->codes, h->ld8, NULL, q, m, h->d);
+    if (h->form != DP__B_PACKED) h->row->vec(&v, 0, m);
+    dp__head_product(h, h->p, q, &h->k, m, h->t, h->d);
+    v = dp__vec_of(DP__VEC_SOFTMAX, h->p, h->p, dp__no_mat, m, h->t);
     v.p[0] = h->scale;
-    h->row->vec(&v, 0, m);
-}
-
-/* c [m, n] = codes [m, k] * scale of the row * packed codes * scale[n]. */
-static void dp__head_product8(const dp__head *h, dp__mat c, const uint8_t *packed,
-                              const int32_t *comp, const dp_real *scale, size_t m, size_t n,
-                              size_t k) {
-    dp__mm op = dp__mm_of(c, dp__no_mat, packed, DP__B_INT8, 0, m, n, k);
-    op.a8 = h->codes;
-    op.a_row = h->ld8;
-    op.a_scale = h->q_scale;
-    op.comp = comp;
-    op.scale = scale;
-    dp__matmul_serial(h->row, &op, h->scratch);
-}
-
-/* The same in INT8: s8 queries and keys, u8 probabilities, s8 values, exact sums. */
-static void dp__head_forward_block8(const dp__head *h, dp__mat mixed, dp__mat q, size_t m) {
-    size_t  padded = dp__ceil(h->d, 4);
-    dp__vec v = dp__quantizing(h->codes, h->ld8, padded, 128, h->q_scale, q, m, h->d);
-    h->row->vec(&v, 0, m);
-    dp__head_product8(h, h->p, h->k8, h->k_comp, h->k_scale, m, h->t, h->d);
-    v = dp__vec_of(DP__VEC_SOFTMAX8, dp__no_mat, h->p, dp__no_mat, m, h->t);
-    v.q = h->codes;
-    v.ldq = h->ld8;
     v.s = h->q_scale;
-    v.p[0] = h->scale;
+    if (h->form == DP__B_INT8) {
+        v.op = DP__VEC_SOFTMAX8;
+        v.q = h->codes;
+        v.ldq = h->ld8;
+    } else if (h->form == DP__B_BF16) {
+        v.op = DP__VEC_SOFTMAX16;
+        dp__bf16_to(&v, h->row->b16.group, h->codes, h->ld8);
+    }
     h->row->vec(&v, 0, m);
-    dp__head_product8(h, mixed, h->v8, NULL, h->v_scale, m, h->d, h->t);
 }
 
-/* The queries [i0, i0 + m) of a text and head. */
+/* The queries [i0, i0 + m) of a text and head. BF16: mixed goes to the input of the next Linear. */
 static void dp__head_forward_block(const dp__head *h, const dp__attention *a, size_t i0,
                                    size_t m) {
-    if (h->int8) {
-        dp__head_forward_block8(h, dp__head_queries(h, a, a->k->mixed, i0),
-                                dp__head_queries(h, a, a->k->qkv, i0), m);
-        return;
-    }
+    dp__mat mixed = dp__head_queries(h, a, a->k->mixed, i0);
     dp__head_probabilities(h, dp__head_queries(h, a, a->k->qkv, i0), m);
     dp__mat p = dp__head_drop(h, a, h->pd, h->p, i0, m);
-    dp__head_product(h, dp__head_queries(h, a, a->k->mixed, i0), p, h->v_kn, m, h->d, h->t);
+    if (h->form != DP__B_BF16) {
+        dp__head_product(h, mixed, p, &h->v, m, h->d, h->t);
+        return;
+    }
+    const dp__work *w = a->s->work;
+    uint8_t        *to = w->q8 + (a->rows->begin[h->text] + i0) * w->ldq8;
+    to += h->head * h->d * (4 / h->row->b16.group);
+    dp__head_product(h, h->p, p, &h->v, m, h->d, h->t);
+    dp__vec v = dp__rounding_rows(h->row, to, w->ldq8, h->q_scale, h->p, m, h->d);
+    h->row->vec(&v, 0, m);
 }
 
 #ifndef DP_NO_TRAIN
@@ -9632,12 +9780,13 @@ static void dp__head_block_backward(const dp__head *h, const dp__attention *a, s
     dp__mat dv = dp__from_column(dk, dp__width(a->s));
     dp__head_probabilities(h, q, m);
     dp__mat pd = dp__head_drop(h, a, h->pd, h->p, i0, m);
-    dp__head_product(h, h->dp, dmixed, h->v_nk, m, h->t, h->d);
+    dp__packs k_kn = {h->k_kn, NULL, NULL}, v_nk = {h->v_nk, NULL, NULL};
+    dp__head_product(h, h->dp, dmixed, &v_nk, m, h->t, h->d);
     dp__head_drop(h, a, h->dp, h->dp, i0, m);
     dp__vec v = dp__vec_of(DP__VEC_SOFTMAX_GRAD, h->dp, h->dp, h->p, m, h->t);
     v.p[0] = h->scale;
     h->row->vec(&v, 0, m);
-    dp__head_product(h, dp__head_queries(h, a, dqkv, i0), h->dp, h->k_kn, m, h->d, h->t);
+    dp__head_product(h, dp__head_queries(h, a, dqkv, i0), h->dp, &k_kn, m, h->d, h->t);
     dp__mm key = dp__mm_outer(dk, h->dp, q, h->t, h->d, m, i0 > 0);
     dp__matmul_serial(h->row, &key, h->scratch);
     dp__mm value = dp__mm_outer(dv, pd, dmixed, h->t, h->d, m, i0 > 0);
@@ -9692,10 +9841,11 @@ static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) 
         dp__attention_task(&a, 0, 1);
     else
         dp__exec_run(s->exec, dp__attention_task, &a);
+    s->work->coded = s->work->form == DP__B_BF16;
 }
 
 /* ============================================================================================
- * [F3] BERT forward                                                           budget 320 lines
+ * [F3] BERT forward                                                           budget 330 lines
  * Owns:   working memory of passes; the network as a list of calls.   Needs: F1, F2.
  * Never:  allocates while it computes; computes a padding token.
  * Tests:  tests/test_network.c: network_*
@@ -9781,12 +9931,22 @@ static void dp__carve_training(dp__work *w, dp__carving *c, const dp__config *co
     }
 }
 
+/* INT8 or BF16 where the Linears around it are. Odd heads would share pairs of bfloat16. */
+static int32_t dp__attention_form(const dp__work *w, const dp__net *net) {
+    const dp__config *config = net->config;
+    int               form = net->at[dp__layer_tensor(0, DP__Q_W)].form;
+    if (w->train || w->attention32) return DP__B_PACKED;
+    if (form == DP__B_BF16)
+        return net->int8_linears == 0 && config->hidden / config->heads % 2 == 0 ? form
+                                                                                 : DP__B_PACKED;
+    return form == DP__B_INT8 ? form : DP__B_PACKED;
+}
+
 /* One walk over everything that w holds, for its capacity. */
 static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
                            const dp__net *net) {
     const dp__config *config = net->config;
     size_t      width = (size_t)config->hidden, inner = (size_t)config->inner, logits = 0;
-    dp__head    head;
     dp__carving each = {NULL, 0, 0};
     w->kept = (dp__kept *)dp__carve(c, (size_t)config->layers, sizeof *w->kept);
     dp__carve_rows(c, &w->all, w->tokens, w->texts);
@@ -9806,10 +9966,9 @@ static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
         w->q8 = (uint8_t *)dp__carve(c, w->tokens, w->ldq8);
         w->q8_scale = dp__carve_reals(c, w->tokens);
     }
-    w->attention8 = !w->train && !w->attention32 &&
-                    net->at[dp__layer_tensor(0, DP__Q_W)].form == DP__B_INT8;
-    dp__head_carve(&head, &each, w->longest, width / (size_t)config->heads, w->train,
-                   w->attention8);
+    w->form = dp__attention_form(w, net);
+    dp__head head = dp__head_of(w, exec, net);
+    dp__head_carve(&head, &each, w->longest, w->train);
     w->scratch_each = each.at;
     w->scratch = (char *)dp__carve(c, (size_t)exec->threads, each.at);
     if (w->train) dp__carve_training(w, c, config);
@@ -9932,8 +10091,8 @@ static void dp__queries_forward(const dp__pass *s, int32_t layer, const dp__toke
         dp__linear_forward(s, q, w->all.m, k->qkv, k->x);
         return;
     }
-    dp__linear_forward(s, q, rows->m, k->qkv, k->asking);
     dp__linear_forward(s, q + 1, w->all.m, dp__from_column(k->qkv, dp__width(s)), k->x);
+    dp__linear_forward(s, q, rows->m, k->qkv, k->asking);
 }
 
 /* One encoder layer:
@@ -9948,12 +10107,14 @@ static void dp__layer_forward(const dp__pass *s, int32_t layer) {
     dp__attention_run(s, layer, dp__no_mat);
     dp__linear_residual(s, t + DP__MIX_W, rows, k->sum1, k->mixed, k->asking,
                         dp__layer_site(layer, DP__SITE_MIX));
-    dp__norm_forward(s, t + DP__NORM1_GAIN, rows->m, k->middle, k->stats1, k->sum1);
+    dp__norm_forward(s, t + DP__NORM1_GAIN, rows->m, k->middle, k->stats1, k->sum1,
+                     dp__layer_weight(s, layer, DP__UP_W));
     dp__linear_run(s, t + DP__UP_W, rows->m, act, k->middle, 1 + (int)s->net->config->act, k->pre,
                    dp__no_mat);
     dp__linear_residual(s, t + DP__DOWN_W, rows, k->sum2, act, k->middle,
                         dp__layer_site(layer, DP__SITE_DOWN));
-    dp__norm_forward(s, t + DP__NORM2_GAIN, rows->m, k->y, k->stats2, k->sum2);
+    dp__norm_forward(s, t + DP__NORM2_GAIN, rows->m, k->y, k->stats2, k->sum2,
+                     dp__layer_weight(s, layer + 1, DP__Q_W));
 }
 
 /* [B, C] what the last layer gives for [CLS]. */

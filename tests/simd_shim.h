@@ -102,6 +102,16 @@ static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
     return v;
 }
 
+/* The lower half of every number. */
+static inline simde__m256i shim_cvtepi32_epi16(simde__m512i a) {
+    uint16_t     x[32], y[16];
+    simde__m256i v;
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < 16; i++) y[i] = x[2 * i];
+    memcpy(&v, y, sizeof y);
+    return v;
+}
+
 /* VDPBF16PS as the manual has it: the odd elements first, each product fused, denormals 0 in every
  * operand and result. SIMDe converts and adds in another order. */
 static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__m512 b) {
@@ -147,6 +157,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi32_epi8
+#undef _mm512_cvtepi32_epi16
 #undef _mm512_dpbf16_ps
 #undef _mm512_madd_epi16
 #undef _mm_mask_storeu_epi8
@@ -159,6 +170,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #undef _mm512_reduce_max_epi32
 #define _mm512_reduce_max_epi32(a) shim_reduce_max_epi32(a)
 #define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
+#define _mm512_cvtepi32_epi16(a) shim_cvtepi32_epi16(a)
 #define _mm512_madd_epi16(a, b) shim_madd512(a, b)
 #define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
 #define _mm_mask_storeu_epi8(p, mask, v) shim_mask_storeu_epi8(p, mask, v)

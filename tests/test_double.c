@@ -157,7 +157,7 @@ static double loss_attention1(const dp__pass *s) {
 
 static double loss_norm(const dp__pass *s) {
     const dp__kept *k = &s->work->kept[0];
-    dp__norm_forward(s, DP__NORM1_GAIN, s->work->all.m, k->middle, k->stats1, k->sum1);
+    dp__norm_forward(s, DP__NORM1_GAIN, s->work->all.m, k->middle, k->stats1, k->sum1, NULL);
     return weighted(k->middle, s->work->all.m, dp__width(s));
 }
 

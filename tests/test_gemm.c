@@ -78,13 +78,12 @@ static size_t gemm_row16(const dp__row *row, size_t k) {
 
 static void gemm_rows16(const dp__row *row, unsigned char *to, const float *a, size_t a_row,
                         size_t m, size_t k) {
-    dp__exec x;
-    dp__mat  from = {(float *)(uintptr_t)a, a_row};
-    memset(&x, 0, sizeof x);
-    x.row = row;
-    x.threads = 1;
-    for (size_t i = 0; i < m; i++) /* one at a time: rows need not lie on whole numbers */
-        dp__round_bf16(&x, to + i * gemm_row16(row, k), 0, dp__from_row(from, i), 1, k);
+    dp__mat from = {(float *)(uintptr_t)a, a_row};
+    for (size_t i = 0; i < m; i++) { /* one at a time: rows need not lie on whole numbers */
+        dp__vec v = dp__rounding_rows(row, to + i * gemm_row16(row, k), 0, NULL,
+                                      dp__from_row(from, i), 1, k);
+        row->vec(&v, 0, 1);
+    }
 }
 
 /* A row under test; those whose instructions this machine lacks are reported once. */

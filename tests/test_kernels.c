@@ -305,7 +305,13 @@ static void kernels_fill_columns(kernels_case *c, size_t rows, size_t n, size_t 
 
 /* Operations whose rows may be read and written up to a multiple of 16. */
 static int kernels_padded(int op) {
-    return op == DP__VEC_SOFTMAX || op == DP__VEC_SOFTMAX_GRAD || op == DP__VEC_SOFTMAX8;
+    return op == DP__VEC_SOFTMAX || op == DP__VEC_SOFTMAX_GRAD || op == DP__VEC_SOFTMAX8 ||
+           op == DP__VEC_SOFTMAX16;
+}
+
+/* Operations that give pairs of bfloat16, or the floats in their place. */
+static int kernels_pairs(int op) {
+    return op == DP__VEC_BF16 || op == DP__VEC_BF16_DOWN || op == DP__VEC_SOFTMAX16;
 }
 
 /* Operations on rows; tables have 4 rows. */
@@ -332,11 +338,12 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     v->at = kernels_ints(c, KERNELS_AT, rows, 4, s);
     v->types = kernels_ints(c, KERNELS_TYPES, rows, 4, s);
     v->doc = (const uint32_t *)kernels_ints(c, KERNELS_DOC, rows, 1 << 30, s);
-    v->ldq = (v->op == DP__VEC_BF16 ? 2 * n : down ? 4 * n : n) + gap;
+    v->ldq = (down ? 4 * n : kernels_pairs(v->op) ? 2 * n : n) + gap;
     if (v->op == DP__VEC_QUANTIZE) v->ldz = n + gap;
     v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', rows * v->ldq);
     memset(v->q, 7, rows * v->ldq);
-    if ((v->op == DP__VEC_BF16 || down) && gap & 1) v->q = NULL;
+    if (kernels_pairs(v->op) && gap & 1) v->q = NULL;
+    if (v->op == DP__VEC_BF16 && gap & 2) v->s = NULL;
     if (gap & 1 && v->op == DP__VEC_DROPOUT) v->z = NULL;
     v->n = exact;
     c->count = out;
@@ -425,10 +432,13 @@ static unsigned char kernels_image[2][KERNELS_REGIONS * KERNELS_BYTES + 8];
 
 /* What stands behind a padded row afterwards is nobody's business. */
 static void kernels_forget_padding(const kernels_case *c) {
-    if (c->v.op == DP__VEC_SOFTMAX8) /* nor are the codes of a row that has no sum */
-        for (size_t r = 0; r < c->count; r++)
-            if (c->v.s[r] != c->v.s[r]) memset(c->v.q + r * c->v.ldq, 0, c->v.n);
-    if (!kernels_padded(c->v.op) || c->v.op == DP__VEC_SOFTMAX8) return;
+    int codes = c->v.op == DP__VEC_SOFTMAX8 || c->v.op == DP__VEC_SOFTMAX16;
+    for (size_t r = 0; codes && r < c->count; r++) { /* nor are the codes of a row without a sum */
+        if (c->v.s[r] == c->v.s[r]) continue;
+        if (c->v.q == NULL) memset(c->v.y + r * c->v.ldy, 0, dp__ceil(c->v.n, 2) * 4);
+        else memset(c->v.q + r * c->v.ldq, 0, c->v.n * (c->v.op == DP__VEC_SOFTMAX8 ? 1 : 2));
+    }
+    if (!kernels_padded(c->v.op) || codes) return;
     for (size_t r = 0; r < c->count; r++)
         for (size_t j = c->v.n; j % 16 != 0; j++) c->v.y[r * c->v.ldy + j] = 0;
 }
@@ -445,7 +455,9 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     kernels_fill(&c, op, n, seed, front, special);
     run(&c.v, 0, c.count / 2);
     run(&c.v, c.count / 2, c.count);
-    if (flip >= 0 && (op == DP__VEC_QUANTIZE || op == DP__VEC_SOFTMAX8)) c.v.q[n / 2] ^= 1;
+    if (flip >= 0 && (op == DP__VEC_QUANTIZE || op == DP__VEC_SOFTMAX8 ||
+                      (kernels_pairs(op) && c.v.q != NULL)))
+        c.v.q[n / 2] ^= 1;
     else if (flip >= 0 && op == DP__VEC_NORM) memset(c.v.sums, 1, 1);
     else if (flip >= 0 && op == DP__VEC_FINITE) c.flag ^= 1;
     else if (flip >= 0 && (op == DP__VEC_LAYERNORM_PARAMS || op == DP__VEC_QUANTIZE_COLUMNS))
@@ -456,7 +468,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0x57E6921181144A15u
+#define KERNELS_DIGEST 0xEE40A3222AF1B70Du
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special
@@ -727,6 +739,46 @@ static void test_vec_softmax(void) {
     for (size_t r = 0; r < R; r++)
         kernels_near("softmax gradient", dx + r * L, dwant + r * L, N, 1e-6);
     dp__exec_close(&e);
+}
+
+/* Codes times 1 / sum: within half a unit of a bfloat16, or half a code, of the probability. */
+static void test_vec_softmax_codes(void) {
+    enum { R = KERNELS_ROWS, N = KERNELS_N, L = 48 };
+    float    x[R * L], got[R * L], y[R * L], s[R];
+    uint16_t half[R * L];
+    uint8_t  code[R * L];
+    double   want[R * L], all = 0;
+    uint64_t seed = test_seed;
+    kernels_random(x, R * L, 40, &seed);
+    for (size_t r = 0; r < R; r++) {
+        double sum = 0;
+        for (size_t j = 0; j < N; j++) sum += exp(0.125 * (double)x[r * L + j]);
+        for (size_t j = 0; j < N; j++)
+            want[r * L + j] = exp(0.125 * (double)x[r * L + j]) / sum;
+    }
+    for (int form = 0; form < 3; form++) { /* INT8, pairs, floats in their place */
+        dp__vec v = dp__vec_of(form ? DP__VEC_SOFTMAX16 : DP__VEC_SOFTMAX8, kernels_mat(y, L),
+                               kernels_mat(x, L), kernels_mat(NULL, 0), R, N);
+        v.p[0] = 0.125f;
+        v.s = s;
+        if (form < 2) v.q = form ? (uint8_t *)half : code, v.ldq = form ? 2 * L : L;
+        dp__vec_scalar(&v, 0, R);
+        for (size_t r = 0; r < R; r++) {
+            double most = 0;
+            for (size_t j = 0; j < N; j++) if (most < want[r * L + j]) most = want[r * L + j];
+            all = 0;
+            for (size_t j = 0; j < N; j++) {
+                size_t i = r * L + j;
+                got[i] = form == 0 ? (float)code[i]
+                         : form == 1 ? kernels_float((uint32_t)half[i] << 16) : y[r * L + (j ^ 1)];
+                got[i] *= s[r];
+                all += (double)got[i];
+                double bound = form ? want[i] / 128 + 1e-9 : most / 255;
+                CHECK(fabs((double)got[i] - want[i]) <= bound);
+            }
+            CHECK(fabs(all - 1) < (form ? 0.004 : 1e-6));
+        }
+    }
 }
 
 static void test_vec_losses(void) {
@@ -1075,6 +1127,7 @@ static const test tests_kernels[] = {
     {"vec_in_place", test_vec_in_place},
     {"vec_layernorm", test_vec_layernorm},
     {"vec_softmax", test_vec_softmax},
+    {"vec_softmax_codes", test_vec_softmax_codes},
     {"vec_losses", test_vec_losses},
     {"vec_simple", test_vec_simple},
     {"vec_cuts", test_vec_cuts},

@@ -471,25 +471,37 @@ static int net_same_bits(const dp_real *a, const dp_real *b, size_t n) {
     return memcmp(a, b, n * sizeof *a) == 0;
 }
 
+/* Each text of r's batch alone has the logits and the pooled vector that it has in the batch. */
+static void net_each_alone(netrun *r, const dp__net *net) {
+    size_t   texts = r->batch.texts, width = (size_t)r->config.hidden;
+    dp_real *logits = (dp_real *)malloc(texts * 5 * sizeof *logits);
+    dp_real *pooled = (dp_real *)malloc(texts * width * sizeof *pooled);
+    dp__batch batch = r->batch;
+    net_pass(r, net, 0, NULL);
+    memcpy(logits, r->work.logits, texts * 5 * sizeof *logits);
+    for (size_t b = 0; b < texts; b++)
+        memcpy(pooled + width * b, r->work.pooled.p + b * r->work.pooled.ld,
+               width * sizeof *pooled);
+    for (size_t b = 0; b < texts; b++) {
+        size_t begin[2] = {0, r->begin[b + 1] - r->begin[b]};
+        r->batch.ids = r->ids + r->begin[b];
+        r->batch.types = r->types + r->begin[b];
+        r->batch.begin = begin;
+        r->batch.texts = 1;
+        net_pass(r, net, 0, NULL);
+        CHECK(net_same_bits(r->work.logits, logits + 5 * b, 5));
+        CHECK(net_same_bits(r->work.pooled.p, pooled + width * b, width));
+    }
+    r->batch = batch;
+    free(logits);
+    free(pooled);
+}
+
 /* Batch, order and neighbours do not change a text's logits and pooled vector. */
 static void test_network_alone(void) {
-    netrun  r;
-    dp_real logits[NET_TEXTS * 5], pooled[NET_TEXTS * 36];
+    netrun r;
     net_make(&r, net_odd(), DP_ISA_AUTO, 2, 3, net_lengths, NET_TEXTS);
-    net_pass(&r, &r.net, 0, NULL);
-    memcpy(logits, r.work.logits, sizeof logits);
-    for (size_t b = 0; b < NET_TEXTS; b++)
-        memcpy(pooled + 36 * b, r.work.pooled.p + b * r.work.pooled.ld, 36 * sizeof *pooled);
-    for (size_t b = 0; b < NET_TEXTS; b++) {
-        size_t begin[2] = {0, net_lengths[b]};
-        r.batch.ids = r.ids + r.begin[b];
-        r.batch.types = r.types + r.begin[b];
-        r.batch.begin = begin;
-        r.batch.texts = 1;
-        net_pass(&r, &r.net, 0, NULL);
-        CHECK(net_same_bits(r.work.logits, logits + 5 * b, 5));
-        CHECK(net_same_bits(r.work.pooled.p, pooled + 36 * b, 36));
-    }
+    net_each_alone(&r, &r.net);
     net_done(&r);
 }
 
@@ -913,12 +925,21 @@ static void test_network_bf16(void) {
                  NET_TEXTS);
         bf16_net(&r, &net);
         net_pass(&r, &net, 0, NULL);
+        CHECK_INT(r.work.form, DP__B_BF16);
         if (!seen || r.exec.row->b16.tile_mode != NULL) /* tiles add in another order */
             memcpy(first, r.work.logits, sizeof first);
         CHECK(net_same_bits(first, r.work.logits, NET_TEXTS * 5));
-        r.batch.texts = 1; /* the first text alone */
+        r.work.attention32 = 1; /* the same with attention in float32: a little apart */
+        dp__work_close(&r.work);
         net_pass(&r, &net, 0, NULL);
-        CHECK(net_same_bits(first, r.work.logits, 5));
+        CHECK_INT(r.work.form, DP__B_PACKED);
+        double apart = 0, norm = 0;
+        for (size_t i = 0; i < NET_TEXTS * 5; i++) {
+            double d = (double)r.work.logits[i] - (double)first[i];
+            apart += d * d;
+            norm += (double)first[i] * (double)first[i];
+        }
+        CHECK(apart > 0 && sqrt(apart / norm) < 0.02);
         dp__source back = dp__source_net(&net);
         for (size_t t = 0; t < r.params.count; t++) {
             const dp__tensor *x = &r.params.list[t];
@@ -993,6 +1014,41 @@ static void test_network_bf16_products(void) {
     net_done(&r);
 }
 
+/* Texts of 1 to 512 tokens in one batch have the bits that each has alone, on every row the same;
+ * an odd width of a head keeps attention in float32. */
+static void test_network_bf16_lengths(void) {
+    static const size_t lengths[] = {512, 1, 2, 31, 32, 33, 64, 65, 129, 300, 511};
+    enum { TEXTS = sizeof lengths / sizeof *lengths };
+    dp_real first[TEXTS * 5];
+    int     seen = 0;
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        netrun     r;
+        dp__net    net;
+        dp__config config = net_config(2, 20, 2, 48);
+        if (dp__row_missing((dp_isa)isa, dp__cpu_bits(), dp__os_bits()) != NULL) continue;
+        config.positions = 512;
+        net_make(&r, config, (dp_isa)isa, 2, 3, lengths, TEXTS);
+        bf16_net(&r, &net);
+        if (isa != DP_ISA_SCALAR) net_each_alone(&r, &net);
+        dp__work_close(&r.work);
+        net_pass(&r, &net, 0, NULL);
+        if (!seen || r.exec.row->b16.tile_mode != NULL)
+            memcpy(first, r.work.logits, sizeof first);
+        CHECK(net_same_bits(first, r.work.logits, TEXTS * 5));
+        dp__net_close(&net);
+        net_done(&r);
+        seen = 1;
+    }
+    netrun  odd;
+    dp__net net;
+    net_make(&odd, net_config(1, 15, 3, 20), DP_ISA_AUTO, 1, 3, net_lengths, 1);
+    bf16_net(&odd, &net);
+    net_pass(&odd, &net, 0, NULL);
+    CHECK_INT(odd.work.form, DP__B_PACKED);
+    dp__net_close(&net);
+    net_done(&odd);
+}
+
 /* Sum of squares of x[i, j] dx[i, j]; then dx += residual. */
 static double bf16_term(dp__mat dx, dp__mat x, size_t rows, size_t cols, dp__mat residual) {
     double sum = 0;
@@ -1006,7 +1062,8 @@ static double bf16_term(dp__mat dx, dp__mat x, size_t rows, size_t cols, dp__mat
     return sum;
 }
 
-/* dp__layer_backward without dropout, with the sum of (x dx)^2 over the inputs of its Linears;
+/* dp__layer_backward without dropout, with the sum of (x dx)^2 over the inputs of its Linears and
+ * over queries, keys and values;
  * zero [N, C] stands for residuals until the term is taken. */
 static double bf16_layer(const dp__pass *s, int32_t layer, dp__mat zero) {
     const dp__tokens *rows = dp__layer_rows(s, layer);
@@ -1028,6 +1085,7 @@ static double bf16_layer(const dp__pass *s, int32_t layer, dp__mat zero) {
     dp__linear_residual_backward(s, t + DP__MIX_W, rows, w->d0, w->d1, w->d2, k->mixed, 0);
     sum += bf16_term(w->d0, k->mixed, m, width, dp__no_mat);
     dp__attention_run(s, layer, w->d0);
+    sum += bf16_term(w->dqkv, k->qkv, m, 3 * width, dp__no_mat);
     dp__queries_backward(s, layer, rows, w->d0, zero, w->d2);
     return sum + bf16_term(w->d0, k->x, m, width, w->d1);
 }
@@ -1471,6 +1529,7 @@ static const test tests_network[] = {
     {"network_bf16", test_network_bf16},
     {"network_bf16_products", test_network_bf16_products},
     {"network_autocast", test_network_autocast},
+    {"network_bf16_lengths", test_network_bf16_lengths},
     {"network_bf16_error", test_network_bf16_error},
     {"network_disk", test_network_disk},
     {"network_bind", test_network_bind},
