@@ -7074,15 +7074,16 @@ DP__INLINE void dp__softmax_codes_avx512(const dp__vec *v, size_t begin, size_t 
         __m512       top = dp__max_avx512(x, last, rest), sum = _mm512_setzero_ps();
         float        lane[16];
         for (size_t i = 0; i <= last; i += 16) {
-            __m512 t = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), top), rate);
-            t = _mm512_max_ps(_mm512_set1_ps(-30), t);
+            __mmask16 m = i == last ? rest : 0xFFFF;
+            __m512    t = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), top);
+            t = _mm512_max_ps(_mm512_set1_ps(-30), _mm512_mul_ps(t, rate));
             __m512 moved = _mm512_add_ps(t, whole), p = _mm512_set1_ps(dp__code_p[3]);
             __m512 f = _mm512_sub_ps(t, _mm512_sub_ps(moved, whole));
             for (int k = 2; k >= 0; k--)
                 p = _mm512_add_ps(_mm512_mul_ps(p, f), _mm512_set1_ps(dp__code_p[k]));
             __m512i power = _mm512_slli_epi32(_mm512_castps_si512(moved), DP__MANTISSA);
             p = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
-            if (i == last) p = _mm512_maskz_mov_ps(rest, p);
+            p = _mm512_maskz_mov_ps(m, p);
             if (bf16) dp__bf16_put_avx512(v, r, i, p);
             else p = dp__codes_avx512(v->q + r * v->ldq + i, 0xFFFF, p, 0);
             sum = _mm512_add_ps(sum, p);
