@@ -7507,15 +7507,17 @@ typedef void dp__task(void *arg, int32_t tid, int32_t threads);
 #include <pthread.h>
 #include <signal.h>
 
-#define DP__SPIN 5000              /* pauses before a waiting thread sleeps: some 0.2 ms, the time
-                                    * of a wake-up, so that at most twice as much is lost */
+#define DP__SPIN 20000             /* pauses before a waiting thread sleeps: 0.4 to 0.9 ms, longer
+                                    * than a wake-up takes, or one sleeper makes all sleep */
 #define DP__SPIN_LEAST 50          /* where threads outnumber processors */
-#define DP__UNLUCKY 8              /* waits in a row that spinning did not end */
+#define DP__UNLUCKY 4              /* full waits in a row that spinning did not end */
+#define DP__PROBE 256              /* then one wait in so many is a full one */
 #define DP__STACK_BYTES (1u << 20) /* of a worker. Trap: glibc takes TLS from it */
 
 /* How long a thread spins, by its luck. */
 typedef struct dp__patience {
-    int32_t pauses, unlucky;
+    int32_t failures; /* full waits in a row, up to DP__UNLUCKY */
+    int32_t waits;    /* since the last probe */
 } dp__patience;
 
 typedef struct dp__worker {
@@ -7549,22 +7551,19 @@ static void dp__pause(void) {
 }
 
 /* Waits until *word is (until) or is no longer (not until) value; 1 if spinning was enough. A
- * thread whose partners never come in time, because threads outnumber processors, spins less. One
- * long wait says nothing: who sleeps once makes its partners wait for it, and they would follow. */
-static int dp__team_spin(const int32_t *word, int32_t value, int until,
-                         dp__patience *patience) {
-    for (int32_t i = 0; i < patience->pauses; i++) {
+ * thread whose partners never come in time, because threads outnumber processors, spins less until
+ * a probe shows that times have changed. */
+static int dp__team_spin(const int32_t *word, int32_t value, int until, dp__patience *patience) {
+    int full = patience->failures < DP__UNLUCKY || patience->waits == DP__PROBE;
+    patience->waits = patience->waits < DP__PROBE ? patience->waits + 1 : 1;
+    for (int32_t i = 0; i < (full ? DP__SPIN : DP__SPIN_LEAST); i++) {
         if ((__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) == until) {
-            if (i == 0) return 1; /* no wait, no luck */
-            patience->pauses = patience->pauses < DP__SPIN / 2 ? 2 * patience->pauses : DP__SPIN;
-            patience->unlucky = 0;
+            if (full && i > 0) patience->failures = 0; /* no wait, no luck */
             return 1;
         }
         dp__pause();
     }
-    if (++patience->unlucky < DP__UNLUCKY) return 0;
-    patience->unlucky = 0;
-    if (patience->pauses > 2 * DP__SPIN_LEAST) patience->pauses /= 2;
+    if (patience->failures < DP__UNLUCKY) patience->failures++;
     return 0;
 }
 
@@ -7593,7 +7592,7 @@ static void *dp__worker_main(void *arg) {
     dp__worker *worker = (dp__worker *)arg;
     dp__team   *team = worker->team;
     int32_t     seen = 0;
-    dp__patience patience = {DP__SPIN, 0};
+    dp__patience patience = {0, 0};
     dp__fp_enter();
     for (;; seen ^= 1) {
         if (!dp__team_spin(&team->turn, seen, 0, &patience))
@@ -7668,7 +7667,6 @@ static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
     dp__team *team = (dp__team *)dp__alloc(alloc, dp__team_bytes(threads), 1);
     if (team == NULL) return NULL;
     memset(team, 0, dp__team_bytes(threads));
-    team->caller.pauses = DP__SPIN;
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->start, NULL);
     pthread_cond_init(&team->done, NULL);

@@ -1237,21 +1237,20 @@ static void test_gemm_team(void) {
 }
 
 #ifndef DP_NO_THREADS
-/* A thread spins less when spinning has failed for long, more when it helped; a wait that was over
- * before it began tells nothing. */
+/* Waits that spinning did not end are counted up to a limit; one that was over before it began
+ * tells nothing; from time to time a full wait is tried again. */
 static void test_gemm_patience(void) {
-    dp__patience patience = {DP__SPIN, 0};
-    int32_t      word = 0, before = 0;
-    for (int32_t i = 1; i < DP__UNLUCKY; i++) CHECK_INT(dp__team_spin(&word, 1, 1, &patience), 0);
-    CHECK_INT(patience.pauses, DP__SPIN);
+    dp__patience patience = {0, 0};
+    int32_t      word = 0, waits = 1;
+    CHECK_INT(dp__team_spin(&word, 1, 1, &patience), 0);
     CHECK_INT(dp__team_spin(&word, 0, 1, &patience), 1);
-    CHECK_INT(dp__team_spin(&word, 0, 0, &patience), 0);
-    CHECK_INT(patience.pauses, DP__SPIN / 2);
-    for (int32_t i = 0; i < 20 * DP__UNLUCKY; i++) dp__team_spin(&word, 1, 1, &patience);
-    before = patience.pauses;
-    CHECK(before >= DP__SPIN_LEAST && before <= 2 * DP__SPIN_LEAST);
-    CHECK_INT(dp__team_spin(&word, 0, 1, &patience), 1);
-    CHECK_INT(patience.pauses, before);
+    CHECK_INT(dp__team_spin(&word, 1, 0, &patience), 1);
+    CHECK_INT(patience.failures, 1);
+    for (waits = 3; waits < 2 * DP__PROBE + 5; waits++) {
+        CHECK_INT(patience.waits, (waits - 1) % DP__PROBE + 1);
+        CHECK_INT(dp__team_spin(&word, 0, 0, &patience), 0);
+    }
+    CHECK_INT(patience.failures, DP__UNLUCKY);
 }
 #else
 static void test_gemm_patience(void) {

@@ -194,7 +194,8 @@ static void run_product16(void *arg) {
     const product *p = (const product *)arg;
     dp__mm         mm = p->mm;
     dp__mat        a = {(float *)(size_t)mm.a, mm.a_row};
-    dp__round_bf16(&p->b->exec, p->a16, mm.a_row * 4, a, mm.m, mm.k);
+    dp__vec        v = dp__rounding_rows(p->b->exec.row, p->a16, mm.a_row * 4, NULL, a, mm.m, mm.k);
+    dp__vec_run(&p->b->exec, &v);
     mm.a = (const float *)(void *)p->a16;
     dp__matmul(&p->b->exec, &mm);
 }
