@@ -35,8 +35,7 @@ build/make_data: tools/make_data.c
 build/naive_bayes: tools/naive_bayes.c
 build/bench: tools/bench.c tools/bench_*.h diseasepred.h
 build/selftest: tools/selftest.c diseasepred.h
-build/tokenize: tools/tokenize.c diseasepred.h
-build/make_data build/naive_bayes build/bench build/selftest build/tokenize:
+build/make_data build/naive_bayes build/bench build/selftest:
 	@mkdir -p build
 	$(CC) $(FLAGS) tools/$$(basename $@).c -o $@ $(LIBS)
 

@@ -1691,9 +1691,8 @@ typedef struct dp__file {
     char     name[DP__NAME_BYTES + 1], temp[DP__NAME_BYTES + 40];
 } dp__file;
 
-static dp_status dp__sys_status(int code) {
+static dp_status dp__sys_status(int code) { /* ELOOP here: links in a ring */
     if (code == ENOENT) return DP_E_NOT_FOUND;
-    if (code == ELOOP) return DP_E_UNSUPPORTED;
     return code == ENOMEM ? DP_E_MEMORY : DP_E_IO;
 }
 
@@ -1729,6 +1728,7 @@ static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file
     int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (ctx == NULL ? O_NOFOLLOW : 0);
     if (!dp__file_name_ok(name)) return DP_E_ARG;
     f.fd = DP__SYS(openat)(((dp__file *)dir)->fd, name, flags, 0);
+    if (f.fd < 0 && errno == ELOOP && ctx == NULL) return DP_E_UNSUPPORTED; /* F2 */
     dp_status status = dp__posix_handle(&f, file);
     if (status != DP_OK) return status;
     if (DP__SYS(fstat)(f.fd, &st) != 0) status = dp__sys_status(errno);

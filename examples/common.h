@@ -432,29 +432,6 @@ static int is_stdout(const char *path) {
                                       a.st_dev == b.st_dev && a.st_ino == b.st_ino);
 }
 
-/* A file that is written belongs to one option alone, however the others spell its name. */
-static void refuse_shared(const char *path) {
-    struct stat a, b;
-    int         exists = stat(path, &a) == 0, times = 0;
-    if (exists && !S_ISREG(a.st_mode)) return;
-    for (int i = 0; i < self.option_count; i++) {
-        const option *o = &self.options[i];
-        const char   *p = o->kind == TEXT && strchr(o->values, 'F') ? *(const char **)o->to : NULL;
-        times += p != NULL && (strcmp(p, path) == 0 || (exists && stat(p, &b) == 0 &&
-                                                a.st_dev == b.st_dev && a.st_ino == b.st_ino));
-    }
-    if (times > 1) stop(END_USAGE, "%s: two options name this file", path);
-}
-
-/* An output that exists is refused unless --force is given; pipes and devices are no files. */
-static void refuse_existing(const char *path) {
-    struct stat about;
-    if (!is_stdout(path)) refuse_shared(path);
-    if (is_stdout(path) || self.force || lstat(path, &about) != 0) return;
-    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode)) return;
-    stop(END_USAGE, "%s: exists; --force replaces it", path);
-}
-
 /* Opens PATH for writing: "-" is stdout, a pipe or device is written through, anything else
  * gets a temporary file beside it that becomes PATH in sink_close. */
 static sink sink_open(const char *path) {
@@ -762,14 +739,6 @@ static void common_options(void) {
     for (int i = 0; i < COUNT(rows); i++) self.options[self.option_count++] = rows[i];
 }
 
-static void open_log(void) {
-    if (self.log_path != NULL) refuse_shared(self.log_path);
-    else return;
-    self.log_fd = open(self.log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (self.log_fd < 0) stop(END_RUN, "%s: cannot be written: %s", self.log_path,
-                              strerror(errno));
-}
-
 /* Reads the command line into the places that the table names. USAGE: a line and an example. */
 static void parse_options(int argc, char **argv, const option *rows, int count,
                           const char *usage) {
@@ -786,7 +755,6 @@ static void parse_options(int argc, char **argv, const option *rows, int count,
     const char *missing = self.isa == DP_ISA_AUTO ? NULL : dp_isa_missing((dp_isa)self.isa);
     if (missing != NULL)
         stop(END_USAGE, "--isa %s: %s", dp_isa_name((dp_isa)self.isa), missing);
-    open_log();
 }
 
 /* ,"options":{...}: every option with the value that this run used. */

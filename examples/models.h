@@ -1,5 +1,6 @@
-/* models.h -- what the programs do with models: start from a directory or from nothing, and
- * prepare, lock and fill an output directory. Include it once, after rows.h. */
+/* models.h -- what the programs do with models: start from a directory or from nothing, see that
+ * no output is an input, and prepare, lock and fill an output directory. Include it once, after
+ * rows.h. */
 #ifndef MODELS_H
 #define MODELS_H
 
@@ -18,6 +19,14 @@ typedef struct model_source {
     const char **labels; /* array of stb_ds: the classes of the data */
     int          keep_head; /* 1: a model's head stays if it knows every label */
 } model_source;
+
+/* A model comes from a directory, or is new, of a configuration and a vocabulary; not both. */
+static void choose_source(const char *directory, const char **config, const char **vocab) {
+    if (directory != NULL && (*config != NULL || *vocab != NULL))
+        stop(END_USAGE, "--config and --vocab make a new model; --model names one");
+    if (directory == NULL && *config == NULL) *config = "mini";
+    if (directory == NULL && *vocab == NULL) *vocab = "data/bert-base-cased-vocab.txt";
+}
 
 /* config.json of a new model: one of Google's BERT miniatures, or a file. */
 static bytes model_config(const char *name, const bytes *vocab) {
@@ -46,7 +55,7 @@ static dp_model *new_model(const dp_env *env, const model_source *from) {
     dp_model_spec spec;
     dp_model     *model = NULL;
     dp_error      err;
-    bytes         vocab = read_file(from->vocab, (size_t)1 << 32, END_MODEL);
+    bytes         vocab = read_file(from->vocab, (size_t)DP_MAX_VOCAB * 64, END_MODEL);
     bytes         config = model_config(from->config, &vocab);
     DP_CLEAR(spec);
     spec.config = config.p;
@@ -118,25 +127,21 @@ static int64_t fit_input(int64_t asked, int64_t initial, const dp_model_info *in
     return asked > 0 ? asked : initial < info->positions ? initial : info->positions;
 }
 
+/* The options of a step. --batch-size -1 is all rows: in as many batches as the library wants,
+ * which takes 65,536 rows in one; how a step is cut changes no bit of it. */
+static void set_batch(dp_train_options *o, int64_t batch, int64_t accumulate, ptrdiff_t rows) {
+    int64_t pieces = batch < 0 ? (rows + 65535) / 65536 : 1;
+    if (accumulate < pieces) accumulate = pieces;
+    o->batch_rows = (int32_t)(batch < 0 ? (rows + accumulate - 1) / accumulate : batch);
+    o->accumulate = (int32_t)accumulate;
+}
+
 static int exists_in(const char *directory, const char *name) {
     struct stat about;
     char       *path = text_of("%s/%s", directory, name);
     int         found = stat(path, &about) == 0;
     free(path);
     return found;
-}
-
-/* Early: an output that exists needs --force, or --resume when no run has completed in it. It is
- * never the directory of the model that is read. */
-static void check_directory(const char *output, const char *model, int resume) {
-    struct stat a, b;
-    if (stat(output, &a) != 0) return;
-    if (!S_ISDIR(a.st_mode)) stop(END_USAGE, "%s: exists and is not a directory", output);
-    if (model != NULL && stat(model, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        stop(END_USAGE, "%s: is the directory of the model that is read", output);
-    if (self.force || (resume && !exists_in(output, "config.json"))) return;
-    stop(END_USAGE, "%s: exists; --force replaces it%s", output,
-         resume ? " (its run is complete: there is nothing to resume)" : "");
 }
 
 /* Names in a directory that begin and end so, descending: an array of stb_ds. */
@@ -161,6 +166,115 @@ static char **list_directory(const char *directory, const char *begin, const cha
 static void free_names(char **names) {
     for (ptrdiff_t i = 0; i < arrlen(names); i++) free(names[i]);
     arrfree(names);
+}
+
+/* Do two paths lead to one file? It need not exist yet. */
+static int same_file(const char *a, const char *b) {
+    struct stat x, y;
+    const char *a_name, *b_name;
+    int         found = (stat(a, &x) == 0) + (stat(b, &y) == 0);
+    if (found == 2) return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    if (found == 1 || strcmp(a, b) == 0) return !found;
+    char *a_in = directory_of(a, &a_name), *b_in = directory_of(b, &b_name);
+    int   same = strcmp(a_name, b_name) == 0 && stat(a_in, &x) == 0 && stat(b_in, &y) == 0 &&
+               x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    free(a_in);
+    free(b_in);
+    return same;
+}
+
+/* Is that a name which model directories are made of, or a checkpoint's? */
+static int is_model_name(const char *name) {
+    static const char *const ends[] = {"config.json", "vocab.txt", ".safetensors", ".dpck",
+        "tokens_map.json", ".index.json", "tokenizer.json", "training_report.json",
+        "diseasepred.json"};
+    size_t n = strlen(name);
+    for (int i = 0; i < COUNT(ends); i++)
+        if (n >= strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0) return 1;
+    return 0;
+}
+
+/* Does a path lead to a file of the model in a directory, or would it become one? */
+static int in_model(const char *path, const char *directory) {
+    const char *name;
+    char       *parent = directory_of(path, &name);
+    int         found = is_model_name(name) && same_file(parent, directory);
+    DIR        *dir = opendir(directory);
+    for (struct dirent *entry; !found && dir != NULL && (entry = readdir(dir)) != NULL;) {
+        char *file = text_of("%s/%s", directory, entry->d_name);
+        found = is_model_name(entry->d_name) && same_file(path, file);
+        free(file);
+    }
+    if (dir != NULL) closedir(dir);
+    free(parent);
+    return found;
+}
+
+/* A file that is written belongs to one option alone, however the others spell its name, and to
+ * no model directory that is read or written. */
+static void refuse_shared(const char *path) {
+    struct stat about;
+    int         times = 0;
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode)) return;
+    for (int i = 0; i < self.option_count; i++) {
+        const option *o = &self.options[i];
+        const char   *p = o->kind == TEXT ? *(const char **)o->to : NULL;
+        if (p == NULL) continue;
+        times += strchr(o->values, 'F') != NULL && same_file(path, p);
+        if (strcmp(o->values, "DIR") == 0 && in_model(path, p))
+            stop(END_USAGE, "%s: is a file of %s, which another option names", path, p);
+    }
+    if (times > 1) stop(END_USAGE, "%s: two options name this file", path);
+}
+
+/* An output that exists is refused unless --force is given; pipes and devices are no files. */
+static void refuse_existing(const char *path) {
+    struct stat about;
+    if (!is_stdout(path)) refuse_shared(path);
+    if (is_stdout(path) || self.force || lstat(path, &about) != 0) return;
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode) && !S_ISDIR(about.st_mode)) return;
+    stop(END_USAGE, "%s: exists; --force replaces it", path);
+}
+
+/* Opens the log. Last of the options: what they mean is known by then. */
+static void open_log(void) {
+    if (self.log_path != NULL) refuse_shared(self.log_path);
+    else return;
+    self.log_fd = open(self.log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (self.log_fd < 0) stop(END_RUN, "%s: cannot be written: %s", self.log_path,
+                              strerror(errno));
+}
+
+/* Early: a directory that is written holds no file that is read, under whatever name. */
+static void check_replaced(const char *output, const char *model) {
+    char **names = list_directory(output, "", "");
+    for (int i = 0; i < self.option_count; i++) {
+        const option *o = &self.options[i];
+        const char   *p = o->kind == TEXT && strchr(o->values, 'F') ? *(const char **)o->to : NULL;
+        if (p != NULL && in_model(p, output))
+            stop(END_USAGE, "%s: an option names it, and %s is written", p, output);
+    }
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) {
+        char *path = text_of("%s/%s", output, names[i]);
+        if (model != NULL && is_model_name(names[i]) && in_model(path, model))
+            stop(END_USAGE, "%s: is a file of the model that is read", path);
+        free(path);
+    }
+    free_names(names);
+}
+
+/* Early: an output that exists needs --force, or --resume when no run has completed in it. It is
+ * never the directory of the model that is read. */
+static void check_directory(const char *output, const char *model, int resume) {
+    struct stat a, b;
+    if (stat(output, &a) != 0) return;
+    if (!S_ISDIR(a.st_mode)) stop(END_USAGE, "%s: exists and is not a directory", output);
+    if (model != NULL && stat(model, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        stop(END_USAGE, "%s: is the directory of the model that is read", output);
+    check_replaced(output, model);
+    if (self.force || (resume && !exists_in(output, "config.json"))) return;
+    stop(END_USAGE, "%s: exists; --force replaces it%s", output,
+         resume ? " (its run is complete: there is nothing to resume)" : "");
 }
 
 static double peak_megabytes(void) {

@@ -41,9 +41,9 @@ static settings *read_settings(int argc, char **argv) {
         {"valid", TEXT, &s.valid, NULL, "F", 0, 0, "rows to measure after each epoch"},
         {"labels", TEXT, &s.labels, NULL, "F", 0, 0, "CSV of the classes [by first appearance]"},
         {"model bert_model", TEXT, &s.model, NULL, "DIR", 0, 0, "model to start from"},
-        {"config", TEXT, &s.config, "mini", "NAME|F", 0, 0,
-         "of a new model: tiny, mini, small, medium, base or a config.json"},
-        {"vocab", TEXT, &s.vocab, "data/bert-base-cased-vocab.txt", "F", 0, 0, "of a new model"},
+        {"config", TEXT, &s.config, NULL, "NAME|F", 0, 0,
+         "of a new model: tiny, mini, small, medium, base or a config.json [mini]"},
+        {"vocab", TEXT, &s.vocab, NULL, "F", 0, 0, "[data/bert-base-cased-vocab.txt]"},
         {"output save_model_dir", TEXT, &s.output, NULL, "DIR", 0, 0, "where the model goes"},
         {"epochs", INTEGER, &s.epochs, "3", "N", 0, 1e6, "0: save the starting model"},
         {"batch-size", INTEGER, &s.batch, "30", "N", -1, 65536, "rows; -1: all"},
@@ -72,8 +72,10 @@ static settings *read_settings(int argc, char **argv) {
     if (s.data != NULL) s.valid = text_of("%s/Testing.csv", s.data);
     if (s.train == NULL || s.output == NULL) stop(END_USAGE, "--data and --output are needed");
     if (s.batch == 0) stop(END_USAGE, "--batch-size 0: a batch has rows");
-    check_directory(s.output, s.model, s.resume);
+    choose_source(s.model, &s.config, &s.vocab);
     if (s.lr == 0) s.lr = s.model != NULL ? 1e-5 : 5e-4;
+    check_directory(s.output, s.model, s.resume);
+    open_log();
     return &s;
 }
 
@@ -125,8 +127,7 @@ static void open_trainer(run *r) {
     dp_error         err;
     DP_CLEAR(o);
     o.epochs = (int32_t)r->set->epochs;
-    o.batch_rows = (int32_t)(r->set->batch < 0 ? arrlen(r->train.texts) : r->set->batch);
-    o.accumulate = (int32_t)r->set->accumulate;
+    set_batch(&o, r->set->batch, r->set->accumulate, arrlen(r->train.texts));
     o.max_tokens = (int32_t)r->set->length;
     o.lr = r->set->lr;
     o.optimizer = (dp_optimizer)r->set->optimizer;
@@ -194,14 +195,13 @@ static void train_model(run *r) {
 }
 
 static void put_epoch(sink *out, const dp_train_progress *e, double took) {
-    const char *const names[] = {"loss", "accuracy", "valid_loss", "valid_accuracy",
-                                 "valid_macro_f1", "seconds"};
-    const double values[] = {e->loss, e->accuracy, e->valid_loss, e->valid_accuracy, e->valid_f1,
-                             took};
+    const struct { const char *name; double value; } figures[] = {
+        {"loss", e->loss}, {"accuracy", e->accuracy}, {"valid_loss", e->valid_loss},
+        {"valid_accuracy", e->valid_accuracy}, {"valid_macro_f1", e->valid_f1}, {"seconds", took}};
     putf(out, "{\"epoch\":%d,\"step\":%" PRIu64, (int)e->epoch, e->step);
-    for (int i = 0; i < COUNT(names); i++) {
-        putf(out, ",\"%s\":", names[i]);
-        put_real(out, "%.10g", values[i]);
+    for (int i = 0; i < COUNT(figures); i++) {
+        putf(out, ",\"%s\":", figures[i].name);
+        put_real(out, "%.10g", figures[i].value);
     }
     put(out, "}", 1);
 }

@@ -463,6 +463,9 @@ static void test_file_odd(void) {
     dp__io_fail(&err, DP_E_UNSUPPORTED, "link");
     CHECK(strcmp(err.rule, "F2") == 0 && strstr(err.text, "--follow-links") != NULL);
     CHECK(files_read(&follow, dir, "link", to) == 10);
+    snprintf(sub, sizeof sub, "%s/ring", path);
+    CHECK(symlink("ring", sub) == 0);
+    CHECK_INT(files_read(&follow, dir, "ring", to), -DP_E_IO); /* no advice to follow links */
     snprintf(sub, sizeof sub, "%s/fifo", path);
     CHECK(mkfifo(sub, 0600) == 0);
     CHECK_INT(files_read(&env, dir, "fifo", to), -DP_E_FORMAT); /* and does not wait */

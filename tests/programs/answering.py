@@ -344,6 +344,8 @@ def test_refused(work):
             work / "bad_vocab.txt", change((work / "small_vocab.txt").read_bytes())))
         check(f"--vocab with {name}: 3, nothing written", code == 3 and
               not (work / "never").exists(), (code, err))
+    code, _, err = quick(work, work / "never", "--vocab", "/dev/zero")
+    check("--vocab that has no end: 3, at 256 MiB", code == 3 and "268435456" in err, err)
     refuses(work, "two tensors of one name", twice, programs=everyone)
     refuses(work, "no vocab.txt", lambda c: (c / "vocab.txt").unlink(), programs=everyone)
     refuses(work, "only checkpoints", lambda c: (c / "config.json").rename(

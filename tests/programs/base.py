@@ -109,10 +109,10 @@ def edit_config(model, **changes):
 
 
 def quick(work, out, *more, **how):
-    """Trains the small model; later options win over these."""
+    """Trains the small model, a new one unless --model names it; later options win over these."""
+    new = ["--config", work / "small.json", "--vocab", work / "small_vocab.txt"]
     return run("train", "--train", work / "small.csv", "--valid", work / "small_valid.csv",
-               "--config", work / "small.json", "--vocab", work / "small_vocab.txt", "--output",
-               out, "--lr", "5e-3", *more, **how)
+               *([] if "--model" in more else new), "--output", out, "--lr", "5e-3", *more, **how)
 
 
 def predict(model, path="-", *more, data=b"", **how):

@@ -237,6 +237,8 @@ def test_bad_values(work):
                         ["--lr", "1", "--weight-decay", "2"])
             if (b := refused("train", *paths["train"], "--config", "tiny", "--vocab",
                              ROOT / "data/bert-base-cased-vocab.txt", *o))]
+    bad += [b for o in (["--config", "tiny"], ["--vocab", work / "small_vocab.txt"])
+            if (b := refused("train", *paths["train"], "--model", work / "small", *o))]
     check("options that are needed, or exclude each other, or a criterion that is none: 2",
           not bad, bad)
     bad = [refused("predict", "--model", work / "small", "--input", work / "small.csv", "--format",

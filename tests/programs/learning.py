@@ -41,6 +41,11 @@ def test_options(work):
             ("--grad-norm 0 clips nothing", ["--grad-norm", "0"], ["--grad-norm", "1e9"])]
     for name, a, b in same:
         check(f"train: {name}", learned(work, *a) == learned(work, *b))
+    many = write_csv(work / "many.csv", [(WORDS[i % 3], CLASSES[i % 3]) for i in range(65539)])
+    code, _, err = quick(work, work / "option", "--force", "--train", many, "--epochs", "1",
+                         "--batch-size", "-1", "--seq-length", "3")
+    check("train: --batch-size -1 is all rows in one step, also where they are many", code == 0 and
+          load(work / "option/training_report.json")["epochs"][0]["step"] == 1, err)
     check("train: --warmup 1 is a step, not all steps",
           learned(work, "--warmup", "1") != learned(work, "--warmup", "14"))
     decay = [learned(work, "--optimizer", o, "--weight-decay", "0.1") for o in ("adam", "adamw")]
@@ -68,9 +73,9 @@ def test_dtype(work):
 
 def test_defaults(work):
     for more, lr in (([], 5e-4), (["--model", work / "small"], 1e-5)):
-        code, _, err = run("train", "--train", work / "small.csv", "--config", work / "small.json",
-                           "--vocab", work / "small_vocab.txt", "--output", work / "option",
-                           "--force", *more)
+        new = ["--config", work / "small.json", "--vocab", work / "small_vocab.txt"]
+        code, _, err = run("train", "--train", work / "small.csv", "--output", work / "option",
+                           "--force", *(more or new))
         used = load(work / "option/training_report.json")["options"]
         want = {"epochs": 3, "batch-size": 30, "seq-length": 64, "lr": lr, "optimizer": "adam",
                 "weight-decay": 0, "warmup": 0, "schedule": "constant", "grad-norm": 10,

@@ -291,6 +291,47 @@ def test_pipes(work):
     check("--input from a named pipe", code == 0 and out == want, err)
 
 
+def check_inputs_stay(work):
+    """Every output option against every file that is read, by its name and through links."""
+    place = work / "stay"
+    shutil.copytree(work / "small", place / "model")
+    (place / "data").mkdir()
+    (place / "out").mkdir()
+    for name, source in (("data/Training.csv", "small.csv"), ("data/Testing.csv", "small.csv"),
+                         ("out/vocab.txt", "small_vocab.txt"), ("out/config.json", "small.json")):
+        shutil.copy(work / source, place / name)
+    for name, to in (("soft", "model/config.json"), ("rows", "data/Testing.csv")):
+        (place / name).symlink_to(place / to)
+    os.link(place / "model/model.safetensors", place / "hard")
+    (place / "linked").mkdir()
+    for path in (place / "model").iterdir():
+        (place / "linked" / path.name).symlink_to(path)
+    before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    model, data, out = place / "model", place / "data", place / "out"
+    asks = ["predict", "--model", model, "--input", work / "small.csv"]
+    learns = ["train", "--data", data, "--output", work / "never"]
+    shrinks = ["quantize", "--output", work / "never", "--model"]
+    news = ["train", "--train", work / "small.csv", "--output"]
+    tries = [asks + [o, n] for o in ("--output", "--report", "--logfile") for n in (
+        model / "config.json", f"{model}/./vocab.txt", place / "soft", place / "hard",
+        model / "model.safetensors.index.json")]
+    tries += [learns + ["--logfile", n] for n in (data / "Training.csv", place / "rows")]
+    tries += [shrinks + [model, "--logfile", model / "vocab.txt"],
+              shrinks + [place / "linked", "--output", model, "--follow-links"],
+              news + [model, "--model", place / "linked", "--follow-links"],
+              news + [out, "--vocab", out / "vocab.txt"],
+              news + [out, "--config", out / "config.json"],
+              news + [out, "--logfile", out / "model.safetensors"]]
+    for words in tries:
+        code, _, err = run(*words, "--force")
+        check(f"an output over an input is refused with 2: {words[0]} {words[-2]}",
+              code == 2 and not (work / "never").exists() and
+              {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before, (words, err))
+    code, _, err = run(*asks, "--output", model / "answers.jsonl", "--logfile", model / "log")
+    check("other files may be written beside a model", code == 0, err)
+    shutil.rmtree(place)
+
+
 def test_existing(work):
     for program, words in outputs(work, work):
         out = words[words.index("--output") + 1]
@@ -319,6 +360,7 @@ def test_existing(work):
     check("two options that name one file, however spelled: 2, with --force as well; not touched",
           ends == [2] * 5 and name.read_bytes() == rows_before and not (work / "x").exists(), ends)
     (work / "alias.csv").unlink()
+    check_inputs_stay(work)
     check("pipes and devices may be named twice", predict(
         work / "small", name, "--output", "/dev/null", "--report", "/dev/null")[0] == 0)
     write(work / "old.json", "old")
