@@ -424,7 +424,9 @@ typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
  *   out      in: arrays and cap; out: the counts, and the arrays filled up to n
  *
  * Formula: BERT normalization and WordPiece as Hugging Face tokenizers 0.21.4 does them: clean,
- * space out CJK, NFD without Mn, lower-case, split, longest match first ([D]).
+ * space out CJK, NFD without Mn, lower-case, split, longest match first ([D]). Offsets are theirs
+ * as well, but where canonical order moves a combining character that stays across one that is
+ * dropped: theirs may then be the dropped one's bytes, ours are those of what stays.
  * Returns DP_OK; DP_E_SPACE when cap is too small (out->n is then what is needed, the arrays are
  * untouched); DP_E_LIMIT when the document exceeds DP_MAX_TEXT_BYTES, or max_tokens under
  * DP_TRUNCATE_NEVER; DP_E_ARG for max_tokens above the model's positions; DP_E_MEMORY.
