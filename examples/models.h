@@ -344,10 +344,12 @@ static void prepare_directory(const char *path, uint64_t need) {
     remove_temporaries(path);
     char *trial = text_of("%s/preflight.tmp-%08lx", path, (unsigned long)getpid());
     int   file = open(trial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file >= 0) self.unfinished = trial; /* goes whatever happens below */
     if (file < 0 || write(file, "x", 1) != 1 || fsync(file) != 0 || close(file) != 0 ||
         unlink(trial) != 0) stop(END_RUN, "%s: cannot be written: %s", path, strerror(errno));
     if (fstatvfs(fd, &space) == 0 && (double)space.f_bavail * (double)space.f_frsize < (double)need)
         stop(END_RUN, "%s: less than %.0f MB free", path, (double)need / 1e6);
+    self.unfinished = NULL;
     free(trial);
 }
 

@@ -249,8 +249,7 @@ def test_bad_values(work):
 
 def test_later(work):
     """Capabilities that come later are refused, never ignored."""
-    tries = [("train", ["--bf16"]), ("train", ["--dtype", "bf16"])]
-    tries += [("quantize", words) for words in (
+    tries = [("quantize", words) for words in (
         ["--approach", "static"], ["--approach", "auto"], ["--approach", "qat"], ["--bf16"],
         ["--strategy", "basic"], ["--strategy", "mse_v2"], ["--max-trials", "5"],
         ["--timeout", "0"], ["--allow", "x"], ["--deny", "x"], ["--config", "x"],

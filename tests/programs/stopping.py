@@ -225,6 +225,12 @@ def test_places(work):
     closed.chmod(0o755)
     full = work / "full"
     full.mkdir()
+    none = work / "none"
+    none.mkdir()
+    for program, words in outputs(work, none):
+        done = subprocess.run(list(map(str, words)), capture_output=True, preexec_fn=limited(0))
+        check(f"{program}: no room for a byte: 1, no file of any kind", done.returncode == 1 and
+              not [p for p in none.rglob("*") if p.is_file()], done.stderr)
     for program, words in outputs(work, full):
         done = subprocess.run(list(map(str, words)), capture_output=True,
                               preexec_fn=limited(4096 if program == "predict" else 20000))
