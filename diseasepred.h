@@ -631,10 +631,10 @@ DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_mo
  *   model  any model
  *   dir    path; made if missing; files of the same names are replaced
  *
- * Formula: none. An old config.json is removed first; then come model.safetensors, vocab.txt,
- * tokenizer_config.json, special_tokens_map.json and, last, config.json, each under a temporary
- * name, then fsync and rename: a directory with a config.json is complete. The same model gives
- * the same bytes. INT8 models: compressed-tensors, int-quantized.
+ * Formula: none. model.safetensors, vocab.txt, tokenizer_config.json, special_tokens_map.json and,
+ * last, config.json, each under a temporary name, then fsync and rename. An old config.json goes
+ * when the weights are written and not yet renamed: a directory with a config.json is complete.
+ * The same model gives the same bytes. INT8 models: compressed-tensors, int-quantized.
  * Returns DP_OK; DP_E_IO with the file; DP_E_MEMORY. Files not yet renamed are the old ones.
  * Memory: 48 rows of the widest tensor, and the table of tensors.
  * Threads: any number at once on one model, into different directories.
@@ -12036,6 +12036,15 @@ static dp_status dp__save_tensor(const dp__params *params, const dp__source *sou
     return status;
 }
 
+/* Without its config.json a directory cannot be opened until it is complete again. That goes when
+ * the weights, all but the name of their file, are written: on a full disk the old model stays. */
+static dp_status dp__save_unseal(const dp_model *model, void *dir, dp_error *err) {
+    const dp_io *io = &model->env.io;
+    dp_status    status = io->remove(io->ctx, dir, "config.json");
+    if (status == DP_OK || status == DP_E_NOT_FOUND) return DP_OK;
+    return dp__io_fail(err, status, "config.json");
+}
+
 static dp_status dp__save_weights(const dp_model *model, void *dir, dp__arena *arena,
                                   dp_error *err) {
     const dp__params *params = &model->params;
@@ -12051,6 +12060,7 @@ static dp_status dp__save_weights(const dp_model *model, void *dir, dp__arena *a
                                     NULL, err);
     for (size_t i = 0; i < count && status == DP_OK; i++)
         status = dp__save_tensor(params, &source, &entries[i], &w, stage, err);
+    if (status == DP_OK) status = dp__save_unseal(model, dir, err);
     if (status == DP_OK) return dp__st_end(&w, err);
     dp__st_abort(&w);
     return status;
@@ -12083,11 +12093,7 @@ DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *
     dp_status    status = dp__dir_open(&model->env, dir, 1, &handle, err);
     if (status != DP_OK) return status;
     dp__arena_init(&arena, &model->env.alloc);
-    /* Without its config.json the directory cannot be opened until it is complete again. */
-    status = io->remove(io->ctx, handle, "config.json");
-    status = status == DP_OK || status == DP_E_NOT_FOUND ? DP_OK
-                                                         : dp__io_fail(err, status, "config.json");
-    if (status == DP_OK) status = dp__save_weights(model, handle, &arena, err);
+    status = dp__save_weights(model, handle, &arena, err);
     if (status == DP_OK) status = dp__save_texts(model, handle, err);
     dp__arena_free(&arena);
     io->close_dir(io->ctx, handle);

@@ -353,13 +353,9 @@ static void prepare_directory(const char *path, uint64_t need) {
     free(trial);
 }
 
-/* Saves the model. A directory with a config.json is complete: an older one goes first. */
 static void save_model(const dp_model *model, const char *directory) {
     dp_error err;
-    char    *config = text_of("%s/config.json", directory);
-    if (unlink(config) == 0) sync_directory(directory);
     require(dp_model_save(model, directory, &err), &err, END_RUN);
-    free(config);
 }
 
 #if defined(__GNUC__)

@@ -239,6 +239,13 @@ def test_places(work):
         check(f"{program}: no room for the whole file: 1, nothing half there",
               done.returncode == 1 and not found and b"warning" not in done.stderr[-40:],
               (done.returncode, done.stderr, found))
+    old = work / "old"
+    shutil.copytree(work / "small", old)
+    _, want, _ = predict(old, work / "small.csv")
+    words = [BUILD / "quantize", "--model", work / "small", "--output", old, "--force"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, preexec_fn=limited(20000))
+    check("quantize --force: no room for the new model: 1, the old one is whole",
+          done.returncode == 1 and predict(old, work / "small.csv")[1] == want, done.stderr)
     code, _, err = quick(work, work / "full3", "--epochs", "2", "--checkpoint-every", "1",
                          preexec_fn=limited(20000))
     check("three checkpoints in a row that cannot be written: 1", code == 1 and
