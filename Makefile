@@ -70,8 +70,8 @@ SUITES = build/test build/test_double build/test_simde build/test_readers
 BESIDE = build/make_data build/naive_bayes build/selftest build/bench
 
 test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
-	CC="$(CC)" sh tests/run.sh $(SUITES) programs hygiene-quick spills fuzz-replay lint \
-	    lint-quick
+	CC="$(CC)" sh tests/run.sh $(SUITES) programs spills fuzz-replay lint lint-quick \
+	    hygiene-quick
 
 test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
