@@ -76,7 +76,7 @@ class TrainOptions(ctypes.Structure):
                 ("max_tokens", I32), ("lr", F64), ("optimizer", I32), ("schedule", I32),
                 ("beta1", F64), ("beta2", F64), ("eps", F64), ("weight_decay", F64),
                 ("warmup", F64), ("grad_norm", F64), ("dropout", F64), ("seed", U64),
-                ("resume", I32), ("progress", P), ("progress_ctx", P)]
+                ("resume", I32), ("dtype", I32), ("progress", P), ("progress_ctx", P)]
 
 
 def library(build):
@@ -138,8 +138,9 @@ class Ours:
                 raise RuntimeError(self.error.text.decode())
         return logits
 
-    def trainer(self, max_tokens):
-        options = TrainOptions(struct_size=ctypes.sizeof(TrainOptions), max_tokens=max_tokens)
+    def trainer(self, max_tokens, bf16=False):
+        options = TrainOptions(struct_size=ctypes.sizeof(TrainOptions), max_tokens=max_tokens,
+                               dtype=int(bf16))
         return self.call("dp_trainer_open", self.model, ctypes.byref(options))
 
     def step(self, trainer, texts, labels):
@@ -381,7 +382,7 @@ def bench_train(args, model, ours, results):
     ids = torch.from_numpy(rng.integers(1000, 28000, (30, 64), dtype=np.int64))
     target = torch.from_numpy(labels)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-    trainer = ours.trainer(64)
+    trainers = {kind: ours.trainer(64, kind == "BF16") for kind in ("FP32", "BF16")}
 
     def peer(bf16=False):
         model.train()
@@ -393,14 +394,14 @@ def bench_train(args, model, ours, results):
         optimizer.step()
         model.eval()
 
-    mine = args.first["FP32"]
+    mine = {args.first[kind]: (lambda t=t: ours.step(t, texts, labels))
+            for kind, t in trainers.items()}
     with torch.enable_grad():
-        seconds = interleaved({mine: lambda: ours.step(trainer, texts, labels),
-                               "PyTorch FP32": peer,
+        seconds = interleaved({**mine, "PyTorch FP32": peer,
                                "PyTorch autocast BF16": lambda: peer(True)},
                               max(3, args.rounds // 5))
     title = f"training step, batch 30, 64 tokens, Adam, {args.geometry}"
-    show(args, title, seconds, results, mine)
+    show(args, title, seconds, results)
 
 
 class EncodeOptions(ctypes.Structure):
