@@ -6089,6 +6089,17 @@ DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end
     }
 }
 
+/* A pair of bfloat16 to v->q at a byte, or, without q, its elements widened to v->y. */
+DP__INLINE void dp__pair_put(const dp__vec *v, size_t byte, size_t second, size_t first,
+                             uint32_t pair) {
+    if (v->q != NULL) {
+        memcpy(v->q + byte, &pair, sizeof pair);
+        return;
+    }
+    v->y[second] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
+    v->y[first] = (dp_real)dp__f32_from_bits(pair << 16);
+}
+
 /* Rows of x, times s[r] if given, as the left side of a BF16 product: pairs in q, rows ldq bytes
  * apart; without q the same numbers as floats in y, of each pair the second first. An odd n is
  * filled up with +0. */
@@ -6103,12 +6114,8 @@ DP__INLINE void dp__vec_bf16(const dp__vec *v, size_t begin, size_t end) {
         }
         for (; i < v->n; i += 2) {
             uint32_t pair = dp__bf16_pair(x[i] * scale, i + 1 < v->n ? x[i + 1] * scale : 0);
-            if (v->q != NULL) {
-                memcpy(v->q + r * v->ldq + 2 * i, &pair, sizeof pair);
-                continue;
-            }
-            v->y[r * v->ldy + i] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
-            v->y[r * v->ldy + i + 1] = (dp_real)dp__f32_from_bits(pair << 16);
+            size_t   y = r * v->ldy + i;
+            dp__pair_put(v, r * v->ldq + 2 * i, y, y + 1, pair);
         }
     }
 }
@@ -6118,10 +6125,10 @@ DP__INLINE void dp__vec_bf16(const dp__vec *v, size_t begin, size_t end) {
 DP__INLINE void dp__vec_bf16_down(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + 2 * r * v->ldx, *z = 2 * r + 1 < v->rows ? x + v->ldx : NULL;
-        uint8_t       *q = v->q != NULL ? v->q + r * v->ldq : NULL;
-        dp_real       *y = q == NULL ? v->y + 2 * r * v->ldy : NULL;
         size_t         i = 0;
 #ifdef DP__X86
+        uint8_t *q = v->q != NULL ? v->q + r * v->ldq : NULL;
+        dp_real *y = q == NULL ? v->y + 2 * r * v->ldy : NULL;
         for (; i + 8 <= v->n; i += 8) {
             dp__m8 first = dp__bits(dp__get(x + i, 8, 0)), second = first ^ first;
             if (z != NULL) second = dp__bits(dp__get(z + i, 8, 0));
@@ -6138,12 +6145,8 @@ DP__INLINE void dp__vec_bf16_down(const dp__vec *v, size_t begin, size_t end) {
 #endif
         for (; i < v->n; i++) {
             uint32_t pair = dp__bf16_pair(x[i], z != NULL ? z[i] : 0);
-            if (q != NULL) {
-                memcpy(q + 4 * i, &pair, sizeof pair);
-                continue;
-            }
-            y[i] = (dp_real)dp__f32_from_bits(pair & 0xFFFF0000u);
-            y[v->ldy + i] = (dp_real)dp__f32_from_bits(pair << 16);
+            size_t   at = 2 * r * v->ldy + i;
+            dp__pair_put(v, r * v->ldq + 4 * i, at, at + v->ldy, pair);
         }
     }
 }
@@ -6264,7 +6267,7 @@ static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
 }
 
 /* ============================================================================================
- * [E5] AVX2                                                                   budget 330 lines
+ * [E5] AVX2                                                                   budget 340 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 6 rows and 8 columns a register; the order of every sum
@@ -6389,9 +6392,9 @@ DP__INLINE void dp__finish_int_avx2(const dp__strip *s, size_t i, __m256i v0, __
 
 /* One k-group: four numbers of 16 bits of every row of a times the quads of 8 columns. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const int16_t *a, size_t a_row,
+DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const uint8_t *a, size_t a_row,
                                   const char *b, const size_t rows) {
-    const int16_t *a3 = a + 3 * a_row;
+    const uint8_t *a3 = a + 3 * a_row;
     const __m256i  b0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
     const __m256i  b1 =
         _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(b + 16)));
@@ -6405,60 +6408,6 @@ DP__INLINE void dp__step_s16_avx2(__m256i sum[8][2], const int16_t *a, size_t a_
     }
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-}
-
-/* The sums of 8 columns from byte half of each k-group on, to part [rows][16]. */
-DP__TARGET("avx2,fma")
-DP__INLINE void dp__half_s16_avx2(const dp__strip *s, const size_t rows, size_t half,
-                                  int32_t (*part)[DP__TILE]) {
-    const size_t   row = s->a_row;
-    const int16_t *a = (const int16_t *)s->a;
-    const char    *b = s->b + 4 * half, *next = s->next + half * 8;
-    __m256i        sum[8][2];
-#define DP__ROW(i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    DP__8_ROWS(DP__ROW)
-#undef DP__ROW
-    for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
-        DP__UNROLL for (size_t u = 0; u < 4; u++) {
-            _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
-            dp__step_s16_avx2(sum, a + 4 * u, row, b + u * 64, rows);
-        }
-        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
-    }
-    for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
-        dp__step_s16_avx2(sum, a, row, b, rows);
-#define DP__ROW(i)                                                                               \
-    if (i < rows) {                                                                              \
-        sum[i][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[i][0], sum[i][1]), 0xD8);     \
-        _mm256_storeu_si256((__m256i *)(void *)&part[i][half], sum[i][0]);                       \
-    }
-    DP__8_ROWS(DP__ROW)
-#undef DP__ROW
-}
-
-/* INT8 without VNNI, any weights: both sides as 16 bits, vpmaddwd: two products of at most
- * 255 * 128 in an s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). A
- * register holds the quads of 4 columns, so that the sum of a column lies in two lanes until the
- * end. Needs: AVX2. */
-DP__TARGET("avx2,fma")
-DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip *s, const size_t rows) {
-    int32_t part[8][DP__TILE];
-    dp__half_s16_avx2(s, rows, 0, part);
-    dp__half_s16_avx2(s, rows, 8, part);
-    for (size_t i = 0; i < rows; i++)
-        dp__finish_int_avx2(s, i, _mm256_loadu_si256((const __m256i *)(const void *)part[i]),
-                            _mm256_loadu_si256((const __m256i *)(const void *)(part[i] + 8)));
-}
-
-DP__TARGET("avx2,fma")
-static void dp__gemm_s16_avx2(const dp__strip *s) {
-    switch (s->rows) {
-    case 1: dp__gemm_s16_rows_avx2(s, 1); break;
-    case 2: dp__gemm_s16_rows_avx2(s, 2); break;
-    case 4: dp__gemm_s16_rows_avx2(s, 4); break;
-    default: dp__gemm_s16_rows_avx2(s, 6);
-    }
 }
 
 /* sum += the four products of u8 a and s8 b in each lane, exactly (only vpdpbusds saturates).
@@ -6521,38 +6470,91 @@ DP__INLINE void dp__step_quads_avx2(__m256i sum[8][2], const uint8_t *a, size_t 
 #undef DP__ROW
 }
 
-/* INT8 on u8 activations and quads. weights says which instructions may be taken:
+#define DP__WEIGHTS_S16 (DP_WEIGHTS_QUADS + 1) /* any weights: both sides as 16 bits */
+
+/* One k-group, by what may be taken of the weights. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__step_int_avx2(__m256i sum[8][2], const uint8_t *a, size_t a_row,
+                                  const char *b, const size_t rows, const int weights) {
+    if (weights == DP__WEIGHTS_S16) dp__step_s16_avx2(sum, a, a_row, b, rows);
+    else dp__step_u8s8_avx2(sum, a, a_row, b, rows, weights);
+}
+
+/* All k-groups of the columns at b; fetches the next panel at next. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__walk_int_avx2(const dp__strip *s, __m256i sum[8][2], const char *b,
+                                  const char *next, const size_t rows, const int weights) {
+    const size_t   bytes = weights == DP__WEIGHTS_S16 ? 8 : 4; /* of a k-group of a row of a */
+    const size_t   row = s->a_row * (bytes / 4);
+    const uint8_t *a = (const uint8_t *)s->a;
+    for (size_t q = 4; q <= s->k1; q += 4, a += 4 * bytes, next += s->fetch) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+            _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
+            if (weights != DP_WEIGHTS_QUADS)
+                dp__step_int_avx2(sum, a + bytes * u, row, b + u * 64, rows, weights);
+            else if (u % 2 == 0)
+                dp__step_quads_avx2(sum, a + bytes * u, row, b + u * 64, rows);
+        }
+        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
+    }
+    for (size_t q = s->k1 % 4; q > 0; q--, a += bytes, b += 64)
+        dp__step_int_avx2(sum, a, row, b, rows, weights);
+}
+
+/* The sums of 8 columns from byte half of each k-group on, to part [rows][16]. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__half_s16_avx2(const dp__strip *s, const size_t rows, size_t half,
+                                  int32_t (*part)[DP__TILE]) {
+    __m256i sum[8][2];
+#define DP__ROW(i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+    dp__walk_int_avx2(s, sum, s->b + 4 * half, s->next + half * 8, rows, DP__WEIGHTS_S16);
+#define DP__ROW(i)                                                                               \
+    if (i < rows) {                                                                              \
+        sum[i][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[i][0], sum[i][1]), 0xD8);     \
+        _mm256_storeu_si256((__m256i *)(void *)&part[i][half], sum[i][0]);                       \
+    }
+    DP__8_ROWS(DP__ROW)
+#undef DP__ROW
+}
+
+/* INT8 without VNNI, any weights: both sides as 16 bits, vpmaddwd: two products of at most
+ * 255 * 128 in an s32, nothing can saturate (Trap: vpmaddubsw would, 255 * 127 * 2 > 32767). A
+ * register holds the quads of 4 columns, so that the sum of a column lies in two lanes until the
+ * end. Needs: AVX2. */
+DP__TARGET("avx2,fma")
+DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip *s, const size_t rows) {
+    int32_t part[8][DP__TILE];
+    dp__half_s16_avx2(s, rows, 0, part);
+    dp__half_s16_avx2(s, rows, 8, part);
+    for (size_t i = 0; i < rows; i++)
+        dp__finish_int_avx2(s, i, _mm256_loadu_si256((const __m256i *)(const void *)part[i]),
+                            _mm256_loadu_si256((const __m256i *)(const void *)(part[i] + 8)));
+}
+
+/* INT8. weights says which instructions may be taken on u8 activations and quads:
  *   FULL   any weights, vpdpbusd                                      (AVX-VNNI)
  *   PAIRS  pair-safe ones, vpmaddubsw and vpmaddwd                    (AVX2)
  *   QUADS  quad-safe ones, the sums of two vpmaddubsw in one vpmaddwd (AVX2)
- * Nothing saturates: |16-bit sum| <= 255 * 128 = 32640 by dp__weights_safe. */
+ * Nothing saturates: |16-bit sum| <= 255 * 128 = 32640 by dp__weights_hold. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__gemm_u8s8_rows_avx2(const dp__strip *s, const size_t rows,
-                                        const int weights) {
-    const size_t   row = s->a_row;
-    const uint8_t *a = (const uint8_t *)s->a;
-    const char    *b = s->b, *next = s->next;
-    int32_t        comp[DP__TILE] = {0};
-    __m256i        sum[8][2];
+DP__INLINE void dp__gemm_int_rows_avx2(const dp__strip *s, const size_t rows,
+                                       const int weights) {
+    int32_t comp[DP__TILE] = {0};
+    __m256i sum[8][2];
+    if (weights == DP__WEIGHTS_S16) {
+        dp__gemm_s16_rows_avx2(s, rows);
+        return;
+    }
     if (s->comp != NULL) memcpy(comp, s->comp, s->cols * sizeof *comp);
 #define DP__ROW(i)                                                                               \
     sum[i][0] = _mm256_loadu_si256((const __m256i *)(const void *)comp);                         \
     sum[i][1] = _mm256_loadu_si256((const __m256i *)(const void *)(comp + 8));
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-    for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
-        DP__UNROLL for (size_t u = 0; u < 4; u++) {
-            _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
-            if (weights != DP_WEIGHTS_QUADS)
-                dp__step_u8s8_avx2(sum, a + 4 * u, row, b + u * 64, rows, weights);
-            else if (u % 2 == 0)
-                dp__step_quads_avx2(sum, a + 4 * u, row, b + u * 64, rows);
-        }
-        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
-    }
-    for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
-        dp__step_u8s8_avx2(sum, a, row, b, rows, weights);
+    dp__walk_int_avx2(s, sum, s->b, s->next, rows, weights);
 #define DP__ROW(i) if (i < rows) dp__finish_int_avx2(s, i, sum[i][0], sum[i][1]);
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
@@ -6560,28 +6562,33 @@ DP__INLINE void dp__gemm_u8s8_rows_avx2(const dp__strip *s, const size_t rows,
 
 /* A strip has unit (a constant), 4, 2 or 1 rows. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__gemm_u8s8_any_avx2(const dp__strip *s, const size_t unit, const int weights) {
+DP__INLINE void dp__gemm_int_any_avx2(const dp__strip *s, const size_t unit, const int weights) {
     switch (s->rows) {
-    case 1: dp__gemm_u8s8_rows_avx2(s, 1, weights); break;
-    case 2: dp__gemm_u8s8_rows_avx2(s, 2, weights); break;
-    case 4: dp__gemm_u8s8_rows_avx2(s, 4, weights); break;
-    default: dp__gemm_u8s8_rows_avx2(s, unit, weights);
+    case 1: dp__gemm_int_rows_avx2(s, 1, weights); break;
+    case 2: dp__gemm_int_rows_avx2(s, 2, weights); break;
+    case 4: dp__gemm_int_rows_avx2(s, 4, weights); break;
+    default: dp__gemm_int_rows_avx2(s, unit, weights);
     }
 }
 
 DP__TARGET("avx2,fma")
+static void dp__gemm_s16_avx2(const dp__strip *s) {
+    dp__gemm_int_any_avx2(s, 6, DP__WEIGHTS_S16);
+}
+
+DP__TARGET("avx2,fma")
 static void dp__gemm_pairs_avx2(const dp__strip *s) {
-    dp__gemm_u8s8_any_avx2(s, 4, DP_WEIGHTS_PAIRS);
+    dp__gemm_int_any_avx2(s, 4, DP_WEIGHTS_PAIRS);
 }
 
 DP__TARGET("avx2,fma")
 static void dp__gemm_quads_avx2(const dp__strip *s) {
-    dp__gemm_u8s8_any_avx2(s, 4, DP_WEIGHTS_QUADS);
+    dp__gemm_int_any_avx2(s, 4, DP_WEIGHTS_QUADS);
 }
 
 DP__TARGET("avx2,fma")
 static void dp__gemm_u8s8_avxvnni(const dp__strip *s) {
-    dp__gemm_u8s8_any_avx2(s, 6, DP_WEIGHTS_FULL);
+    dp__gemm_int_any_avx2(s, 6, DP_WEIGHTS_FULL);
 }
 
 DP__TARGET("avx2,fma")
@@ -6591,7 +6598,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 570 lines
+ * [E6] AVX-512                                                                budget 560 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -6812,7 +6819,7 @@ DP__INLINE __m512i dp__comp_avx512(const dp__strip *s, size_t t, __mmask16 m) {
     return _mm512_maskz_loadu_epi32(m, s->comp + t * DP__TILE);
 }
 
-/* INT8 on u8 activations and quads; weights as in dp__gemm_u8s8_rows_avx2, nothing saturates.
+/* INT8 on u8 activations and quads; weights as in dp__gemm_int_rows_avx2, nothing saturates.
  * Needs: AVX-512BW; FULL: AVX512-VNNI. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__gemm_u8s8_tile_avx512(const dp__strip *s, const size_t rows,
@@ -7500,7 +7507,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
  * [E9] Threads                                                                budget 280 lines
  * Owns:   the team of workers, and dp__exec: how a session computes.    Needs: B3, E3, E8.
  * Never:  divides a sum; a task gets (tid, threads) and writes outputs of its own.
- * Tests:  tests/test_gemm.c: gemm_team_*
+ * Tests:  tests/test_gemm.c: gemm_team_*, gemm_patience
  * ============================================================================================ */
 
 typedef void dp__task(void *arg, int32_t tid, int32_t threads);
@@ -9936,11 +9943,10 @@ static void dp__carve_training(dp__work *w, dp__carving *c, const dp__config *co
 static int32_t dp__attention_form(const dp__work *w, const dp__net *net) {
     const dp__config *config = net->config;
     int               form = net->at[dp__layer_tensor(0, DP__Q_W)].form;
+    int               even = config->hidden / config->heads % 2 == 0;
     if (w->train || w->attention32) return DP__B_PACKED;
-    if (form == DP__B_BF16)
-        return net->int8_linears == 0 && config->hidden / config->heads % 2 == 0 ? form
-                                                                                 : DP__B_PACKED;
-    return form == DP__B_INT8 ? form : DP__B_PACKED;
+    if (form == DP__B_BF16 && (net->int8_linears > 0 || !even)) return DP__B_PACKED;
+    return form == DP__B_INT8 || form == DP__B_BF16 ? form : DP__B_PACKED;
 }
 
 /* One walk over everything that w holds, for its capacity. */

@@ -92,23 +92,22 @@ static inline void shim_tile(const char *wrong) {
 #define DP__TILE_U8S8(c, a, b) shim_tile(tile_dot8(c, a, b, 0, 1))
 #define DP__TILE_BF16(c, a, b) shim_tile(tile_dot_bf16(c, a, b))
 
-/* The lowest byte of every number. */
-static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
-    uint8_t x[64], y[16];
-    __m128i v;
+/* The n lowest bytes of every number. */
+static inline void shim_narrow(void *to, simde__m512i a, size_t n) {
+    char x[64];
     memcpy(x, &a, sizeof x);
-    for (int i = 0; i < 16; i++) y[i] = x[4 * i];
-    memcpy(&v, y, sizeof y);
+    for (size_t i = 0; i < 16; i++) memcpy((char *)to + n * i, x + 4 * i, n);
+}
+
+static inline __m128i shim_cvtepi32_epi8(simde__m512i a) {
+    __m128i v;
+    shim_narrow(&v, a, 1);
     return v;
 }
 
-/* The lower half of every number. */
 static inline simde__m256i shim_cvtepi32_epi16(simde__m512i a) {
-    uint16_t     x[32], y[16];
     simde__m256i v;
-    memcpy(x, &a, sizeof x);
-    for (int i = 0; i < 16; i++) y[i] = x[2 * i];
-    memcpy(&v, y, sizeof y);
+    shim_narrow(&v, a, 2);
     return v;
 }
 

@@ -471,6 +471,17 @@ static int net_same_bits(const dp_real *a, const dp_real *b, size_t n) {
     return memcmp(a, b, n * sizeof *a) == 0;
 }
 
+/* How far a is from b, relative to b (root mean squares). */
+static double net_apart(const dp_real *a, const dp_real *b, size_t n) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)a[i] - (double)b[i];
+        error += d * d;
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(error / norm);
+}
+
 /* Each text of r's batch alone has the logits and the pooled vector that it has in the batch. */
 static void net_each_alone(netrun *r, const dp__net *net) {
     size_t   texts = r->batch.texts, width = (size_t)r->config.hidden;
@@ -865,22 +876,13 @@ static void test_network_int8(void) {
             net_pass(&r, &net, 0, NULL);
             if (!seen) memcpy(first[q.tables], r.work.logits, sizeof plain);
             CHECK(net_same_bits(first[q.tables], r.work.logits, NET_TEXTS * 5));
-            double error = 0, norm = 0;
-            for (size_t i = 0; i < NET_TEXTS * 5; i++) {
-                double d = (double)r.work.logits[i] - (double)plain[i];
-                error += d * d;
-                norm += (double)plain[i] * (double)plain[i];
-            }
-            CHECK(error > 0 && sqrt(error / norm) < 0.05);
+            double apart = net_apart(r.work.logits, plain, NET_TEXTS * 5);
+            CHECK(apart > 0 && apart < 0.05);
             r.work.attention32 = 1; /* the same with attention in float32 */
             dp__work_close(&r.work);
             net_pass(&r, &net, 0, NULL);
-            double apart = 0;
-            for (size_t i = 0; i < NET_TEXTS * 5; i++) {
-                double d = (double)r.work.logits[i] - (double)first[q.tables][i];
-                apart += d * d;
-            }
-            CHECK(apart > 0 && sqrt(apart / norm) < 0.02);
+            apart = net_apart(r.work.logits, first[q.tables], NET_TEXTS * 5);
+            CHECK(apart > 0 && apart < 0.02);
             r.work.attention32 = 0;
             dp__work_close(&r.work);
             dp__source back = dp__source_net(&net);
@@ -933,13 +935,8 @@ static void test_network_bf16(void) {
         dp__work_close(&r.work);
         net_pass(&r, &net, 0, NULL);
         CHECK_INT(r.work.form, DP__B_PACKED);
-        double apart = 0, norm = 0;
-        for (size_t i = 0; i < NET_TEXTS * 5; i++) {
-            double d = (double)r.work.logits[i] - (double)first[i];
-            apart += d * d;
-            norm += (double)first[i] * (double)first[i];
-        }
-        CHECK(apart > 0 && sqrt(apart / norm) < 0.02);
+        double apart = net_apart(r.work.logits, first, NET_TEXTS * 5);
+        CHECK(apart > 0 && apart < 0.02);
         dp__source back = dp__source_net(&net);
         for (size_t t = 0; t < r.params.count; t++) {
             const dp__tensor *x = &r.params.list[t];
