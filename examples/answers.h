@@ -144,8 +144,9 @@ static void score_row(score *s, int32_t label, const float *prob, const float *l
     else hmput(s->pairs, key, 1);
 }
 
+/* Of no rows every figure is NaN, which JSON writes as null. */
 static double score_accuracy(const score *s) {
-    return s->rows > 0 ? (double)s->right / (double)s->rows : 0;
+    return (double)s->right / (double)s->rows;
 }
 
 /* Mean of 2 right / (labelled + predicted) over the classes that occur on either side. */
@@ -157,18 +158,18 @@ static double score_macro_f1(const score *s) {
         sum += 2 * (double)s->of[k].right / (double)both;
         classes++;
     }
-    return classes > 0 ? sum / classes : 0;
+    return sum / classes;
 }
 
 static double score_nll(const score *s) {
-    return s->rows > 0 ? s->nll / (double)s->rows : 0;
+    return s->nll / (double)s->rows;
 }
 
 /* Expected calibration error: |share of right answers - mean confidence|, weighted by bin. */
 static double score_ece(const score *s) {
     double sum = 0;
     for (int b = 0; b < SCORE_BINS; b++) sum += fabs(s->right_in[b] - s->sure[b]);
-    return s->rows > 0 ? sum / (double)s->rows : 0;
+    return sum / (double)s->rows;
 }
 
 static int pair_order(const void *a, const void *b) {

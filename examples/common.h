@@ -735,6 +735,8 @@ static void common_options(void) {
         {"logfile", TEXT, &self.log_path, NULL, "F", 0, 0, "log to a file as well"},
         {"log-json", FLAG, &self.log_json, NULL, NULL, 0, 0, "log one JSON object a line"},
         {"intel", UNNEEDED, NULL, NULL, NULL, 0, 0, "accepted, unneeded"},
+        {"help", UNNEEDED, NULL, NULL, NULL, 0, 0, "this list"},
+        {"version", UNNEEDED, NULL, NULL, NULL, 0, 0, "version, compiler, instruction sets"},
     };
     for (int i = 0; i < COUNT(rows); i++) self.options[self.option_count++] = rows[i];
 }
@@ -757,7 +759,7 @@ static void parse_options(int argc, char **argv, const option *rows, int count,
         stop(END_USAGE, "--isa %s: %s", dp_isa_name((dp_isa)self.isa), missing);
 }
 
-/* ,"options":{...}: every option with the value that this run used. */
+/* "options":{...}: every option with the value that this run used; null: not given. */
 static void put_options(sink *s) {
     put(s, "\"options\":{", 11);
     for (int i = 0, first = 1; i < self.option_count; i++) {
@@ -773,7 +775,7 @@ static void put_options(sink *s) {
         if (o->kind == INTEGER) memcpy(&whole, o->to, sizeof whole);
         if (o->kind == CHOICE || o->kind == FLAG) memcpy(&small, o->to, sizeof small);
         if (o->kind == TEXT) memcpy(&text, o->to, sizeof text);
-        if (o->kind == REAL) put_real(s, "%.17g", real);
+        if (o->kind == REAL) put_real(s, "%.17g", real < o->min ? (double)NAN : real);
         if (o->kind == INTEGER) putf(s, "%" PRId64, whole);
         if (o->kind == FLAG) putf(s, "%s", small ? "true" : "false");
         if (o->kind == TEXT && text == NULL) put(s, "null", 4);

@@ -14,7 +14,7 @@
 
 typedef struct settings {
     const char *model, *input, *output, *report;
-    int32_t     format, letter_case, dtype, bf16, logits, tokens, evaluate, benchmark;
+    int32_t     format, letter_case, dtype, logits, tokens, evaluate, benchmark;
     int64_t     top, batch, length, runs, warmup;
 } settings;
 
@@ -46,7 +46,7 @@ static void open_model(job *j) {
     dp_env             env = environment();
     DP_CLEAR(options);
     DP_CLEAR(open);
-    open.dtype = j->set->dtype || j->set->bf16 ? DP_BF16 : DP_F32;
+    open.dtype = (dp_dtype)j->set->dtype;
     require(dp_model_open_with(&env, j->set->model, &open, &j->model, &err), &err, END_MODEL);
     DP_CLEAR(j->info);
     dp_model_get_info(j->model, &j->info);
@@ -72,8 +72,8 @@ static int32_t label_of_row(const job *j, reader *r) {
     return cls;
 }
 
-/* Fills the batch; 0 when the input is at its end. An automatic batch does not wait for rows
- * that are not there yet. */
+/* Fills the batch; 0 when the input is at its end or cannot be read on. An automatic batch does
+ * not wait for rows that are not there yet. */
 static int read_batch(job *j, reader *r) {
     size_t held = 0;
     while (j->set->batch < 0 || arrlen(j->items) < (j->set->batch > 0 ? j->set->batch : 32)) {
@@ -81,8 +81,7 @@ static int read_batch(job *j, reader *r) {
         if (may_end && (held > 4194304 || reader_waits(r))) break;
         read_result got = read_row(r);
         heed_signal();
-        if (got == READ_FAILED) report_file(r);
-        if (got == READ_END) return 0;
+        if (got == READ_END || got == READ_FAILED) return 0;
         item it = {id_of_row(r), got == READ_ROW ? label_of_row(j, r) : -1};
         if (r->fault.rule[0] != 0) {
             report_row(r);
@@ -198,7 +197,7 @@ static settings *read_settings(int argc, char **argv) {
         {"benchmark benchmark_mode", FLAG, &s.benchmark, NULL, NULL, 0, 0, "time the first batch"},
         {"runs n_runs", INTEGER, &s.runs, "100", "N", 1, 1e9, "timed runs of --benchmark"},
         {"warmup", INTEGER, &s.warmup, "20", "N", 0, 1e9, "runs before them"},
-        {"bf16", FLAG, &s.bf16, NULL, NULL, 0, 0, "the same as --dtype bf16"},
+        {"bf16", FLAG, &s.dtype, NULL, NULL, 0, 0, "the same as --dtype bf16"},
         {"is-inc-int8", UNNEEDED, NULL, NULL, NULL, 0, 0, "accepted, unneeded"},
     };
     parse_options(argc, argv, rows, COUNT(rows),
@@ -229,6 +228,8 @@ int main(int argc, char **argv) {
         show_progress(j.rows, 0, "rows", "");
     }
     if (j.rows > 0) put_answers_end(&j.out, j.set->format);
+    sink_flush(&j.out);
+    if (r.fault.fatal) report_file(&r);
     sink_close(&j.out);
     if (r.rows == 0) say(WARNING, "%s: no rows", r.path);
     if (j.set->evaluate && j.rows > 0) say_score(&j.score);

@@ -295,7 +295,7 @@ static read_result line_row(reader *r) {
 static void json_fault(reader *r, const dp_error *err) {
     row_fault(r, err->rule[0] != 0 ? err->rule : "J",
               r->row_place + (err->place == DP_NO_PLACE ? 0 : err->place),
-              "the line is not valid JSON");
+              "the line is not valid JSON, or beyond a limit");
 }
 
 /* A step of the JSON parser: 0 when the line is not valid JSON. */

@@ -43,18 +43,18 @@ static settings *read_settings(int argc, char **argv) {
         {"model bert_model", TEXT, &s.model, NULL, "DIR", 0, 0, "model to start from"},
         {"config", TEXT, &s.config, NULL, "NAME|F", 0, 0,
          "of a new model: tiny, mini, small, medium, base or a config.json [mini]"},
-        {"vocab", TEXT, &s.vocab, NULL, "F", 0, 0, "[data/bert-base-cased-vocab.txt]"},
+        {"vocab", TEXT, &s.vocab, NULL, "F", 0, 0, "new model's [data/bert-base-cased-vocab.txt]"},
         {"output save_model_dir", TEXT, &s.output, NULL, "DIR", 0, 0, "where the model goes"},
         {"epochs", INTEGER, &s.epochs, "3", "N", 0, 1e6, "0: save the starting model"},
         {"batch-size", INTEGER, &s.batch, "30", "N", -1, 65536, "rows; -1: all"},
         {"seq-length", INTEGER, &s.length, NULL, "N", 3, 1048576, "tokens of a text at most [64]"},
-        {"lr", REAL, &s.lr, NULL, "X", 1e-30, 1, "[1e-5 with --model, 5e-4 without]"},
-        {"optimizer", CHOICE, &s.optimizer, "adam", "adam|adamw", 0, 0, ""},
-        {"weight-decay", REAL, &s.weight_decay, "0", "X", 0, 1e6, ""},
+        {"lr", REAL, &s.lr, NULL, "X", 1e-30, 1, "learning rate [1e-5 with --model, 5e-4 without]"},
+        {"optimizer", CHOICE, &s.optimizer, "adam", "adam|adamw", 0, 0, "of the weights"},
+        {"weight-decay", REAL, &s.weight_decay, "0", "X", 0, 1e6, "of all weights, towards 0"},
         {"warmup", REAL, &s.warmup, "0", "X", 0, 1e9, "steps from 1 up, fraction below 1"},
-        {"schedule", CHOICE, &s.schedule, "constant", "constant|linear", 0, 0, "of --lr"},
+        {"schedule", CHOICE, &s.schedule, "constant", "constant|linear", 0, 0, "linear: down to 0"},
         {"grad-norm", REAL, &s.grad_norm, "10", "X", 0, 1e30, "global clipping; 0: none"},
-        {"dropout", REAL, &s.dropout, NULL, "P", 0, 0.99, "[the model's]"},
+        {"dropout", REAL, &s.dropout, NULL, "P", 0, 0.99, "share of values dropped [the model's]"},
         {"case", CHOICE, &s.letter_case, "model", "model|lower|keep", 0, 0, "case rule"},
         {"dtype", CHOICE, &s.dtype, "f32", "f32|bf16", 0, 0, "of the layers' products"},
         {"accumulate", INTEGER, &s.accumulate, "1", "N", 1, 65536, "batches of a step"},
@@ -234,11 +234,11 @@ int main(int argc, char **argv) {
     r.env = environment();
     prepare(&r);
     if (r.set->epochs > 0) train_model(&r);
-    if (r.set->epochs == 0 && r.set->valid != NULL)
-        accuracy = measure(r.model, &r.valid, (int32_t)r.set->length).accuracy;
     double took = r.started > 0 ? seconds() - r.started : 0;
     if (arrlen(r.epochs) > 0)
         accuracy = r.set->valid ? arrlast(r.epochs).valid_accuracy : arrlast(r.epochs).accuracy;
+    else if (r.set->valid != NULL) /* --epochs 0, or resumed behind the last epoch */
+        accuracy = measure(r.model, &r.valid, (int32_t)r.set->length).accuracy;
     write_report(&r, accuracy, took);
     save_model(r.model, r.set->output);
     remove_checkpoints(r.set->output, 0);

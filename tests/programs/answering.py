@@ -156,6 +156,12 @@ def test_evaluate(work):
         check("the worst pairs, in the report and on stderr", got == worst and
               err.count("taken for") == len(worst), (got, worst))
         check("records come out all the same", len(records(out)) == 60)
+    write(work / "none.csv", "symptoms,prognosis\n")
+    for name, more in (("none.csv", []), ("ev.csv", ["--benchmark", "--runs", "1"])):
+        predict(work / "small", work / name, "--evaluate", "--report", work / "ev.json", "--force",
+                *more)
+        check(f"figures of no rows are null, not 0 ({name})", {load(work / "ev.json")[k] for k in (
+            "accuracy", "macro_f1", "nll", "ece")} == {None}, load(work / "ev.json"))
     code, out, err = predict(work / "small", work / "ev.csv", "--report", work / "ev.json",
                              "--force")
     check("--report without --evaluate: rows, no figures", code == 0 and

@@ -14,7 +14,8 @@ from .base import (BUILD, LEVELS, PROGRAMS, ROOT, check, load, predict, quick, r
 
 COMMON = {"input-format": "auto", "lines": "", "text-column": "symptoms", "pair-column": "none",
           "label-column": "prognosis", "threads": "0", "isa": "auto", "seed": "0", "force": "",
-          "follow-links": "", "quiet": "", "logfile": "", "log-json": "", "intel": ""}
+          "follow-links": "", "quiet": "", "logfile": "", "log-json": "", "intel": "", "help": "",
+          "version": ""}
 # Every option of the contract and the beginning of its default; "" where it has none.
 OPTIONS = {
     "train": dict(COMMON, **{
@@ -216,7 +217,8 @@ def test_bad_values(work):
         check(f"{program}: a word that is no option: 2, not quoted", code == 2 and
               "stray" not in err, err)
         for wrong, near in (("--modle", "--model"), ("--batchsize", "--batch-size"),
-                            ("--thread=2", "--threads"), ("--foce", "--force")):
+                            ("--thread=2", "--threads"), ("--foce", "--force"),
+                            ("--hepl", "--help")):
             code, _, err = run(program, wrong, "x")
             check(f"{program} {wrong}: 2, the nearest one is suggested",
                   code == 2 and f"did you mean {near}?" in err, err)

@@ -272,6 +272,12 @@ def test_bad_files(work):
             code, _, err = quick(work, work / "f_model", "--train", work / path, *more)
             check(f"file: {name}: train: 4, nothing written", code == 4 and
                   not (work / "f_model").exists(), (code, err))
+    write(work / "f.csv", b'symptoms\na\nb\n"' + SECRET.encode())
+    ends = [predict(work / "small", work / "f.csv", "--format", form, *more)[:2]
+            for form in ("jsonl", "kit") for more in ([], ["--batch-size", "1"])]
+    check("file: rows before an open quote come out, whatever the batch size", ends[0] == ends[1]
+          and ends[2] == ends[3] and [code for code, _ in ends] == [4] * 4 and
+          len(records(ends[0][1])) == len(json.loads(ends[2][1])["predictions"]) == 2, ends)
     for name, path in (("missing", work / "nothing.csv"), ("a directory", work)):
         ends = [predict(work / "small", path)[::2],
                 quick(work, work / "f_model", "--train", path)[::2],

@@ -82,6 +82,7 @@ def test_defaults(work):
                 "dtype": "f32", "accumulate": 1, "seed": 0}
         check(f"defaults {'with' if more else 'without'} --model, as the report says them",
               code == 0 and {k: used[k] for k in want} == want, used)
+        check("--dropout not given: null in the report", used["dropout"] is None, used)
         check("without validation rows the last line gives the training accuracy",
               re.search(r"training accuracy \d\.\d+, training time [\d.]+ s, peak memory \d+ MB",
                         err.splitlines()[-1]), err)

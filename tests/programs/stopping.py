@@ -81,6 +81,18 @@ def test_resume(work):
           "no checkpoint to resume from" in err and weights(work / "fresh") == want, err)
     code, _, err = quick(work, work / "fresh", *plain, "--resume")
     check("--resume of a run that is complete: 2", code == 2 and "complete" in err, err)
+    last = ["--epochs", "1", "--batch-size", "50", "--checkpoint-every", "1", "--valid",
+            write_csv(work / "long.csv", rows(20000)), "--isa", "scalar", "--threads", "1"]
+    process = start(command(work, work / "last", *last))
+    wait_for(lambda: checkpoints(work / "last"), process)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    code, _, said = quick(work, work / "last", *last, "--resume")
+    accuracy = load(work / "last/training_report.json")["accuracy"]
+    check("stopped in the last validation and resumed: the accuracy is measured", code == 0 and
+          process.returncode == 130 and b"step 2;" in err and accuracy is not None and
+          f"accuracy {accuracy:.4f}" in said, (process.returncode, err, said))
     out = work / "half"
     process = start(command(work, out, "--epochs", "100000", "--checkpoint-every", "1"))
     wait_for(lambda: len(checkpoints(out)) >= 2, process)
