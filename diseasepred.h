@@ -5350,7 +5350,7 @@ typedef struct dp__strip {
     const dp_real *residual;  /* [rows, cols], stride ldr */
     size_t         ldr;
     const char    *next;      /* bytes of the next panel that this strip fetches into L2 */
-    size_t         fetch;     /* bytes fetched for every 4 k-groups: 0, 64, 128 */
+    size_t         fetch;     /* bytes fetched for every 4 k-groups */
     int            gelu;      /* in the end; asked of kernels with a tile_mode only, as is more: */
     int            more;      /* another call follows at once, and may finish what this began */
     void          *work;      /* memory of such a kernel, from its tile_mode on */
@@ -6306,6 +6306,11 @@ DP__INLINE void dp__finish_avx2(const dp__strip *s, size_t i, __m256 v0, __m256 
  * that sums need. */
 #define DP__HIDE(p) __asm__("" : "+r"(p))
 
+/* Fetches bytes at next into the L2 cache. */
+DP__INLINE void dp__fetch_next(const char *next, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += DP__ALIGN) _mm_prefetch(next + i, _MM_HINT_T1);
+}
+
 /* One k: every row of a times 16 columns of b. */
 DP__TARGET("avx2,fma")
 DP__INLINE void dp__step_f32_avx2(__m256 sum[8][2], const float *a, size_t a_row, const float *b,
@@ -6334,7 +6339,7 @@ DP__INLINE void dp__gemm_f32_rows_avx2(const dp__strip *s, const size_t rows) {
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
     for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
+        dp__fetch_next(next, s->fetch);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
             _mm_prefetch((const char *)(const void *)(b + step + u * DP__TILE), _MM_HINT_T0);
             dp__step_f32_avx2(sum, a + u, row, b + u * DP__TILE, rows);
@@ -6480,15 +6485,16 @@ DP__INLINE void dp__step_int_avx2(__m256i sum[8][2], const uint8_t *a, size_t a_
     else dp__step_u8s8_avx2(sum, a, a_row, b, rows, weights);
 }
 
-/* All k-groups of the columns at b; fetches the next panel at next. */
+/* All k-groups of the columns at b. */
 DP__TARGET("avx2,fma")
 DP__INLINE void dp__walk_int_avx2(const dp__strip *s, __m256i sum[8][2], const char *b,
-                                  const char *next, const size_t rows, const int weights) {
+                                  const size_t rows, const int weights) {
+    const char    *next = s->next;
     const size_t   bytes = weights == DP__WEIGHTS_S16 ? 8 : 4; /* of a k-group of a row of a */
     const size_t   row = s->a_row * (bytes / 4);
     const uint8_t *a = (const uint8_t *)s->a;
     for (size_t q = 4; q <= s->k1; q += 4, a += 4 * bytes, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
+        dp__fetch_next(next, s->fetch);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
             _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
             if (weights != DP_WEIGHTS_QUADS)
@@ -6510,7 +6516,7 @@ DP__INLINE void dp__half_s16_avx2(const dp__strip *s, const size_t rows, size_t 
 #define DP__ROW(i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-    dp__walk_int_avx2(s, sum, s->b + 4 * half, s->next + half * 8, rows, DP__WEIGHTS_S16);
+    dp__walk_int_avx2(s, sum, s->b + 4 * half, rows, DP__WEIGHTS_S16);
 #define DP__ROW(i)                                                                               \
     if (i < rows) {                                                                              \
         sum[i][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[i][0], sum[i][1]), 0xD8);     \
@@ -6554,7 +6560,7 @@ DP__INLINE void dp__gemm_int_rows_avx2(const dp__strip *s, const size_t rows,
     sum[i][1] = _mm256_loadu_si256((const __m256i *)(const void *)(comp + 8));
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-    dp__walk_int_avx2(s, sum, s->b, s->next, rows, weights);
+    dp__walk_int_avx2(s, sum, s->b, rows, weights);
 #define DP__ROW(i) if (i < rows) dp__finish_int_avx2(s, i, sum[i][0], sum[i][1]);
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
@@ -6686,8 +6692,7 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
 #undef DP__ROW
     dp__fetch_avx512(s, rows, tiles);
     for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
-        _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
+        dp__fetch_next(next, s->fetch);
         DP__UNROLL for (size_t u = 0; u < 4; u++)
             dp__step_f32_avx512(sum, a + u, row, b + u * DP__TILE, rows, tiles, pairs);
         b += k % DP__TILE != 0 ? 4 * DP__TILE : step - 12 * DP__TILE;
@@ -6838,8 +6843,7 @@ DP__INLINE void dp__gemm_u8s8_tile_avx512(const dp__strip *s, const size_t rows,
 #undef DP__ROW
     dp__fetch_avx512(s, rows, tiles);
     for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
-        _mm_prefetch(next + DP__ALIGN, _MM_HINT_T1);
+        dp__fetch_next(next, s->fetch);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
             if (weights != DP_WEIGHTS_QUADS)
                 dp__step_u8s8_avx512(sum, a + 4 * u, row, b + u * 64, rows, tiles, weights);
@@ -6936,7 +6940,7 @@ DP__INLINE void dp__gemm_s16_rows_avx512(const dp__strip *s, const size_t rows) 
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
     for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
-        _mm_prefetch(next, _MM_HINT_T1);
+        dp__fetch_next(next, s->fetch);
         DP__UNROLL for (size_t u = 0; u < 4; u++)
             dp__step_s16_avx512(sum, a + 4 * u, row, b + u * 64, rows);
         b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
@@ -7297,9 +7301,8 @@ DP__INLINE void dp__sums_amx(const dp__strip *s, size_t i, const int32_t *comp,
         if (tiles > 1) DP__TILE_LOAD(4, comp + DP__TILE, (size_t)0);
         if (tiles > 2) DP__TILE_LOAD(5, comp + 2 * DP__TILE, (size_t)0);
     }
-    for (size_t k = 0; k < s->k1; k += DP__TILE, b += s->b_step) {
-        for (size_t l = 0; l < 4 * s->fetch; l += DP__ALIGN, next += DP__ALIGN)
-            _mm_prefetch(next, _MM_HINT_T1);
+    for (size_t k = 0; k < s->k1; k += DP__TILE, b += s->b_step, next += 4 * s->fetch) {
+        dp__fetch_next(next, 4 * s->fetch);
         const uint8_t *a = dp__rows_amx(s, i, k, spare, &stride, bf16);
         DP__TILE_STREAM(6, a, stride);
         DP__TILE_LOAD(7, b, DP__TILE_BYTES);
@@ -8104,14 +8107,15 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
     }
 }
 
-/* Panel by panel; while the strips of one run, they fetch the next. */
+/* Panel by panel; the strips of one fetch the next, 12 lines for 4 k-groups (where only many strips
+ * fetched all, products of 16 rows took half as long again). */
 static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *part) {
     const dp__kernel *kernel = part->kernel;
     dp__strip s;
-    size_t    strips = (part->i1 - part->i0 + kernel->unit - 1) / kernel->unit;
     size_t    wide = kernel->tiles * DP__TILE;
+    size_t    strips = (part->i1 - part->i0 + kernel->unit - 1) / kernel->unit * DP__PANEL / wide;
+    size_t    lines = (DP__PANEL / 4 + strips - 1) / strips;
     memset(&s, 0, sizeof s);
-    strips *= DP__PANEL / wide;
     s.a_row = part->a_row;
     s.work = part->work;
     s.k0 = part->k0 - part->b_k0;
@@ -8122,7 +8126,7 @@ static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *pa
         size_t      end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
         const char *panel = part->b + (g - part->j0) / DP__TILE * part->blocks * part->image;
         s.b_step = dp__ceil(end - g, DP__TILE) / DP__TILE * part->image;
-        s.fetch = end == part->j1 ? 0 : strips < DP__PANEL / 4 ? 2 * DP__ALIGN : DP__ALIGN;
+        s.fetch = end == part->j1 ? 0 : lines * DP__ALIGN;
         s.next = panel;
         if (s.fetch > 0) s.next += (part->blocks + s.k0 / DP__TILE) * s.b_step;
         for (size_t j = g; j < end; j += wide) {
