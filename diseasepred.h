@@ -9584,7 +9584,8 @@ typedef struct dp__head {
     dp__packs  k, v;
     dp_real  *k_kn, *v_nk; /* backward: D columns x T, T columns x D */
     dp__mat   p, pd, dp;   /* [32, T] scores and probabilities, the same after dropout, gradient */
-    uint8_t  *codes;       /* INT8, BF16: [max(32, T), ld8] of queries, keys, or probabilities */
+    uint8_t  *codes;       /* INT8, BF16: [32, ld8] of queries or probabilities */
+    uint8_t  *key_codes;   /* [T, dp__stride8] of keys */
     size_t    ld8;
     dp_real  *q_scale;     /* [32] of the rows of codes */
     dp_real  *k_sum;       /* [T] INT8: sums of the codes of keys */
@@ -9609,7 +9610,8 @@ static void dp__head_carve(dp__head *h, dp__carving *c, size_t longest, int trai
     if (h->form != DP__B_PACKED) {
         size_t item = h->form == DP__B_INT8 ? 1 : 4 / h->row->b16.group;
         h->ld8 = dp__stride8(most * item);
-        h->codes = (uint8_t *)dp__carve(c, longest > DP__QUERIES ? longest : DP__QUERIES, h->ld8);
+        h->codes = (uint8_t *)dp__carve(c, DP__QUERIES, h->ld8);
+        h->key_codes = (uint8_t *)dp__carve(c, longest, dp__stride8(h->d * item));
         h->q_scale = dp__carve_reals(c, DP__QUERIES);
     }
     if (h->form == DP__B_INT8) {
@@ -9648,10 +9650,11 @@ static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
 
 /* Keys with a scale per row, values with a scale per column, as INT8. */
 static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
-    dp__vec op = dp__quantizing(h->codes, h->ld8, h->d, 0, h->k.scale, k, h->t, h->d);
+    size_t  ld = dp__stride8(h->d);
+    dp__vec op = dp__quantizing(h->key_codes, ld, h->d, 0, h->k.scale, k, h->t, h->d);
     op.t = h->k_sum;
     h->row->vec(&op, 0, h->t);
-    dp__pack8(h->k.packed, (const int8_t *)h->codes, h->ld8, h->t, h->d);
+    dp__pack8(h->k.packed, (const int8_t *)h->key_codes, ld, h->t, h->d);
     for (size_t j = 0; j < h->t; j++) h->k.comp[j] = -128 * (int32_t)h->k_sum[j];
     op = dp__vec_of(DP__VEC_QUANTIZE_COLUMNS, dp__no_mat, v, dp__no_mat, h->t, h->d);
     op.q = (uint8_t *)h->v.packed;
@@ -9662,11 +9665,11 @@ static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
 /* Keys and values as pairs of bfloat16. Pairs of a key are packed as FP32 numbers are. */
 static void dp__head_load16(dp__head *h, dp__mat k, dp__mat v) {
     dp__vec op = dp__vec_of(DP__VEC_BF16, dp__no_mat, k, dp__no_mat, h->t, h->d);
-    op.q = h->codes;
-    op.ldq = h->ld8;
+    op.q = h->key_codes;
+    op.ldq = dp__stride8(2 * h->d);
     h->row->vec(&op, 0, h->t);
-    dp__pack_nk((dp_real *)h->k.packed, (const dp_real *)(const void *)h->codes,
-                h->ld8 / sizeof(dp_real), h->t, dp__ceil(h->d, 2) / 2);
+    dp__pack_nk((dp_real *)h->k.packed, (const dp_real *)(const void *)h->key_codes,
+                op.ldq / sizeof(dp_real), h->t, dp__ceil(h->d, 2) / 2);
     dp__pack_rounded(h->row, 2, (dp_real *)h->v.packed, h->scratch, v.p, 1, v.ld, h->d, h->t);
 }
 
@@ -9943,12 +9946,14 @@ static void dp__carve_training(dp__work *w, dp__carving *c, const dp__config *co
     }
 }
 
-/* INT8 or BF16 where the Linears around it are. Odd heads would share pairs of bfloat16. */
+/* INT8 or BF16 where the Linears around it are. Odd heads would share pairs of bfloat16; the sum
+ * over more keys than DP__INT8_MAX_K could leave 32 bits. */
 static int32_t dp__attention_form(const dp__work *w, const dp__net *net) {
     const dp__config *config = net->config;
     int               form = net->at[dp__layer_tensor(0, DP__Q_W)].form;
     int               even = config->hidden / config->heads % 2 == 0;
     if (w->train || w->attention32) return DP__B_PACKED;
+    if (form == DP__B_INT8 && config->positions > (int32_t)DP__INT8_MAX_K) return DP__B_PACKED;
     if (form == DP__B_BF16 && (net->int8_linears > 0 || !even)) return DP__B_PACKED;
     return form == DP__B_INT8 || form == DP__B_BF16 ? form : DP__B_PACKED;
 }
@@ -12102,12 +12107,13 @@ DPDEF dp_status dp_model_save(const dp_model *model, const char *dir, dp_error *
     dp__arena    arena;
     dp_status    status = dp__dir_open(&model->env, dir, 1, &handle, err);
     if (status != DP_OK) return status;
+    uint32_t fp = dp__fp_enter();
     dp__arena_init(&arena, &model->env.alloc);
     status = dp__save_weights(model, handle, &arena, err);
     if (status == DP_OK) status = dp__save_texts(model, handle, err);
     dp__arena_free(&arena);
     io->close_dir(io->ctx, handle);
-    return status;
+    return dp__fp_return(fp, status);
 }
 
 /* ---- Prediction ---------------------------------------------------------------------------- */
@@ -12312,6 +12318,7 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
     if (status == DP_OK && model->config.quantized)
         status = dp__fail(err, DP_E_UNSUPPORTED, "the model is INT8 already");
     if (status != DP_OK) return status;
+    uint32_t fp = dp__fp_enter();
     dp__arena_init(&arena, &model->env.alloc);
     status = dp__quantizer_init(&z, &model->net, model->row, &o, &arena, err);
     dp__source source = {&z, dp__quantizer_is_int8, dp__quantizer_values, 0};
@@ -12322,7 +12329,7 @@ DPDEF dp_status dp_quantize(const dp_model *model, const dp_dataset *calibration
     if (status == DP_OK) status = dp__model_derive(model, &config, &source, out, err);
     if (status == DP_OK && report != NULL) dp__quantizer_report(&z, report);
     dp__arena_free(&arena);
-    return status;
+    return dp__fp_return(fp, status);
 }
 #endif
 
@@ -12410,12 +12417,14 @@ DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_
 
 DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err) {
-    return dp__ckpt_run(trainer, dir, name, dp__ckpt_save, err);
+    uint32_t fp = dp__fp_enter();
+    return dp__fp_return(fp, dp__ckpt_run(trainer, dir, name, dp__ckpt_save, err));
 }
 
 DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err) {
-    return dp__ckpt_run(trainer, dir, name, dp__ckpt_load, err);
+    uint32_t fp = dp__fp_enter();
+    return dp__fp_return(fp, dp__ckpt_run(trainer, dir, name, dp__ckpt_load, err));
 }
 
 DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer) {
@@ -12425,7 +12434,8 @@ DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer) {
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err) {
     const dp_model *model = trainer->model;
     dp__source      weights = dp__source_net(&model->net);
-    return dp__model_derive(model, &model->config, &weights, out, err);
+    uint32_t        fp = dp__fp_enter();
+    return dp__fp_return(fp, dp__model_derive(model, &model->config, &weights, out, err));
 }
 #endif
 

@@ -131,6 +131,7 @@ static dp_status memory_remove(void *ctx, void *dir, const char *name) {
     if (f == NULL) return DP_E_NOT_FOUND;
     if (f->owned) free(f->data);
     *f = m->file[--m->count];
+    memset(m->file + m->count, 0, sizeof *f); /* the next file comes here */
     return DP_OK;
 }
 

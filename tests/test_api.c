@@ -663,6 +663,135 @@ static void test_api_minilm(void) {
     dp_model_close(model);
 }
 
+/* Values near 100 at every one of 70,000 tokens, which all ask alike: INT8 products of
+ * probabilities and values would leave 32 bits. One layer: only [CLS] asks. */
+static void test_api_long(void) {
+    static const char config[] =
+        "{\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":1,"
+        "\"intermediate_size\":8,\"vocab_size\":35,\"max_position_embeddings\":70000,"
+        "\"num_labels\":2}";
+    enum { TOKENS = 70000 };
+    float              logits[2][2] = {{0, 1}, {2, 3}};
+    int32_t           *ids = (int32_t *)calloc(TOKENS, sizeof *ids);
+    dp_model          *model = NULL, *int8 = NULL;
+    dp_session        *session = NULL;
+    dp_session_options options;
+    dp_model_spec      spec;
+    dp_error           err;
+    api_spec(&spec);
+    spec.config = config;
+    spec.config_bytes = sizeof config - 1;
+    spec.label_count = 2;
+    CHECK(dp_model_new(NULL, &spec, &model, &err) == DP_OK);
+    dp__weight *bias = &model->net.at[dp__layer_tensor(0, DP__V_B)];
+    for (size_t i = 0; i < 8; i++) ((float *)(uintptr_t)bias->values)[bias->row + i] = 100;
+    CHECK(dp_quantize(model, NULL, NULL, &int8, NULL, &err) == DP_OK);
+    DP_CLEAR(options);
+    options.max_tokens = TOKENS;
+    options.memory_limit = 64u << 20;
+    for (; options.attention32 < 2; options.attention32++) {
+        CHECK(dp_session_open(int8, &options, &session, &err) == DP_OK);
+        CHECK(dp_predict_ids(session, ids, NULL, TOKENS, NULL, logits[options.attention32], NULL,
+                             &err) == DP_OK);
+        dp_session_close(session);
+    }
+    CHECK(fabsf(logits[0][0] - logits[1][0]) < 1e-3f && logits[0][0] != 0);
+    dp_model_close(int8);
+    dp_model_close(model);
+    free(ids);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+static void api_set_mxcsr(uint32_t state) {
+    __asm__ __volatile__("ldmxcsr %0" : : "m"(state) : "memory");
+}
+
+/* One public call with that state of the host's: it must come back, and its flags, with which an
+ * instruction that ran under it would show, must stay as they were. */
+#define API_UNDER(call)                                                                          \
+    do {                                                                                         \
+        api_set_mxcsr(state);                                                                    \
+        dp_status status_ = (call);                                                              \
+        uint32_t  left_ = mxcsr();                                                               \
+        api_set_mxcsr(0x1F80);                                                                   \
+        CHECK(status_ == DP_OK && left_ == state);                                               \
+    } while (0)
+
+/* Digest of what public functions write, report and compute. */
+static uint64_t api_under(uint32_t state) {
+    static const int32_t    labels[2] = {1, 3};
+    static const int32_t    ids[4] = {2, 7, 9, 3};
+    static const dp_text    texts[2] = {{"a be ca do", 10, NULL, 0}, {"h. i", 4, NULL, 0}};
+    static const dp_dataset data = {sizeof data, 2, texts, labels, NULL};
+    float            number[2 * API_CLASSES];
+    double           loss;
+    char             hex[65];
+    dp_env           env;
+    dp_model_spec    spec;
+    dp_train_options train;
+    dp_quant_options pairs = {sizeof pairs, DP_DYNAMIC, DP_WEIGHTS_PAIRS, 1};
+    dp_quant_report  report;
+    dp_metrics       metrics;
+    dp_model        *model = NULL, *other = NULL;
+    dp_session      *session = NULL;
+    dp_trainer      *trainer = NULL;
+    memory_dir      *dir = memory_new();
+    uint64_t         digest = 0;
+    api_spec(&spec);
+    DP_CLEAR(env);
+    memory_io(dir, &env.io);
+    DP_CLEAR(train);
+    train.lr = 1e-3;
+    API_UNDER(dp_model_new(&env, &spec, &model, NULL));
+    API_UNDER(dp_quantize(model, NULL, &pairs, &other, &report, NULL));
+    API_UNDER(dp_model_save(other, "", NULL));
+    for (size_t i = 0; i < dir->count; i++)
+        digest = test_digest(digest, dir->file[i].data, dir->file[i].bytes);
+    digest = test_digest(digest, &report, sizeof report);
+    dp_model_close(other);
+    API_UNDER(dp_model_open(&env, "", &other, NULL));
+    API_UNDER(dp_session_open(other, NULL, &session, NULL));
+    API_UNDER(dp_predict_batch(session, texts, 2, number, NULL, NULL, NULL));
+    digest = test_digest(digest, number, sizeof number);
+    API_UNDER(dp_predict_ids(session, ids, NULL, 4, number, NULL, NULL, NULL));
+    digest = test_digest(digest, number, sizeof number);
+    API_UNDER(dp_evaluate(session, &data, &metrics, NULL, NULL));
+    digest = test_digest(digest, &metrics, sizeof metrics);
+    dp_session_close(session);
+    dp_model_close(other);
+    API_UNDER(dp_trainer_open(model, &train, &trainer, NULL));
+    API_UNDER(dp_train_step(trainer, &data, &loss, NULL));
+    API_UNDER(dp_trainer_save(trainer, "", "state", NULL));
+    API_UNDER(dp_trainer_load(trainer, "", "state", NULL));
+    API_UNDER(dp_trainer_model(trainer, &other, NULL));
+    API_UNDER(dp_model_save(other, "", NULL));
+    for (size_t i = 0; i < dir->count; i++)
+        digest = test_digest(digest, dir->file[i].data, dir->file[i].bytes);
+    dp_trainer_close(trainer);
+    dp_model_close(other);
+    dp_model_close(model);
+    memory_free(dir);
+    API_UNDER(dp_selftest(NULL, hex, NULL));
+    return test_digest(digest, hex, sizeof hex);
+}
+
+/* Rounding of all kinds, also with denormals as 0. */
+static void test_api_fp_state(void) {
+    static const uint32_t states[] = {0x3F80, 0x5F80, 0x7F80, 0x9FC0, 0xDFC0};
+    if (!gemm_can_flush()) {
+        test_skip("api_fp_state", "FTZ and DAZ do nothing here");
+        return;
+    }
+    uint64_t want = api_under(0x1F80);
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++)
+        CHECK(api_under(states[i]) == want);
+}
+#else
+static void test_api_fp_state(void) {
+    test_skip("api_fp_state", "no MXCSR here");
+}
+#endif
+
 static const test tests_api[] = {
     {"api_builds", test_api_builds},
     {"api_status", test_api_status},
@@ -679,6 +808,8 @@ static const test tests_api[] = {
     {"api_predict", test_api_predict},
     {"api_batch", test_api_batch},
     {"api_ids", test_api_ids},
+    {"api_long", test_api_long},
+    {"api_fp_state", test_api_fp_state},
     {"api_quantize", test_api_quantize},
     {"api_quantize_rows", test_api_quantize_rows},
     {"api_safe_codes", test_api_safe_codes},
