@@ -1,4 +1,5 @@
 """habits.py -- options, help, version, log and progress: what every program has in common."""
+import ctypes
 import json
 import os
 import pty
@@ -6,6 +7,7 @@ import re
 import select
 import shutil
 import stat
+import struct
 import subprocess
 import time
 
@@ -76,6 +78,32 @@ def test_help(work):
         check(f"{program}: no arguments: a short usage with an example, 2, stdout empty",
               code == 2 and not out and "usage: " + program in err and "example: " in err and
               err.count("\n") <= 4, err)
+
+
+def refuse_tiles():
+    """For a child: arch_prctl(ARCH_REQ_XCOMP_PERM) gives EPERM, as a container's filter may."""
+    steps = ((0x20, 0, 0, 0), (0x15, 0, 3, 158),     # the number of the call: arch_prctl?
+             (0x20, 0, 0, 16), (0x15, 0, 1, 0x1023),  # its first argument
+             (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000))
+    rules = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *s) for s in steps))
+    libc = ctypes.CDLL(None)
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, which a filter needs
+    libc.prctl(22, 2, struct.pack("HP", len(steps), ctypes.addressof(rules)))  # PR_SET_SECCOMP
+
+
+def test_tiles_refused(work):
+    if not re.search(rb"^  amx +selected", run("predict", "--version")[1], re.M):
+        skip("AMX that the system refuses", "no AMX here")
+        return
+    asked = ["--model", work / "small", "--input", work / "small.csv"]
+    said = run("predict", "--version", preexec_fn=refuse_tiles)[1]
+    check("--version: the system refuses AMX, another level is selected",
+          re.search(rb"amx +the operating system refuses AMX", said) and b"selected" in said, said)
+    check("a refused AMX changes no answer", run("predict", *asked) ==
+          run("predict", *asked, preexec_fn=refuse_tiles))
+    code, out, err = run("predict", *asked, "--isa", "amx", preexec_fn=refuse_tiles)
+    check("--isa amx where the system refuses it: 2 and why", code == 2 and not out and
+          "refuses AMX" in err, err)
 
 
 def test_version(work):
