@@ -1694,8 +1694,7 @@ typedef struct dp__file {
 } dp__file;
 
 static dp_status dp__sys_status(int code) { /* ELOOP here: links in a ring */
-    if (code == ENOENT) return DP_E_NOT_FOUND;
-    return code == ENOMEM ? DP_E_MEMORY : DP_E_IO;
+    return code == ENOENT ? DP_E_NOT_FOUND : code == ENOMEM ? DP_E_MEMORY : DP_E_IO;
 }
 
 /* A handle like f; takes f->fd over, also when there is no memory. */
@@ -1716,8 +1715,7 @@ static void dp__io_close(void *ctx, void *handle) {
 
 static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void **dir) {
     dp__file f = {-1, -1, 0, "", ""};
-    if (make && DP__SYS(mkdir)(path, 0700) != 0 && errno != EEXIST)
-        return dp__sys_status(errno);
+    if (make && DP__SYS(mkdir)(path, 0700) != 0 && errno != EEXIST) return dp__sys_status(errno);
     f.fd = DP__SYS(openat)(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     return dp__posix_handle(&f, dir);
 }
@@ -11698,8 +11696,7 @@ DPDEF const char *dp_isa_missing(dp_isa isa) {
 
 /* The texts of a model directory that are read, in this order. */
 enum { DP__CONFIG_TEXT, DP__WORDS_TEXT, DP__VOCAB_TEXT, DP__TEXTS };
-static const char *const dp__text_names[DP__TEXTS] = {"config.json", "tokenizer_config.json",
-                                                      "vocab.txt"};
+static const char *const dp__text_names[] = {"config.json", "tokenizer_config.json", "vocab.txt"};
 
 /* What a model is made of: three texts, from a directory or from memory, and weights: from a
  * source, from the directory, or drawn. */
@@ -11821,6 +11818,9 @@ static dp_status dp__model_texts(dp_model *model, const dp__recipe *r, int *new_
         status = dp__tokenizer_config_parse(text, bytes, arena, "tokenizer_config.json",
                                             &model->words, err);
     if (status == DP_OK) status = dp__recipe_text(model, r, DP__VOCAB_TEXT, &text, &bytes, err);
+    if (status == DP_E_NOT_FOUND)
+        return dp__fail_at(err, status, "", dp__text_names[DP__VOCAB_TEXT], DP_NO_PLACE,
+                           "does not exist (tokenizer.json is not read)", NULL);
     if (status == DP_OK) status = dp__model_vocab(model, r, text, bytes, err);
     return status == DP_OK ? dp__params_init(&model->params, &model->config, arena, err) : status;
 }

@@ -27,8 +27,7 @@ typedef struct run {
     dp_model          *model;
     dp_trainer        *trainer;
     dp_train_progress *epochs; /* array of stb_ds: the line of each epoch */
-    double            *took;   /* seconds of each */
-    double             started, epoch_started;
+    double            *took, started, epoch_started; /* took: seconds of each epoch */
     uint64_t           epoch_rows, epoch_tokens, resumed;
     int                failed_saves;
 } run;
@@ -242,8 +241,9 @@ int main(int argc, char **argv) {
     write_report(&r, accuracy, took);
     save_model(r.model, r.set->output);
     remove_checkpoints(r.set->output, 0);
-    say(INFO, "%saccuracy %.4f, training time %.1f s, peak memory %.0f MB",
-        r.set->valid ? "" : "training ", accuracy, took, peak_megabytes());
+    say(INFO, "%saccuracy %s, training time %.1f s, peak memory %.0f MB", r.set->valid ? "" :
+        "training ", isnan(accuracy) ? "not measured" : text_of("%.4f", accuracy), took,
+        peak_megabytes());
     dp_trainer_close(r.trainer);
     dp_model_close(r.model);
     finish_rows((uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows);

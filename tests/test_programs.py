@@ -207,6 +207,9 @@ def test_bad_models(work):
         c / "model.safetensors", (c / "model.safetensors").read_bytes()[:-1]))
     err = damaged(work, "weights with a NaN", lambda c: spoil(c, -4, b"\0\0\xc0\x7f"))
     check("the message names the tensor", "'" in err, err)
+    err = damaged(work, "only a tokenizer.json", lambda c: (c / "vocab.txt").rename(
+        c / "tokenizer.json"))
+    check("the message says that it is not read", "tokenizer.json is not read" in err, err)
     damaged(work, "no weights", lambda c: (c / "model.safetensors").unlink())
     damaged(work, "only a .bin", lambda c: (c / "model.safetensors").rename(
         c / "pytorch_model.bin"))

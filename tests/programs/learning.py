@@ -101,6 +101,8 @@ def test_defaults(work):
     code, _, err = run("train", "--train", work / "small.csv", "--output", work / "size",
                        "--epochs", "0", "--vocab", work / "small_vocab.txt")
     check("no --config: mini", code == 0 and load(work / "size/config.json")["hidden_size"] == 256)
+    check("--epochs 0 without validation rows: no accuracy is claimed",
+          "accuracy not measured" in err and "nan" not in err, err)
     shutil.rmtree(work / "size")
 
 
