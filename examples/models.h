@@ -238,8 +238,9 @@ static void refuse_existing(const char *path) {
 
 /* Opens the log. Last of the options: what they mean is known by then. */
 static void open_log(void) {
-    if (self.log_path != NULL) refuse_shared(self.log_path);
-    else return;
+    if (self.log_path == NULL) return;
+    if (strcmp(self.log_path, "-") == 0) stop(END_USAGE, "--logfile -: stdout carries data only");
+    refuse_shared(self.log_path);
     self.log_fd = open(self.log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (self.log_fd < 0) stop(END_RUN, "%s: cannot be written: %s", self.log_path,
                               strerror(errno));

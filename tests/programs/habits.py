@@ -316,6 +316,11 @@ def test_log(work):
     code, _, err = quick(work, work / "logged2", "--logfile", work / "nowhere/x.log")
     check("a log that cannot be opened: 1, nothing written", code == 1 and
           not (work / "logged2").exists(), err)
+    ends = [quick(work, work / "logged2", "--logfile", "-"),
+            predict(work / "small", work / "small.csv", "--logfile", "-")]
+    check("--logfile -: 2, stdout carries data only", all(
+        code == 2 and not out and "data only" in err for code, out, err in ends) and
+          not (work / "logged2").exists(), ends)
     code, _, err = quick(work, work / "seeded", "--epochs", "0", "--seed", "77")
     check("--seed is printed", "seed 77" in err, err)
 
