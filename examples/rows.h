@@ -401,11 +401,13 @@ static int reader_start(reader *r, int need) {
     for (int f = 0; f < FIELD_ID; f++)
         if (!r->needed[f]) r->names[f][0] = r->names[f][1] = NULL;
     for (int f = 0; f < FIELDS; f++) r->column[f] = -1;
-    r->line = 1;
+    r->line = r->row_line = 1;
     while (r->in.n < 3 && reader_more(r)) {}
     if (r->in.n >= 3 && memcmp(r->in.p, "\xEF\xBB\xBF", 3) == 0) r->at = 3;
     r->format = self.lines ? FORMAT_LINES : (read_format)self.input_format;
     if (r->format == FORMAT_AUTO) r->format = format_of(r->path, reader_peek(r));
+    if (r->format == FORMAT_LINES && (r->needed[FIELD_LABEL] || r->needed[FIELD_PAIR]))
+        file_fault(r, "C1.5", 0, "plain lines hold texts only: no labels, no second segments");
     if (r->fault.fatal) return 0;
     return r->format != FORMAT_CSV || csv_header(r);
 }

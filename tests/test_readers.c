@@ -206,6 +206,10 @@ static void test_lines_rules(void) {
     CHECK_INT(r.row_line, 4);
     CHECK_INT(read_row(&r), READ_END);
     reader_close(&r);
+    CHECK(!open_text(&r, "a.txt", "x\n", 2, NEED_TEXT | NEED_LABEL));
+    CHECK_TEXT(r.fault.rule, "C1.5");
+    CHECK_INT(r.fault.line, 1);
+    reader_close(&r);
     CHECK_INT(format_of("x.csv", '{'), FORMAT_CSV);
     CHECK_INT(format_of("x.jsonl", 'a'), FORMAT_JSONL);
     CHECK_INT(format_of("x.ndjson", 'a'), FORMAT_JSONL);

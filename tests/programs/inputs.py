@@ -261,6 +261,8 @@ def test_bad_files(work):
              ("--text-column that is not there", "f.csv", b"symptoms\na\n", ["--text-column", "x"]),
              ("a column twice", "f.csv", b"symptoms,symptoms\na,b\n", []),
              ("no label column", "f.csv", b"symptoms\na\n", ["--evaluate"]),
+             ("lines have no labels", "f.csv", b"symptoms\na\n", ["--evaluate", "--lines"]),
+             ("lines are no pairs", "f.csv", b"a\n", ["--pair-column", "x", "--lines"]),
              ("--label-column that is not there", "f.csv", b"symptoms,prognosis\na,Flu\n",
               ["--evaluate", "--label-column", "x"])]
     for name, path, data, more in cases:
