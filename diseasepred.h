@@ -2190,7 +2190,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1640 lines
+ * [C] Bytes from outside                                                     budget 1660 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -2258,7 +2258,7 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 }
 
 /* ============================================================================================
- * [C2] JSON                                                                   budget 450 lines
+ * [C2] JSON                                                                   budget 460 lines
  * Owns:   the pull parser, duplicate keys, text of strings, the writer.
  * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
  * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
@@ -2533,8 +2533,9 @@ static size_t dp__json_text(const dp_json *json, char *to, size_t cap) {
 
 /* Order of two strings of checked documents, escapes undone. */
 static int dp__json_order(const char *p, size_t n, const char *q, size_t m) {
-    size_t i = 0, j = 0;
-    while (i < n && j < m) {
+    size_t i = 0, j;
+    while (i < n && i < m && p[i] == q[i] && p[i] != '\\' && !(p[i] & 0x80)) i++; /* cheap */
+    for (j = i; i < n && j < m;) {
         int32_t x = dp__json_rune(p, n, &i), y = dp__json_rune(q, m, &j);
         if (x != y) return x < y ? -1 : 1;
     }
@@ -2817,8 +2818,7 @@ static void dp__st_dtype(dp__doc *d, dp__entry *e) {
 
 /* The object behind the name of a tensor (S6, S7, S8). */
 static void dp__st_entry(dp__doc *d, const dp_json *name, dp__entry *e) {
-    uint64_t at[2] = {0, 0}, count, bits;
-    size_t   place = d->json.token;
+    uint64_t at[2] = {0, 0}, count, bits, place = d->json.token;
     int32_t  depth = d->json.depth, seen = 0;
     dp_json  key;
     if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "S6", "a tensor is not an object");
@@ -3283,7 +3283,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 530 lines
+ * [C5] Model configuration                                                    budget 540 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3292,7 +3292,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  *         their limits, M4 heads divide the width, M5 activation, M6 absolute positions, M7 reals
  *         in their ranges, M8 problem_type, M9 quantization_config is exactly our subset, M10 no
  *         decoder, no pruned heads; V4 label map complete and unique; T1 switches, T2 special
- *         tokens, T3 tokenizer class, T4 no added words.
+ *         tokens, T3 class and kind of tokenizer, T4 no added words.
  * Memory: at most 32 times the file + 2 MiB (names of 65,536 labels).
  * Tests:  tests/test_parse.c: config_*, tokenizer_config_*
  * Fuzz:   tests/fuzz/fuzz_config.c, tests/fuzz/fuzz_tokenizer_config.c
@@ -3331,6 +3331,7 @@ typedef char dp__assert_enums[sizeof(dp__act) == 4 && sizeof(dp_problem) == 4 ? 
 typedef struct dp__tokenizer_config {
     int32_t lower_case, strip_accents /* -1: follows lower_case */, chinese_chars;
     int32_t explicit_case; /* 1: the file says do_lower_case */
+    int32_t lists_added;   /* 1: it has its own list of added words */
     const char *unk, *cls, *sep, *pad, *mask;
 } dp__tokenizer_config;
 
@@ -3403,6 +3404,7 @@ static const dp__member dp__tokenizer_members[] = {
     {"cls_token", "T2", DP__TOKEN, DP__AT(cls), 0, 0, 0, "[CLS]"},
     {"mask_token", "T2", DP__TOKEN, DP__AT(mask), 0, 0, 0, "[MASK]"},
     {"do_basic_tokenize", "T3", DP__MUST, 0, DP_JSON_TRUE, 0, 0, NULL},
+    {"truncation_side", "T3", DP__MUST, 0, DP_JSON_STRING, 0, 0, "right"},
     {"never_split", "T4", DP__MUST, 0, DP_JSON_ARRAY, 0, 0, NULL},
     {NULL, NULL, DP__MUST, 0, 0, 0, 0, NULL},
 };
@@ -3759,37 +3761,46 @@ static int dp__config_write(const dp__config *from, dp__buffer *put) {
     return !put->failed;
 }
 
-/* T4: every one of the "added_tokens_decoder" is special, so that it never splits a document. */
+/* T4: every one of the "added_tokens_decoder" is special, so that it never splits a document.
+ * added_tokens.json does not say so of any: there the first word is refused. */
 static void dp__conf_added(dp__doc *d) {
     dp_json word, key;
     int32_t depth = d->json.depth;
     if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "T4", "an object is expected");
     while (dp__doc_next(d, depth, &word)) {
         int special = 0;
-        if (d->json.kind != DP_JSON_OBJECT) dp__doc_bad(d, "T4", "an object is expected");
         while (dp__doc_next(d, depth + 1, &key))
             special |= dp__json_is(&key, "special") && d->json.kind == DP_JSON_TRUE;
         if (!special)
-            dp__doc_refuse(d, DP_E_UNSUPPORTED, "T4", &d->json, "an added word is not special");
+            dp__doc_refuse(d, DP_E_UNSUPPORTED, "T4", &word, "an added word is not special");
     }
 }
 
-/* Reads tokenizer_config.json; text NULL: there is none, the defaults hold. On failure *to is
- * zeroed. */
+/* Sets the defaults (text NULL), or reads tokenizer_config.json or special_tokens_map.json over
+ * what *to holds. On failure *to is zeroed. */
 static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__arena *arena,
                                             const char *file, dp__tokenizer_config *to,
                                             dp_error *err) {
     dp_json key;
-    dp__members_usual(dp__tokenizer_members, to, sizeof *to);
+    if (text == NULL) dp__members_usual(dp__tokenizer_members, to, sizeof *to);
     if (text == NULL) return DP_OK;
     dp__doc d = dp__conf_begin(text, bytes, arena, file, err);
     while (dp__doc_next(&d, 1, &key)) {
-        if (dp__json_is(&key, "added_tokens_decoder") && d.json.kind != DP_JSON_NULL)
-            dp__conf_added(&d);
-        else if (dp__members_read(&d, &key, dp__tokenizer_members, to))
+        if (dp__members_read(&d, &key, dp__tokenizer_members, to)) {
             to->explicit_case |= dp__json_is(&key, "do_lower_case") && d.json.kind != DP_JSON_NULL;
+        } else if (dp__json_is(&key, "added_tokens_decoder")) {
+            to->lists_added = 1;
+            dp__conf_added(&d);
+        }
     }
     if (d.status != DP_OK) memset(to, 0, sizeof *to);
+    return d.status;
+}
+
+static dp_status dp__added_tokens_parse(const char *text, size_t bytes, dp__arena *arena,
+                                        const char *file, dp_error *err) {
+    dp__doc d = dp__conf_begin(text, bytes, arena, file, err);
+    dp__conf_added(&d);
     return d.status;
 }
 
@@ -4133,10 +4144,11 @@ static int dp__word_add(const dp__fold *f, dp__word *w, uint32_t c, uint32_t e, 
 }
 
 /* ============================================================================================
- * [D3] WordPiece                                                              budget 270 lines
+ * [D3] WordPiece                                                              budget 280 lines
  * Owns:   vocab.txt (rules V1 below) and the longest-match search in it.
  *         Needs: B2 sizes, B3 memory, B4 errors, C5 tokenizer config, D2 UTF-8.
  * Never:  hashes: a trie has no bad case that the author of a vocabulary could aim at.
+ * Memory: at most 64 times the file + 128 KiB while it is read; 8 times for a real vocabulary.
  * Tests:  tests/test_text.c: text_vocab_*      Fuzz: tests/fuzz/fuzz_vocab.c
  * ============================================================================================
  *
@@ -11592,7 +11604,7 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                        budget 970 lines
+ * [H] Public functions                                                        budget 990 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
@@ -11695,10 +11707,11 @@ DPDEF const char *dp_isa_missing(dp_isa isa) {
 /* ---- Model --------------------------------------------------------------------------------- */
 
 /* The texts of a model directory that are read, in this order. */
-enum { DP__CONFIG_TEXT, DP__WORDS_TEXT, DP__VOCAB_TEXT, DP__TEXTS };
-static const char *const dp__text_names[] = {"config.json", "tokenizer_config.json", "vocab.txt"};
+enum { DP__CONFIG_TEXT, DP__WORDS_TEXT, DP__MAP_TEXT, DP__ADDED_TEXT, DP__VOCAB_TEXT, DP__TEXTS };
+static const char *const dp__text_names[] = {"config.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.txt"};
 
-/* What a model is made of: three texts, from a directory or from memory, and weights: from a
+/* What a model is made of: texts, from a directory or from memory, and weights: from a
  * source, from the directory, or drawn. */
 typedef struct dp__recipe {
     dp_open_options   o;
@@ -11802,6 +11815,26 @@ static dp_status dp__model_vocab(dp_model *model, const dp__recipe *r, const cha
     return DP_OK;
 }
 
+/* Rules and special words of the tokenizer. As in transformers, the names of the older files hold,
+ * but not where the configuration lists the added words. */
+static dp_status dp__model_words(dp_model *model, const dp__recipe *r, dp_error *err) {
+    dp__tokenizer_config *to = &model->words;
+    dp__arena            *arena = &model->arena;
+    char                 *text;
+    size_t                bytes;
+    dp_status status = dp__tokenizer_config_parse(NULL, 0, NULL, NULL, to, err);
+    for (int i = DP__WORDS_TEXT; i <= DP__ADDED_TEXT && status == DP_OK && !to->lists_added; i++) {
+        const char *file = dp__text_names[i];
+        status = dp__recipe_text(model, r, i, &text, &bytes, err);
+        if (status == DP_E_NOT_FOUND) status = DP_OK;
+        else if (status == DP_OK && i == DP__ADDED_TEXT)
+            status = dp__added_tokens_parse(text, bytes, arena, file, err);
+        else if (status == DP_OK)
+            status = dp__tokenizer_config_parse(text, bytes, arena, file, to, err);
+    }
+    return status;
+}
+
 /* Configuration, labels, vocabulary and the table of parameters. */
 static dp_status dp__model_texts(dp_model *model, const dp__recipe *r, int *new_labels,
                                  dp_error *err) {
@@ -11813,10 +11846,7 @@ static dp_status dp__model_texts(dp_model *model, const dp__recipe *r, int *new_
         status = dp__config_parse(text, bytes, arena, "config.json", &model->config, err);
     if (status == DP_OK) status = dp__model_labels(model, &r->o, new_labels, err);
     if (status != DP_OK) return status;
-    status = dp__recipe_text(model, r, DP__WORDS_TEXT, &text, &bytes, err);
-    if (status == DP_OK || status == DP_E_NOT_FOUND)
-        status = dp__tokenizer_config_parse(text, bytes, arena, "tokenizer_config.json",
-                                            &model->words, err);
+    status = dp__model_words(model, r, err);
     if (status == DP_OK) status = dp__recipe_text(model, r, DP__VOCAB_TEXT, &text, &bytes, err);
     if (status == DP_E_NOT_FOUND)
         return dp__fail_at(err, status, "", dp__text_names[DP__VOCAB_TEXT], DP_NO_PLACE,

@@ -116,7 +116,7 @@ static size_t utf8_next(const char *text, size_t n, uint32_t *code) {
 
 /* Controls, line separators and marks that turn the direction of a terminal's text around. */
 static int is_unsafe(uint32_t c) {
-    return c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0x200E && c <= 0x200F) ||
+    return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x61C || (c >= 0x200E && c <= 0x200F) ||
            (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == 0xFEFF;
 }
 

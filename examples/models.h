@@ -186,8 +186,8 @@ static int same_file(const char *a, const char *b) {
 /* Is that a name which model directories are made of, or a checkpoint's? */
 static int is_model_name(const char *name) {
     static const char *const ends[] = {"config.json", "vocab.txt", ".safetensors", ".dpck",
-        "tokens_map.json", ".index.json", "tokenizer.json", "training_report.json",
-        "diseasepred.json"};
+        "tokens_map.json", "added_tokens.json", ".index.json", "tokenizer.json",
+        "training_report.json", "diseasepred.json"};
     size_t n = strlen(name);
     for (int i = 0; i < COUNT(ends); i++)
         if (n >= strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0) return 1;

@@ -47,6 +47,7 @@ static const json_case json_cases[] = {
     {"{\"a\":1,\"a\":2}", "J2", 8}, {"{\"a\":1,\"\\u0061\":2}", "J2", 8},
     {"[{\"x\":{\"b\":1,\"c\":2,\"b\":3}}]", "J2", 20}, {"{\"\":1,\"\":1}", "J2", 7},
     {"{\"\\ud83d\\ude00\":1,\"\xf0\x9f\x98\x80\":2}", "J2", 19},
+    {"{\"a\\u00e9\":1,\"a\\u00E9\":2}", "J2", 14}, {"{\"\xc3\xa9\":1,\"\xc3\xa8\":2}", NULL, 0},
     {"{\"\\ud800\":1}", "J3", 2}, {"{\"a\\udfff\":1}", "J3", 3}, {"{\"\\u0000\":1}", "J3", 2},
     {"1 2", "J5", 2}, {"[] x", "J5", 3}, {"{}}", "J5", 2}, {"[]]", "J5", 2}, {"nullx", "J5", 4},
     {"[truenull]", "J1", 5},
@@ -1366,6 +1367,8 @@ static dp_status conf_run(const char *text, size_t bytes, test_heap *heap, int t
     dp_alloc alloc = test_alloc(heap);
     if (bytes > 0) memcpy(g.p, text, bytes);
     dp__arena_init(arena, &alloc);
+    if (tokenizer)
+        CHECK(!dp__tokenizer_config_parse(NULL, 0, arena, "", (dp__tokenizer_config *)to, err));
     dp_status status = tokenizer
         ? dp__tokenizer_config_parse((const char *)g.p, bytes, arena, "tokenizer_config.json",
                                      (dp__tokenizer_config *)to, err)
@@ -1638,13 +1641,15 @@ static const conf_case tokenizer_cases[] = {
     {"{\"tokenizer_class\":\"RobertaTokenizer\"}", DP_E_UNSUPPORTED, "T3", 20},
     {"{\"tokenizer_class\":3}", DP_E_UNSUPPORTED, "T3", 19},
     {"{\"do_basic_tokenize\":false}", DP_E_UNSUPPORTED, "T3", 21},
+    {"{\"truncation_side\":\"right\"}", DP_OK, "", 0},
+    {"{\"truncation_side\":\"left\"}", DP_E_UNSUPPORTED, "T3", 20},
     {"{\"never_split\":[\"x\"]}", DP_E_UNSUPPORTED, "T4", 15},
     {"{\"never_split\":\"x\"}", DP_E_UNSUPPORTED, "T4", 16},
     {"{\"added_tokens_decoder\":[]}", DP_E_FORMAT, "T4", 24},
-    {"{\"added_tokens_decoder\":{\"5\":\"x\"}}", DP_E_FORMAT, "T4", 30},
+    {"{\"added_tokens_decoder\":{\"5\":\"x\"}}", DP_E_UNSUPPORTED, "T4", 26},
     {"{\"added_tokens_decoder\":{\"5\":{\"content\":\"covid\",\"special\":false}}}",
-     DP_E_UNSUPPORTED, "T4", 63},
-    {"{\"added_tokens_decoder\":{\"5\":{\"content\":\"covid\"}}}", DP_E_UNSUPPORTED, "T4", 47},
+     DP_E_UNSUPPORTED, "T4", 26},
+    {"{\"added_tokens_decoder\":{\"5\":{\"content\":\"covid\"}}}", DP_E_UNSUPPORTED, "T4", 26},
 };
 
 static void test_tokenizer_config_cases(void) {
@@ -1746,6 +1751,7 @@ static void test_tokenizer_config_round_trip(void) {
         t.unk = "[UNK]"; t.cls = "[CLS]"; t.sep = "</\"s>"; t.pad = "[PAD]"; t.mask = "\xc3\xa9";
         dp__buffer_init(&out, &alloc);
         CHECK(dp__tokenizer_config_write(&t, 0, &out));
+        CHECK(dp__tokenizer_config_parse(NULL, 0, &arena, "x", &back, &err) == DP_OK);
         CHECK(dp__tokenizer_config_parse(out.p, out.n, &arena, "x", &back, &err) == DP_OK);
         CHECK_TEXT(back.sep, t.sep);
         CHECK_TEXT(back.mask, t.mask);

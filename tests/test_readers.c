@@ -517,9 +517,9 @@ static bytes sink_text(sink *s) {
 static void test_json_out(void) {
     uint64_t rnd = test_seed;
     sink     s = {-1, {NULL, 0, 0}, "", NULL};
-    put_json(&s, "a\"\\\n\x7F\xE2\x80\xA8\xE2\x80\xAE\xFF\xC3\xA9", 14);
+    put_json(&s, "a\"\\\n\x7F\xE2\x80\xA8\xE2\x80\xAE\xD8\x9C\xFF\xC3\xA9", 16);
     bytes b = sink_text(&s);
-    CHECK_TEXT(b.p, "\"a\\\"\\\\\\u000a\\u007f\\u2028\\u202e\xEF\xBF\xBD\xC3\xA9\"");
+    CHECK_TEXT(b.p, "\"a\\\"\\\\\\u000a\\u007f\\u2028\\u202e\\u061c\xEF\xBF\xBD\xC3\xA9\"");
     bytes_free(&b);
     for (int i = 0; i < 20000; i++) {
         char   text[24];

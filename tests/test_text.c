@@ -791,6 +791,33 @@ static void test_text_vocab_memory(void) {
     CHECK(points >= 4);
 }
 
+/* The bound of the banner, on long random entries (a node a byte) and on children of bytes that
+ * exclude each other: any two sets of them meet in a block of 128 units. */
+static void test_text_vocab_bound(void) {
+    const size_t room = 600000;
+    char        *text = (char *)malloc(room);
+    for (int kind = 0; kind < 2; kind++) {
+        test_heap heap = {0, 0, 0, 0, 0};
+        dp_alloc  alloc = {test_heap_alloc, test_heap_free, &heap};
+        uint32_t  digest, state = 1;
+        size_t    n = (size_t)sprintf(text, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n");
+        for (uint32_t i = 0; n < room - 2000; i++) {
+            for (uint32_t k = 0; kind == 0 && k < DP_MAX_VOCAB_ENTRY; k++) {
+                state = state * 69069 + 1;
+                text[n++] = (char)(33 + (state >> 16) % 94);
+            }
+            for (uint32_t k = 0, x = i / 22; kind == 1 && k < 4; k++, x /= 90)
+                text[n++] = (char)(33 + x % 90);
+            if (kind == 1) text[n++] = (char)(i % 22 < 14 ? 14 + i % 22 : (i % 22 - 13) * 16 - 1);
+            text[n++] = '\n';
+        }
+        CHECK_INT(text_vocab(text, n, &alloc, &digest, NULL), DP_OK);
+        printf("    %.1f times the file\n", (double)heap.peak_bytes / (double)n);
+        CHECK(heap.peak_bytes <= 64 * n + 131072 && heap.live_bytes == 0);
+    }
+    free(text);
+}
+
 /* Limits: an entry of L - 1, L, L + 1 bytes. */
 static void test_text_vocab_limits(void) {
     dp_alloc alloc = {dp__default_alloc, dp__default_free, NULL};
@@ -820,5 +847,6 @@ static const test tests_text[] = {
     {"text_vocab_rules", test_text_vocab_rules},
     {"text_vocab_damage", test_text_vocab_damage},
     {"text_vocab_memory", test_text_vocab_memory},
+    {"text_vocab_bound", test_text_vocab_bound},
     {"text_vocab_limits", test_text_vocab_limits},
 };
