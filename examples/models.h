@@ -106,7 +106,8 @@ static dp_model *start_model(const dp_env *env, const model_source *from) {
 
 /* Says so where --dtype bf16 has no instructions. */
 static void say_bf16(const dp_model_info *info) {
-    if (!info->bf16_native) say(INFO, "bf16: no such instructions here, computed in float32");
+    if (!info->bf16_native)
+        say(INFO, "bf16: no such instructions here: rounded to bfloat16, computed in float32");
 }
 
 /* Stops when the model cannot learn from, or be measured on, rows with one label each. */
