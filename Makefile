@@ -161,10 +161,10 @@ setup-dev: ## what test-all and fuzz need (apt, as root)
 	sh tools/setup.sh dev
 
 install: all ## header and programs to $(DESTDIR)$(PREFIX)
-	mkdir -p $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin
-	cp diseasepred.h $(DESTDIR)$(PREFIX)/include/
+	mkdir -p "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/bin"
+	cp diseasepred.h "$(DESTDIR)$(PREFIX)/include/"
 	for p in train predict quantize; do \
-	    cp build/$$p $(DESTDIR)$(PREFIX)/bin/diseasepred-$$p || exit 1; done
+	    cp build/$$p "$(DESTDIR)$(PREFIX)/bin/diseasepred-$$p" || exit 1; done
 
 clean: ## removes build/
 	rm -rf build

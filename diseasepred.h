@@ -125,7 +125,7 @@
  * the parent may use objects made before it.
  *
  * Determinism. The same model and text give the same bits for any number of threads, any
- * batch, any kernel row. Training gives the same weights for any number of threads.
+ * batch, any kernel row; so does training give its weights. Only BF16 on AMX has other bits.
  *
  * Limits. Every limit is a macro of [0.5], tested one below, at, and one above.
  *
@@ -218,8 +218,7 @@ extern "C" {
  *   object  out, any structure of this header whose first field is size_t struct_size
  *   bytes   its size
  *
- * Formula: none. DP_CLEAR(x) calls it with &x and sizeof x.
- * Returns nothing; cannot fail.
+ * Formula: none. Returns nothing; cannot fail.
  * Memory: none. Threads: reentrant. Tests: tests/test_api.c: api_builds */
 DPDEF void dp_clear(void *object, size_t bytes);
 
@@ -297,7 +296,8 @@ typedef struct dp_alloc {
     void *ctx;
 } dp_alloc;
 
-/* Files, as streams over a directory handle. A name is one path component. A file under
+/* Files, as streams over a directory handle; all set, or all NULL: the system's. A name is one path
+ * component; what is missing is DP_E_NOT_FOUND; pread gives all bytes or fails. A file under
  * create() is temporary until commit() makes it durable under its name; abort() removes it. */
 typedef struct dp_io {
     dp_status (*open_dir)(void *ctx, const char *path, int32_t make, void **dir);
@@ -362,9 +362,9 @@ DPDEF const char *dp_isa_missing(dp_isa isa);
  *   env     hooks, level and threads to test; NULL: defaults
  *   digest  out, [65] hexadecimal SHA-256 with its terminator
  *
- * Formula: SHA-256 over the bits of an FP32 forward pass, an INT8 forward pass and the weights
- * after two training steps (parts that the build leaves out are left out). The digest of a full
- * build is the same on every machine, level and number of threads; the README states it.
+ * Formula: SHA-256 over the bits of the logits of an FP32 model, of the same in INT8, and of the
+ * same after two training steps (parts that the build leaves out are left out). The digest of a
+ * full build is the same on every machine, level and number of threads; the README states it.
  * Returns DP_OK, or what opening, training or predicting returned (digest is then empty).
  * Memory: below 8 MB through env, all freed.
  * Threads: reentrant; starts env->threads workers for its duration.
@@ -431,8 +431,7 @@ typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
  * untouched); DP_E_LIMIT when the document exceeds DP_MAX_TEXT_BYTES, or max_tokens under
  * DP_TRUNCATE_NEVER; DP_E_ARG for max_tokens above the model's positions; DP_E_MEMORY.
  * Memory: a scratch buffer bounded by max_tokens, freed on return and wiped first.
- * Threads: any number at once on one model.
- * Tests: tests/test_text.c: text_*, tests/test_api.c: api_encode */
+ * Threads: any number at once. Tests: tests/test_text.c: text_*, tests/test_api.c: api_encode */
 DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,
                           const dp_encode_options *options, dp_encoding *out, dp_error *err);
 
@@ -635,7 +634,7 @@ DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_mo
  * last, config.json, each under a temporary name, then fsync and rename. An old config.json goes
  * when the weights are written and not yet renamed: a directory with a config.json is complete.
  * The same model gives the same bytes. INT8 models: compressed-tensors, int-quantized.
- * Returns DP_OK; DP_E_IO with the file; DP_E_MEMORY. Files not yet renamed are the old ones.
+ * Returns DP_OK; DP_E_NOT_FOUND (no parent); DP_E_IO; DP_E_MEMORY. Files not renamed are the old.
  * Memory: 48 rows of the widest tensor, and the table of tensors.
  * Threads: any number at once on one model, into different directories.
  * Tests: tests/test_api.c: api_save */
@@ -705,8 +704,8 @@ typedef struct dp_prediction {
  *   options  NULL: defaults
  *   out      out, the session; NULL on failure
  *
- * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens above the model's positions or below 3, a
- * letter_case that is none), DP_E_MEMORY. Threads that cannot be started are done without.
+ * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens not from 3 to the model's positions, another
+ * option out of range), DP_E_MEMORY. Threads that cannot be started are done without.
  * Memory: grows with the longest sequence seen, at most options->memory_limit; after the first
  * prediction of a size no call of that size or less allocates.
  * Threads: a session belongs to one thread at a time; it owns env.threads - 1 workers.
@@ -759,7 +758,7 @@ DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size
  *   pooled        out, [C] output of the pooler, may be NULL
  *
  * Formula: as dp_predict.
- * Returns DP_OK; DP_E_ARG for an id, type or length out of range; DP_E_MEMORY.
+ * Returns DP_OK; DP_E_ARG for an id, type or length out of range; DP_E_LIMIT; DP_E_MEMORY.
  * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_ids */
 DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
                                size_t n, float *prob, float *logits, float *pooled,
@@ -896,7 +895,7 @@ DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_
  * Formula: none; format [G3], rules K. Temporary name, fsync, rename, fsync of the directory:
  * whatever happens, the file is the old one or the new one.
  * Returns DP_OK only when the file is durable; DP_E_DIVERGED when a weight is not finite (nothing
- * is written); DP_E_IO; DP_E_MEMORY.
+ * is written); DP_E_NOT_FOUND (no such directory); DP_E_FORMAT (a bad name); DP_E_IO; DP_E_MEMORY.
  * Memory: a small buffer. Threads: as the trainer. Tests: tests/test_learn.c: checkpoint_* */
 DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err);
@@ -12182,8 +12181,9 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
     if (status == DP_OK) status = dp__check_case(o.letter_case, err);
     if (status != DP_OK) return status;
     if (o.max_tokens == 0) o.max_tokens = positions < 512 ? (int32_t)positions : 512;
-    if (o.max_tokens < 3 || (size_t)o.max_tokens > positions || o.batch_tokens < 0)
-        return dp__fail(err, DP_E_ARG, "max_tokens must be from 3 to the model's positions");
+    if (o.max_tokens < 3 || (size_t)o.max_tokens > positions ||
+        (unsigned)o.batch_tokens > DP_MAX_POSITIONS)
+        return dp__fail(err, DP_E_ARG, "max_tokens (3 to the positions) or batch_tokens is wrong");
     dp__arena_init(&arena, &model->env.alloc);
     dp_session *s = (dp_session *)dp__arena_get(&arena, 1, sizeof *s);
     if (s == NULL) return dp__no_memory(err);

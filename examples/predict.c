@@ -202,7 +202,7 @@ static settings *read_settings(int argc, char **argv) {
     };
     parse_options(argc, argv, rows, COUNT(rows),
                   "usage: predict --model DIR --input F [options]    (predict --help lists them)\n"
-                  "example: build/predict --model model --input data/Testing.csv --top 3\n");
+                  "example: build/predict --model model --input notes.csv --top 3\n");
     if (s.model == NULL || s.input == NULL) stop(END_USAGE, "--model and --input are needed");
     if ((s.logits || s.tokens) && s.format != JSONL)
         stop(END_USAGE, "--logits and --tokens belong to --format jsonl");

@@ -75,7 +75,7 @@ static settings *read_settings(int argc, char **argv) {
     parse_options(argc, argv, rows, COUNT(rows),
                   "usage: quantize --model DIR --output DIR [options]    (quantize --help lists "
                   "them)\nexample: build/quantize --model model --output model-int8 "
-                  "--data data/Testing.csv\n");
+                  "--data build/demo/data/Testing.csv\n");
     if (s.model == NULL || s.output == NULL) stop(END_USAGE, "--model and --output are needed");
     int asked = s.criterion != NULL && strcmp(s.criterion, "none") != 0;
     if (s.data == NULL && asked) stop(END_USAGE, "--criterion needs --data to be measured");

@@ -254,7 +254,7 @@ static int csv_header(reader *r) {
                        ? "the header lacks the label's column (see --label-column)"
                        : f == FIELD_PAIR
                        ? "the header lacks the second segment's column (see --pair-column)"
-                       : "the header lacks the text's column (see --text-column)");
+                       : "the header lacks the text's column (see --text-column, --lines)");
     }
     return !r->fault.fatal;
 }

@@ -64,7 +64,7 @@ static settings *read_settings(int argc, char **argv) {
     s.dropout = -1;
     parse_options(argc, argv, rows, COUNT(rows),
                   "usage: train --data DIR --output DIR [options]    (train --help lists them)\n"
-                  "example: build/train --data data --output model --config mini --epochs 3\n");
+                  "example: build/train --data build/demo/data --output model --config mini\n");
     if (s.data != NULL && (s.train != NULL || s.valid != NULL))
         stop(END_USAGE, "--data stands for --train and --valid: give one or the other");
     if (s.data != NULL) s.train = text_of("%s/Training.csv", s.data);

@@ -305,7 +305,7 @@ static void test_api_save(void) {
         free(a);
         free(b);
     }
-    CHECK(dp_model_save(m, "build/test_api/none/below", NULL) != DP_OK);
+    CHECK(dp_model_save(m, "build/test_api/none/below", NULL) == DP_E_NOT_FOUND);
     dp_model_close(m);
     dp_model_close(n);
 }
@@ -361,6 +361,11 @@ static void test_api_session(void) {
     options.max_tokens = 65;
     CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
     options.max_tokens = 2;
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
+    DP_CLEAR(options);
+    options.batch_tokens = -1;
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
+    options.batch_tokens = DP_MAX_POSITIONS + 1;
     CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
     DP_CLEAR(options);
     options.letter_case = (dp_case)7;

@@ -571,6 +571,11 @@ static const char *value_of(char **argv, int *i, const char *name) {
     return argv[++*i];
 }
 
+static const char usage[] =
+    "usage: bench [gemm|model|train|tokenize|load|start|all|isa] [--json] [--isa=NAME] "
+    "[--threads=N] [--rounds=N] [--rows=N] [--case=TEXT] [--cpu-time]; isa: [--quick] "
+    "[--seconds=N] [--csv=FILE] [--svg=FILE]";
+
 static void read_options(bench *b, int argc, char **argv, int first) {
     b->rounds = -1;
     b->only = "";
@@ -587,8 +592,11 @@ static void read_options(bench *b, int argc, char **argv, int first) {
         else if ((v = value_of(argv, &i, "--case")) != NULL) b->only = v;
         else if ((v = value_of(argv, &i, "--csv")) != NULL) b->csv = v;
         else if ((v = value_of(argv, &i, "--svg")) != NULL) b->svg = v;
-        else die("unknown option");
+        else if (strcmp(argv[i], "--help") == 0) exit(puts(usage) == EOF);
+        else die(usage);
     }
+    if (b->env.threads < 1 || b->env.threads > DP_MAX_THREADS || b->rows > 1u << 20)
+        die("--threads is 1 to 1024, --rows at most 1048576");
     if (clock_used != CLOCK_MONOTONIC && b->env.threads > 1) die("--cpu-time is for one thread");
     if (!(b->seconds > 0)) die("--seconds is above 0");
 }
@@ -623,9 +631,7 @@ int main(int argc, char **argv) {
         groups[i].run(&b);
         fflush(stdout);
     }
-    if (!known) die("usage: bench [gemm|model|train|tokenize|load|start|all|isa] [--json] "
-                    "[--isa=NAME] [--threads=N] [--rounds=N] [--rows=N] [--case=TEXT] "
-                    "[--cpu-time]; isa: [--quick] [--seconds=N] [--csv=FILE] [--svg=FILE]");
+    if (!known) die(usage);
     if (!b.ran && b.only[0] != 0) die("no case has the text of --case in its name");
     dp__exec_close(&b.exec);
     return 0;

@@ -269,7 +269,8 @@ def test_bad_files(work):
         code, out, err = predict(work / "small", write(work / path, data), *more,
                                  "--output", work / "f.out")
         check(f"file: {name}: 4, no output, not quoted", code == 4 and not out and
-              not (work / "f.out").exists() and SECRET not in err and "f.csv" in err, (code, err))
+              not (work / "f.out").exists() and SECRET not in err and "f.csv" in err and
+              ("text column" not in name or "--lines" in err), (code, err))
         if not more or more[0] == "--text-column":
             code, _, err = quick(work, work / "f_model", "--train", work / path, *more)
             check(f"file: {name}: train: 4, nothing written", code == 4 and

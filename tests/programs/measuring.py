@@ -63,8 +63,11 @@ def test_bench_table(work):
     for bad in (["nonsense"], ["isa", "--nonsense"], ["isa", "--quick", "--case=nonsense"],
                 ["isa", "--isa=nonsense"], ["isa", "--rounds=0"], ["isa", "--rounds=1001"],
                 ["isa", "--csv"], ["isa", "--seconds=0"], ["gemm", "--rounds=16"],
+                ["gemm", "--threads=x"], ["gemm", "--threads=1025"], ["gemm", "--rows=-5"],
                 ["isa", "--quick", "--csv=/nowhere/isa.csv"],
                 ["isa", "--quick", "--svg=/nowhere/isa.svg"]):
         code, out, err = run("bench", *bad)
         check(f"bench {' '.join(bad)}: 2, stdout empty", code == 2 and not out and
               err.startswith("bench: "), (code, out, err))
+    code, out, _ = run("bench", "--help")
+    check("bench --help: usage, 0", code == 0 and b"--rows" in out, (code, out))
