@@ -381,7 +381,7 @@ static read_format format_of(const char *path, int first_byte) {
     };
     for (int i = 0; i < COUNT(known); i++) {
         size_t n = strlen(path), end = strlen(known[i].end);
-        if (n > end && strcmp(path + n - end, known[i].end) == 0) return known[i].format;
+        if (n > end && strcasecmp(path + n - end, known[i].end) == 0) return known[i].format;
     }
     return first_byte == '{' ? FORMAT_JSONL : FORMAT_CSV;
 }

@@ -214,6 +214,7 @@ static void test_lines_rules(void) {
     CHECK_INT(format_of("x.jsonl", 'a'), FORMAT_JSONL);
     CHECK_INT(format_of("x.ndjson", 'a'), FORMAT_JSONL);
     CHECK_INT(format_of("x.txt", '{'), FORMAT_LINES);
+    CHECK_INT(format_of("X.TXT", '{'), FORMAT_LINES);
     CHECK_INT(format_of("-", '{'), FORMAT_JSONL);
     CHECK_INT(format_of("x", 's'), FORMAT_CSV);
     CHECK_INT(format_of(".csv", '{'), FORMAT_JSONL);
