@@ -69,7 +69,7 @@ static settings *read_settings(int argc, char **argv) {
         stop(END_USAGE, "--data stands for --train and --valid: give one or the other");
     if (s.data != NULL) s.train = text_of("%s/Training.csv", s.data);
     if (s.data != NULL) s.valid = text_of("%s/Testing.csv", s.data);
-    if (s.train == NULL || s.output == NULL) stop(END_USAGE, "--data and --output are needed");
+    if (s.train == NULL || s.output == NULL) stop(END_USAGE, "needed: --data or --train, --output");
     if (s.batch == 0) stop(END_USAGE, "--batch-size 0: a batch has rows");
     choose_source(s.model, &s.config, &s.vocab);
     if (s.lr == 0) s.lr = s.model != NULL ? 1e-5 : 5e-4;
