@@ -3308,6 +3308,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
 #define DP_MAX_VOCAB 4194304
 #define DP_MAX_VOCAB_ENTRY 1024
 #define DP__MAX_LABEL 1024 /* bytes of the name of a label */
+#define DP__MAX_IGNORED (8 * DP_MAX_LAYERS) /* names of modules: six Linears a layer, few beside */
 
 typedef enum dp__act { DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH } dp__act;
 
@@ -3665,7 +3666,10 @@ static void dp__conf_quant(dp__doc *d, dp__config *to) {
     if (begin.kind != DP_JSON_OBJECT) dp__doc_bad(d, "M9", "quantization_config is not an object");
     while (dp__doc_next(d, begin.depth, &name)) {
         if (!dp__json_is(&name, "ignore") || d->json.kind != DP_JSON_ARRAY) continue;
-        to->ignore = (const char **)dp__doc_get(d, dp__doc_count(d), sizeof *to->ignore);
+        size_t count = dp__doc_count(d);
+        if (count > DP__MAX_IGNORED)
+            dp__doc_refuse(d, DP_E_LIMIT, "M9", &d->json, "more modules than a model has");
+        to->ignore = (const char **)dp__doc_get(d, count, sizeof *to->ignore);
         while (dp__doc_next(d, begin.depth + 1, &name))
             to->ignore[to->ignore_count++] = dp__doc_name(d, &name, DP_MAX_NAME_BYTES);
         break;

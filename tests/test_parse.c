@@ -1526,6 +1526,12 @@ static void test_config_limits(void) {
         at += (size_t)sprintf(big + at, "\"}}");
         CHECK_INT(conf_run(big, at, &heap, 0, &c, &arena, &err), more > 0 ? DP_E_LIMIT : DP_OK);
         dp__arena_free(&arena);
+        at = (size_t)sprintf(big, "{\"quantization_config\":{\"ignore\":[\"\"");
+        for (int i = 1; i < DP__MAX_IGNORED + more; i++) at += (size_t)sprintf(big + at, ",\"\"");
+        at += (size_t)sprintf(big + at, "]}}"); /* the rest of the scheme is missing */
+        CHECK_INT(conf_run(big, at, &heap, 0, &c, &arena, &err),
+                  more > 0 ? DP_E_LIMIT : DP_E_UNSUPPORTED);
+        dp__arena_free(&arena);
         at = (size_t)sprintf(big, "{\"label2id\":{"); /* as many labels as fit: at most 65,537 */
         for (int i = 0; i < DP_MAX_CLASSES + more; i++)
             at += (size_t)sprintf(big + at, "%s\"%x\":%d", i ? "," : "", (unsigned)i, i);
