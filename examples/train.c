@@ -27,7 +27,7 @@ typedef struct run {
     dp_model          *model;
     dp_trainer        *trainer;
     dp_train_progress *epochs; /* array of stb_ds: the line of each epoch */
-    double            *took, started, epoch_started; /* took: seconds of each epoch */
+    double            *took, started, epoch_started, trained; /* took: seconds of each epoch */
     uint64_t           epoch_rows, epoch_tokens, resumed;
     int                failed_saves;
 } run;
@@ -93,15 +93,14 @@ static void save_checkpoint(run *r) {
 }
 
 static void epoch_line(run *r, const dp_train_progress *now) {
-    double took = seconds() - r->epoch_started, rows = (double)(now->rows - r->epoch_rows);
-    double tokens = (double)(now->tokens - r->epoch_tokens);
+    double took = fmax(r->trained - r->epoch_started, 1e-9); /* without the validation */
     char   valid[96] = "";
     if (r->set->valid != NULL)
         snprintf(valid, sizeof valid, ", validation accuracy %.4f, macro-F1 %.4f, loss %.4f",
                  now->valid_accuracy, now->valid_f1, now->valid_loss);
     say(INFO, "epoch %d/%d: loss %.4f, training accuracy %.4f%s, %.1f rows/s, %.0f tokens/s",
-        (int)now->epoch, (int)r->set->epochs, now->loss, now->accuracy, valid, rows / took,
-        tokens / took);
+        (int)now->epoch, (int)r->set->epochs, now->loss, now->accuracy, valid,
+        (double)(now->rows - r->epoch_rows) / took, (double)(now->tokens - r->epoch_tokens) / took);
     arrput(r->epochs, *now);
     arrput(r->took, took);
     r->epoch_started = seconds();
@@ -113,6 +112,7 @@ static void epoch_line(run *r, const dp_train_progress *now) {
 static int32_t on_progress(void *ctx, const dp_train_progress *now) {
     run *r = (run *)ctx;
     char detail[64];
+    if (!now->epoch_done) r->trained = seconds();
     if (now->epoch_done) epoch_line(r, now);
     else if (r->set->every > 0 && now->step % (uint64_t)r->set->every == 0 &&
              now->step < now->steps) save_checkpoint(r);
@@ -180,7 +180,7 @@ static void train_model(run *r) {
     if (r->set->resume) resume_trainer(r->trainer, r->set->output);
     else remove_checkpoints(r->set->output, 0);
     r->resumed = dp_trainer_step(r->trainer);
-    self.started = r->started = r->epoch_started = seconds();
+    self.started = r->started = r->epoch_started = r->trained = seconds();
     dp_status status = dp_train(r->trainer, &train, r->set->valid ? &valid : NULL, NULL, &err);
     if (status == DP_E_STOPPED) {
         save_checkpoint(r);
