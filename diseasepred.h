@@ -168,7 +168,7 @@
  *   DP_MAX_SHARDS, 1024                files of a sharded checkpoint
  *   DP_MAX_JSON_MEMBERS, 4194304       members of a JSON document
  *   DP_MAX_JSON_STRING, 16777216       bytes of a JSON string
- *   DP_MAX_CONFIG_BYTES, 1048576       config.json and tokenizer_config.json
+ *   DP_MAX_CONFIG_BYTES, 1048576       config.json, tokenizer_config.json, special_tokens_map.json
  *   DP_MAX_VOCAB, 4194304              vocabulary entries
  *   DP_MAX_VOCAB_ENTRY, 1024           bytes of an entry
  *   DP_MAX_LAYERS, 512                 also DP_MAX_HIDDEN 16384, DP_MAX_HEADS 512,
@@ -583,7 +583,7 @@ typedef struct dp_model_spec {
  *
  *   env  hooks and machine choices, stored in the model; NULL: defaults
  *   dir  path: config.json, model.safetensors (or shards with an index), vocab.txt, and, if
- *        present, tokenizer_config.json
+ *        present, tokenizer_config.json and special_tokens_map.json
  *   out  out, the model; NULL on failure
  *
  * Formula: none; rules S, F, J, V of the banners [C2], [C3], [C5], [D3]. Weights are packed for
@@ -4151,7 +4151,7 @@ static int dp__word_add(const dp__fold *f, dp__word *w, uint32_t c, uint32_t e, 
  * Owns:   vocab.txt (rules V1 below) and the longest-match search in it.
  *         Needs: B2 sizes, B3 memory, B4 errors, C5 tokenizer config, D2 UTF-8.
  * Never:  hashes: a trie has no bad case that the author of a vocabulary could aim at.
- * Memory: at most 64 times the file + 128 KiB while it is read; 8 times for a real vocabulary.
+ * Memory: at most 64 times the file + 128 KiB while it is read; 32 times for bert-base-cased.
  * Tests:  tests/test_text.c: text_vocab_*      Fuzz: tests/fuzz/fuzz_vocab.c
  * ============================================================================================
  *
