@@ -237,12 +237,18 @@ static void refuse_existing(const char *path) {
     stop(END_USAGE, "%s: exists; --force replaces it", path);
 }
 
-/* Opens the log. Last of the options: what they mean is known by then. */
-static void open_log(void) {
+/* Opens the log, which may lie in an output directory that is not there yet (NULL: there is none).
+ * Last of the options: what they mean is known by then. */
+static void open_log(const char *output) {
+    const int flags = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC;
     if (self.log_path == NULL) return;
     if (strcmp(self.log_path, "-") == 0) stop(END_USAGE, "--logfile -: stdout carries data only");
     refuse_shared(self.log_path);
-    self.log_fd = open(self.log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    self.log_fd = open(self.log_path, flags, 0600);
+    if (self.log_fd < 0 && errno == ENOENT && output != NULL && mkdir(output, 0777) == 0) {
+        self.log_fd = open(self.log_path, flags, 0600);
+        if (self.log_fd < 0 && rmdir(output) == 0) errno = ENOENT;
+    }
     if (self.log_fd < 0) stop(END_RUN, "%s: cannot be written: %s", self.log_path,
                               strerror(errno));
 }

@@ -208,7 +208,7 @@ static settings *read_settings(int argc, char **argv) {
         stop(END_USAGE, "--logits and --tokens belong to --format jsonl");
     refuse_existing(s.output);
     if (s.report != NULL) refuse_existing(s.report);
-    open_log();
+    open_log(NULL);
     return &s;
 }
 

@@ -82,7 +82,7 @@ static settings *read_settings(int argc, char **argv) {
     if (s.criterion == NULL) s.criterion = s.data != NULL ? "relative:0.01" : "none";
     parse_criterion(&s);
     check_directory(s.output, s.model, 0);
-    open_log();
+    open_log(s.output);
     return &s;
 }
 

@@ -74,7 +74,7 @@ static settings *read_settings(int argc, char **argv) {
     choose_source(s.model, &s.config, &s.vocab);
     if (s.lr == 0) s.lr = s.model != NULL ? 1e-5 : 5e-4;
     check_directory(s.output, s.model, s.resume);
-    open_log();
+    open_log(s.output);
     return &s;
 }
 

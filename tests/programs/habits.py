@@ -316,6 +316,10 @@ def test_log(work):
     code, _, err = quick(work, work / "logged2", "--logfile", work / "nowhere/x.log")
     check("a log that cannot be opened: 1, nothing written", code == 1 and
           not (work / "logged2").exists(), err)
+    log = work / "logged3/run.log"
+    code, _, err = quick(work, work / "logged3", "--logfile", log)
+    check("a log in the new output directory", code == 0 and log.stat().st_size > 0 and
+          (work / "logged3/model.safetensors").exists(), err)
     ends = [quick(work, work / "logged2", "--logfile", "-"),
             predict(work / "small", work / "small.csv", "--logfile", "-")]
     check("--logfile -: 2, stdout carries data only", all(
