@@ -76,13 +76,16 @@ test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
 test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
 	    spills fuzz-replay lint lint-full
-	$(MAKE) hygiene no-features asan ubsan msan tsan valgrind mutants demo-minilm
+	$(MAKE) hygiene no-features elsewhere asan ubsan msan tsan valgrind mutants demo-minilm
 
 hygiene: ## the header in every language version, two units, static, pragmas (gcc and clang)
 	CC="$(CC)" sh tests/run.sh hygiene-full
 
 no-features: ## each DP_NO_ macro, with nm as proof
 	CC="$(CC)" sh tests/run.sh features-full
+
+elsewhere: ## the same digest on other processors (cross compilers and qemu, if installed)
+	@sh tests/elsewhere.sh
 
 asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 	@mkdir -p build
@@ -160,6 +163,9 @@ setup: ## what test and demo need (apt, as root)
 setup-dev: ## what test-all and fuzz need (apt, as root)
 	sh tools/setup.sh dev
 
+setup-elsewhere: ## what elsewhere needs (apt, as root)
+	sh tools/setup.sh elsewhere
+
 install: all ## header and programs to $(DESTDIR)$(PREFIX)
 	mkdir -p "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/bin"
 	cp diseasepred.h "$(DESTDIR)$(PREFIX)/include/"
@@ -169,5 +175,6 @@ install: all ## header and programs to $(DESTDIR)$(PREFIX)
 clean: ## removes build/
 	rm -rf build
 
-.PHONY: all help test test-all hygiene no-features asan ubsan msan tsan valgrind mutants fuzz \
-        lint toc demo demo-minilm accuracy bench mca vectors setup setup-dev install clean
+.PHONY: all help test test-all hygiene no-features elsewhere asan ubsan msan tsan valgrind mutants \
+        fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors setup setup-dev \
+        install clean

@@ -5262,36 +5262,43 @@ static uint32_t dp__os_bits(void) {
 /* Every public entry and every worker computes with round-to-nearest, denormals kept and
  * exceptions masked, whatever the host program has set; dp__fp_leave puts its state back. */
 #if defined(__x86_64__) && defined(__GNUC__)
+#define DP__FP_OURS 0x1F80u /* MXCSR after reset, SDM volume 1, 10.2.3 */
 static uint32_t dp__fp_set(uint32_t ours) {
     uint32_t old = 0; /* checkers of memory do not see what an instruction writes */
     __asm__ __volatile__("stmxcsr %0" : "=m"(old) : : "memory");
     __asm__ __volatile__("ldmxcsr %0" : : "m"(ours) : "memory");
     return old;
 }
-
-static void dp__fp_leave(uint32_t old) {
-    __asm__ __volatile__("ldmxcsr %0" : : "m"(old) : "memory");
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define DP__FP_OURS 0u /* FPCR, Arm Architecture Reference Manual for A-profile */
+static uint32_t dp__fp_set(uint32_t ours) {
+    uint64_t old, now = ours;
+    __asm__ __volatile__("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(old) : "r"(now) : "memory");
+    return (uint32_t)old;
 }
-#else
+#else /* not known: as the host has it */
+#define DP__FP_OURS 0u
 static uint32_t dp__fp_set(uint32_t ours) {
     return ours;
 }
-
-static void dp__fp_leave(uint32_t old) {
-    (void)old;
-}
 #endif
 
-static uint32_t dp__fp_enter(void) {
-    return dp__fp_set(0x1F80); /* MXCSR after reset, SDM volume 1, 10.2.3 */
+static void dp__fp_leave(uint32_t old) {
+    dp__fp_set(old);
 }
 
+static uint32_t dp__fp_enter(void) {
+    return dp__fp_set(DP__FP_OURS);
+}
+
+#ifdef DP__AVX2
 /* The same with denormals as 0, in operands and results: bits 6 (DAZ) and 15 (FTZ). Between this
  * and dp__fp_leave numbers must come from memory and go there: the compiler moves arithmetic on
  * registers, but no memory access, across the two. */
 static uint32_t dp__fp_flush(void) {
     return dp__fp_set(0x9FC0);
 }
+#endif
 
 /* ============================================================================================
  * [E4] Scalar kernels                                                         budget 1010 lines

@@ -748,19 +748,14 @@ static void test_api_long(void) {
     free(ids);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-static void api_set_mxcsr(uint32_t state) {
-    __asm__ __volatile__("ldmxcsr %0" : : "m"(state) : "memory");
-}
-
+#if (defined(__x86_64__) || defined(__aarch64__)) && defined(__GNUC__)
 /* One public call with that state of the host's: it must come back, and its flags, with which an
  * instruction that ran under it would show, must stay as they were. */
 #define API_UNDER(call)                                                                          \
     do {                                                                                         \
-        api_set_mxcsr(state);                                                                    \
+        dp__fp_set(state);                                                                       \
         dp_status status_ = (call);                                                              \
-        uint32_t  left_ = mxcsr();                                                               \
-        api_set_mxcsr(0x1F80);                                                                   \
+        uint32_t  left_ = dp__fp_set(DP__FP_OURS);                                               \
         CHECK(status_ == DP_OK && left_ == state);                                               \
     } while (0)
 
@@ -824,18 +819,22 @@ static uint64_t api_under(uint32_t state) {
 
 /* Rounding of all kinds, also with denormals as 0. */
 static void test_api_fp_state(void) {
+#ifdef __aarch64__
+    static const uint32_t states[] = {0x400000, 0x800000, 0xC00000, 0x1000000, 0x1C00000};
+#else
     static const uint32_t states[] = {0x3F80, 0x5F80, 0x7F80, 0x9FC0, 0xDFC0};
     if (!gemm_can_flush()) {
         test_skip("api_fp_state", "FTZ and DAZ do nothing here");
         return;
     }
-    uint64_t want = api_under(0x1F80);
+#endif
+    uint64_t want = api_under(DP__FP_OURS);
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         CHECK(api_under(states[i]) == want);
 }
 #else
 static void test_api_fp_state(void) {
-    test_skip("api_fp_state", "no MXCSR here");
+    test_skip("api_fp_state", "no MXCSR or FPCR here");
 }
 #endif
 

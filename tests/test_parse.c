@@ -644,6 +644,16 @@ static int st_reference(const unsigned char *p, size_t bytes, st_seen *seen, ref
     return end == bytes - 8 - n ? count : -1;
 }
 
+/* The bytes of each number, from this machine's order to the file's or back. */
+static void st_turn(char *raw, size_t bytes, size_t size) {
+    for (size_t i = 0; DP__BIG_ENDIAN && i < bytes; i += size)
+        for (size_t j = 0; j < size / 2; j++) {
+            char c = raw[i + j];
+            raw[i + j] = raw[i + size - 1 - j];
+            raw[i + size - 1 - j] = c;
+        }
+}
+
 /* Our reader on the bytes against the reference: same verdict, same tensors, same data. */
 static int st_compare(st_bench *b, char *file, size_t bytes) {
     st_seen  seen[16];
@@ -665,6 +675,7 @@ static int st_compare(st_bench *b, char *file, size_t bytes) {
         char  *raw = (char *)malloc(e->bytes + 1);
         size_t size = dp__dtype_bytes(e->dtype);
         CHECK(dp__store_read(&b->store, e, 0, e->bytes / size, raw, &b->err) == DP_OK);
+        st_turn(raw, e->bytes, size);
         CHECK(memcmp(raw, file + bytes - seen[want - 1].end + seen[i].begin, e->bytes) == 0);
         free(raw);
     }
@@ -1135,15 +1146,14 @@ static dp_status st_write(const dp_env *env, void *dir, const char *const *metad
     dp__st_writer w;
     char          data[64];
     st_fill(e);
-    for (int i = 0; i < 64; i++) data[i] = (char)i;
     dp_status status = dp__st_begin(&w, env, dir, "model.safetensors", e, 8, metadata,
                                     err);
     for (int i = 0; i < 8 && status == DP_OK; i++) {
-        size_t n = (size_t)e[i].bytes / dp__dtype_bytes(e[i].dtype);
+        size_t size = dp__dtype_bytes(e[i].dtype), n = (size_t)e[i].bytes / size;
+        for (int j = 0; j < 64; j++) data[j] = (char)j;
+        st_turn(data, sizeof data, size);
         status = dp__st_append(&w, &e[i], data, n / 2, err);
-        if (status == DP_OK)
-            status = dp__st_append(&w, &e[i], data + n / 2 * dp__dtype_bytes(e[i].dtype), n - n / 2,
-                                   err);
+        if (status == DP_OK) status = dp__st_append(&w, &e[i], data + n / 2 * size, n - n / 2, err);
     }
     return status == DP_OK ? dp__st_end(&w, err) : status;
 }

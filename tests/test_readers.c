@@ -126,6 +126,8 @@ static void test_csv_rules(void) {
         {"C1.4 fewer", "a.csv", H "x,A\ny\nw,C\n", 0, "x=A|C1.4@3:23|w=C|"},
         {"C1.4 more", "a.csv", H "x,A\ny,B,\nw,C\n", 0, "x=A|C1.4@3:23|w=C|"},
         {"C1.4 counts lines in quotes", "a.csv", H "\"a\nb\n\"\nw,C\n", 0, "C1.4@2:19|w=C|"},
+        {"C1.4 behind lines in quotes", "a.csv", H "\"a\nb\",A\ny\nw,C\n", 0,
+         "a\nb=A|C1.4@4:27|w=C|"},
         {"C1.5 text", "a.csv", "sym,prognosis\nx,A\n", 0, "!C1.5@1:0"},
         {"C1.5 label", "a.csv", "\nsymptoms,prog\nx,A\n", 0, "!C1.5@2:1"},
         {"C1.6 text", "a.csv", "symptoms,symptoms,prognosis\nx,y,A\n", 0, "!C1.6@1:0"},

@@ -3,11 +3,16 @@
 #
 #     setup.sh stb            libstb-dev (the programs' option and CSV code uses it)
 #     setup.sh dev            everything that test-all, fuzz and the portability runs use
+#     setup.sh elsewhere      cross compilers and an emulator of other processors
 #     setup.sh have PROGRAM   stop with a sentence when a program is missing
 #     setup.sh skip FILE WHY  write a test program that only says why it was skipped
 set -eu
 
 dev="clang libclang-rt-14-dev llvm valgrind libsimde-dev libstb-dev python3-venv g++"
+elsewhere="qemu-user gcc-i686-linux-gnu libc6-dev-i386-cross"
+for arch in aarch64:arm64 riscv64:riscv64 s390x:s390x; do
+    elsewhere="$elsewhere gcc-${arch%:*}-linux-gnu libc6-dev-${arch#*:}-cross"
+done
 
 install() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -34,6 +39,10 @@ dev)
     # shellcheck disable=SC2086  # a list of words
     install $dev
     ;;
+elsewhere)
+    # shellcheck disable=SC2086
+    install $elsewhere
+    ;;
 have)
     command -v "$2" >/dev/null && exit 0
     echo "$2 is not installed: make setup-dev (as root), or see tools/setup.sh" >&2
@@ -45,7 +54,7 @@ skip)
     chmod +x "$2"
     ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
