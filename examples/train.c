@@ -112,10 +112,10 @@ static void epoch_line(run *r, const dp_train_progress *now) {
 static int32_t on_progress(void *ctx, const dp_train_progress *now) {
     run *r = (run *)ctx;
     char detail[64];
-    if (!now->epoch_done) r->trained = seconds();
     if (now->epoch_done) epoch_line(r, now);
-    else if (r->set->every > 0 && now->step % (uint64_t)r->set->every == 0 &&
-             now->step < now->steps) save_checkpoint(r);
+    else r->trained = seconds();
+    if (!now->epoch_done && r->set->every > 0 && now->step < now->steps &&
+        now->step % (uint64_t)r->set->every == 0) save_checkpoint(r);
     snprintf(detail, sizeof detail, ", loss %.4f", now->loss);
     show_progress(now->step, now->steps, "steps", detail);
     return stop_signal != 0;

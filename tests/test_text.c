@@ -41,7 +41,7 @@ static dp__tokenizer_config text_config(int32_t lower, int32_t strip) {
     dp_alloc             alloc = {dp__default_alloc, dp__default_free, NULL};
     dp__arena            arena;
     dp__arena_init(&arena, &alloc);
-    CHECK(dp__tokenizer_config_parse(NULL, 0, &arena, "", &c, NULL) == DP_OK);
+    dp__members_usual(dp__tokenizer_members, &c, sizeof c);
     dp__arena_free(&arena);
     c.lower_case = lower;
     c.strip_accents = strip;

@@ -7,8 +7,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dp__tokenizer_config a, b;
     dp__buffer out;
     fuzz_begin(&f, size);
-    MUST(dp__tokenizer_config_parse(NULL, 0, &f.arena, "", &a, &f.err) == DP_OK);
-    MUST(dp__tokenizer_config_parse(NULL, 0, &f.arena, "", &b, &f.err) == DP_OK);
+    dp__members_usual(dp__tokenizer_members, &a, sizeof a);
+    dp__members_usual(dp__tokenizer_members, &b, sizeof b);
     dp_status status = dp__tokenizer_config_parse((const char *)data, size, &f.arena,
                                                   "tokenizer_config.json", &a, &f.err);
     if (status == DP_OK) {
