@@ -1258,6 +1258,67 @@ static void test_gemm_patience(void) {
 }
 #endif
 
+#if !defined(DP_NO_THREADS) && defined(__linux__)
+/* Where the caller is and where each thread may run. */
+typedef struct gemm_places {
+    unsigned      caller;
+    unsigned long may[4][DP__CPU_WORDS];
+} gemm_places;
+
+static void gemm_place_task(void *arg, int32_t tid, int32_t threads) {
+    gemm_places *p = (gemm_places *)arg;
+    (void)threads;
+    if (tid == 0) syscall(SYS_getcpu, &p->caller, NULL, NULL);
+    syscall(SYS_sched_getaffinity, 0, sizeof p->may[tid], p->may[tid]);
+}
+
+static int gemm_place(const unsigned long *set, unsigned cpu) {
+    return (int)(set[cpu / (8 * sizeof(long))] >> cpu % (8 * sizeof(long)) & 1);
+}
+
+/* The caller is held on processor cpu and its workers have slept: they may run where wanted says.
+ * The caller's places are its own affair. */
+static void gemm_apart_from(const dp__exec *x, unsigned cpu, const unsigned long *wanted) {
+    unsigned long mine[DP__CPU_WORDS] = {0};
+    gemm_places   p;
+    memset(&p, 0, sizeof p);
+    mine[cpu / (8 * sizeof(long))] = 1ul << cpu % (8 * sizeof(long));
+    CHECK_INT(syscall(SYS_sched_setaffinity, 0, sizeof mine, mine), 0);
+    for (int i = 0; i < 2; i++) { /* the first may meet workers that are awake */
+        for (int naps = 0; naps < 4; naps++) gemm_nap();
+        dp__exec_run(x, gemm_place_task, &p);
+    }
+    CHECK_INT(p.caller, cpu);
+    CHECK(memcmp(p.may[0], mine, sizeof mine) == 0);
+    for (int32_t t = 1; t < x->threads; t++)
+        CHECK(memcmp(p.may[t], wanted, sizeof mine) == 0);
+}
+
+/* With a processor for every thread workers run on all but the caller's, and follow it; with
+ * fewer they stay wherever they may. */
+static void test_gemm_apart(void) {
+    unsigned long all[DP__CPU_WORDS] = {0}, others[DP__CPU_WORDS];
+    int32_t       cpus = 0;
+    CHECK(syscall(SYS_sched_getaffinity, 0, sizeof all, all) > 0);
+    for (unsigned cpu = 0; cpu < 8 * sizeof(all); cpu++) cpus += gemm_place(all, cpu);
+    dp__exec few = gemm_exec(0, 2), many = gemm_exec(0, cpus + 1);
+    for (unsigned cpu = 0; cpu < 8 * sizeof(all); cpu++) {
+        if (!gemm_place(all, cpu)) continue;
+        memcpy(others, all, sizeof others);
+        if (cpus > 1) others[cpu / (8 * sizeof(long))] &= ~(1ul << cpu % (8 * sizeof(long)));
+        gemm_apart_from(&few, cpu, others);
+        gemm_apart_from(&many, cpu, all);
+    }
+    CHECK_INT(syscall(SYS_sched_setaffinity, 0, sizeof all, all), 0);
+    dp__exec_close(&few);
+    dp__exec_close(&many);
+}
+#else
+static void test_gemm_apart(void) {
+    test_skip("gemm_apart", "no threads in this build, or not Linux");
+}
+#endif
+
 static void test_gemm_share(void) {
     for (size_t count = 0; count < 40; count++) {
         for (int32_t threads = 1; threads < 9; threads++) {
@@ -1357,6 +1418,7 @@ static const test tests_gemm[] = {
     {"gemm_share", test_gemm_share},
     {"gemm_team", test_gemm_team},
     {"gemm_patience", test_gemm_patience},
+    {"gemm_apart", test_gemm_apart},
     {"gemm_team_refused", test_gemm_team_refused},
     {"gemm_fmaf", test_gemm_fmaf},
     {"gemm_pack", test_gemm_pack},

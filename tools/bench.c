@@ -34,6 +34,7 @@ typedef struct bench_case {
     void (*run)(void *arg);
     void  *arg;
     int    repeat; /* runs of one round */
+    int    rests;  /* 1: one run a round, after a pause in which the workers go to sleep */
     double seconds[ROUNDS], near[ROUNDS]; /* near: share of the limit directly behind the run */
 } bench_case;
 
@@ -101,6 +102,11 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static void pause_between(void) {
+    struct timespec tenth = {0, 100000000};
+    nanosleep(&tenth, NULL);
+}
+
 static void run_rounds(bench *b, double least) {
     int every = b->rounds > WINDOWS ? b->rounds / WINDOWS : 1;
     for (int i = 0; i < b->count; i++) { /* warm up; enough runs for a round */
@@ -109,11 +115,12 @@ static void run_rounds(bench *b, double least) {
         double start = now();
         c->run(c->arg);
         double once = now() - start;
-        c->repeat = once > 0 && once < least ? (int)(least / once) + 1 : 1;
+        c->repeat = !c->rests && once > 0 && once < least ? (int)(least / once) + 1 : 1;
     }
     for (int r = 0; r < b->rounds; r++) {
         for (int i = 0; i < b->count; i++) {
             bench_case *c = &b->cases[i];
+            if (c->rests) pause_between();
             double      start = now();
             for (int n = 0; n < c->repeat; n++) c->run(c->arg);
             c->seconds[r] = (now() - start) / c->repeat;
@@ -387,7 +394,7 @@ static void run_asking(void *arg) {
 static void bench_model(bench *b) {
     static const bench_limit limits[] = {LIMIT_F32, LIMIT_INT8, LIMIT_BF16};
     static const char *const names[] = {"f32", "int8", "bf16"};
-    static asking askings[6];
+    static asking askings[9];
     dp_model     *f32 = new_model(b), *int8, *bf16;
     dp_session   *session[3];
     dp_error      err;
@@ -398,16 +405,19 @@ static void bench_model(bench *b) {
     check(dp_session_open(f32, NULL, &session[0], &err), &err);
     check(dp_session_open(int8, NULL, &session[1], &err), &err);
     check(dp_session_open(bf16, NULL, &session[2], &err), &err);
-    for (size_t i = 0; i < 6; i++) {
+    for (size_t i = 0; i < 9; i++) {
         asking *a = &askings[i];
         char    name[48];
-        a->session = session[i / 2];
-        a->n = i % 2 ? 64 : 512;
+        int     rests = i % 3 == 2; /* a text now and then, as in a consultation */
+        a->session = session[i / 3];
+        a->n = i % 3 ? 64 : 512;
         for (size_t j = 0; j < a->n; j++) a->ids[j] = (int32_t)(1000 + j * 7919 % 27000);
         a->ids[0] = 101;
         a->ids[a->n - 1] = 102;
-        snprintf(name, sizeof name, "model base %s %u", names[i / 2], (unsigned)a->n);
-        add(b, name, "flop", forward_work((double)a->n), limits[i / 2], run_asking, a);
+        snprintf(name, sizeof name, "model base %s %u%s", names[i / 3], (unsigned)a->n,
+                 rests ? " rested" : "");
+        add(b, name, "flop", forward_work((double)a->n), limits[i / 3], run_asking, a)->rests =
+            rests;
     }
     run_rounds(b, 0.05);
     report(b, NULL);

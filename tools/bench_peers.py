@@ -4,6 +4,7 @@
 usage: bench_peers.py [--threads 2] [--rounds 15] [--tokens 64,128,512] [--batches 20x512]
                       [--isa auto,avx2] [--stacks WORD,...] [--geometry base|minilm|small]
                       [--texts [CSV]] [--train] [--tokenize] [--json FILE]
+                      [--weights full,pairs,quads] [--avx2]
 
 Needs torch, transformers, onnxruntime, onnx, openvino (`make vectors` makes the environment of the
 first two). All stacks run in this process, one after the other within every round, so that a change
@@ -14,6 +15,9 @@ first of them. --stacks leaves out the stacks whose names hold none of the words
 of a CSV, or random ones as long as the kit's, padded to the longest and to 512 as the kit does;
 ours computes the real tokens only. Absolute times of shared machines mean little: quote the ratios.
 
+--weights: the weights of our INT8 models, a stack for each; the first is compared with the peers.
+--avx2: all stacks see a CPU without AVX-512, AVX-VNNI and AMX (tools/hide_cpu.c).
+
 INT8 of the peers: PyTorch and ONNX Runtime quantize activations while they run; OpenVINO takes a
 model with fixed scales (QDQ, calibrated on random ids), the form that its CPU kernels support.
 """
@@ -22,9 +26,11 @@ import csv
 import ctypes
 import json
 import logging
+import os
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -39,6 +45,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLASSES = 41
 GEOMETRIES = {"base": (12, 768, 12), "minilm": (6, 384, 12), "small": (2, 128, 4)}
 KINDS = ("FP32", "BF16", "INT8")
+WEIGHTS = ("full", "pairs", "quads")
 # Quantiles of the token counts of the kit's texts: 34 to 143, median 64, mean 71.
 KIT_TOKENS = (36, 41, 45, 48, 51, 53, 55, 58, 60, 63, 66, 69, 72, 76, 80, 85, 92, 101, 113, 130)
 P, I32, U32, U64, F64, SIZE = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint64,
@@ -69,6 +76,10 @@ class Dataset(ctypes.Structure):
 class OpenOptions(ctypes.Structure):
     _fields_ = [("struct_size", SIZE), ("new_head", I32), ("letter_case", I32), ("seed", U64),
                 ("labels", P), ("label_count", I32), ("dtype", I32)]
+
+
+class QuantOptions(ctypes.Structure):
+    _fields_ = [("struct_size", SIZE), ("approach", I32), ("weights", I32), ("embeddings", I32)]
 
 
 class TrainOptions(ctypes.Structure):
@@ -102,16 +113,16 @@ def level(lib, name):
 
 
 class Ours:
-    """A model of diseasepred.h in FP32, BF16 or INT8 on one kernel row."""
+    """A model of diseasepred.h in FP32, BF16 or INT8 (of some weights) on one kernel row."""
 
-    def __init__(self, lib, model_dir, threads, isa, kind="FP32"):
+    def __init__(self, lib, model_dir, threads, isa, kind="FP32", weights="full"):
         self.lib, self.error = lib, Error()
         env = Env(struct_size=ctypes.sizeof(Env), threads=threads, isa_cap=isa)
         options = OpenOptions(struct_size=ctypes.sizeof(OpenOptions), dtype=int(kind == "BF16"))
         self.model = self.call("dp_model_open_with", ctypes.byref(env), str(model_dir).encode(),
                                ctypes.byref(options))
         if kind == "INT8":
-            self.quantize()
+            self.quantize(WEIGHTS.index(weights))
         self.session = self.call("dp_session_open", self.model, None)
 
     def call(self, name, *arguments):
@@ -121,9 +132,10 @@ class Ours:
             raise RuntimeError(self.error.text.decode())
         return out
 
-    def quantize(self):
+    def quantize(self, weights):
         out, float_model = P(), self.model
-        if self.lib.dp_quantize(float_model, None, None, ctypes.byref(out), None,
+        options = QuantOptions(ctypes.sizeof(QuantOptions), weights=weights)
+        if self.lib.dp_quantize(float_model, None, ctypes.byref(options), ctypes.byref(out), None,
                                 ctypes.byref(self.error)):
             raise RuntimeError(self.error.text.decode())
         self.model = out
@@ -283,10 +295,12 @@ def stacks(args, build):
     lib, table, args.first, first = library(build), {}, {}, None
     for isa in dict.fromkeys(level(lib, name) for name in args.isa.split(",")):
         row = lib.dp_isa_name(isa).decode()
-        for kind in KINDS:
-            ours = Ours(lib, build / "model", args.threads, isa, kind)
+        for kind, weights in [("FP32", ""), ("BF16", ""),
+                              *(("INT8", w) for w in args.weights.split(","))]:
+            ours = Ours(lib, build / "model", args.threads, isa, kind, weights)
             first = first or ours
-            name = f"ours {row} {kind}"
+            said = weights if "," in args.weights else ""
+            name = " ".join(word for word in ("ours", row, said, kind) if word)
             args.first.setdefault(kind, name)
             table[name] = lambda ids, mask, ours=ours: ours.forward(
                 [row[:int(m.sum())] for row, m in zip(ids, mask)])
@@ -459,6 +473,18 @@ def versions():
             f"openvino {openvino.__version__.split('-')[0]}")
 
 
+def hide_cpu():
+    """Starts this program anew on a CPU that shows AVX2 and nothing after it."""
+    if "hide_cpu" in os.environ.get("LD_PRELOAD", ""):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        shim = os.path.join(scratch, "hide_cpu.so")
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(ROOT / "tools/hide_cpu.c"), "-o",
+                        shim], check=True)
+        raise SystemExit(subprocess.run([sys.executable, *sys.argv],
+                                        env={**os.environ, "LD_PRELOAD": shim}).returncode)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
@@ -467,12 +493,16 @@ def main():
     parser.add_argument("--batches", default="20x512")
     parser.add_argument("--isa", default="auto")
     parser.add_argument("--stacks", default="", help="words of the names of peers")
+    parser.add_argument("--weights", default="full")
+    parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--geometry", default="base", choices=GEOMETRIES)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--texts", nargs="?", const="kit")
     parser.add_argument("--tokenize", action="store_true")
     parser.add_argument("--json")
     args = parser.parse_args()
+    if args.avx2:
+        hide_cpu()
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     results = []
