@@ -94,8 +94,9 @@ def library(build):
     """diseasepred.h as a shared library in this process."""
     source = build / "shared.c"
     source.write_text("#define DISEASEPRED_IMPLEMENTATION\n#include \"diseasepred.h\"\n")
+    shown = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # gcc handles faults itself
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", f"-I{ROOT}", str(source), "-o",
-                    str(build / "libdiseasepred.so"), "-lm", "-lpthread"], check=True)
+                    str(build / "libdiseasepred.so"), "-lm", "-lpthread"], check=True, env=shown)
     lib = ctypes.CDLL(str(build / "libdiseasepred.so"))
     for name in ("dp_isa_name", "dp_isa_missing"):
         getattr(lib, name).restype = ctypes.c_char_p
