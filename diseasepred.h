@@ -7647,10 +7647,10 @@ static void dp__places_init(dp__places *places, int32_t threads) {
     places->taken = UINT_MAX;
 }
 
-/* Keeps the workers away from the caller's processor, where there is one for every thread. Trap: a
- * kernel under a hypervisor takes an idle processor for a stolen one, wakes sleepers on the
- * waker's instead and leaves them there: two threads took as long as one (measured). Where a place
- * is refused, all go on as they are. */
+/* Keeps the workers away from the caller's processor, where there is one for every thread. Trap: in
+ * a virtual machine the kernel woke workers on their waker's processor while another was idle, and
+ * left them there: two threads took as long as one (measured). Where a place is refused, all go
+ * on as they are. */
 static void dp__team_apart(dp__team *team) {
     dp__places   *places = &team->places;
     unsigned long others[DP__CPU_WORDS], word = 8 * sizeof(long);
