@@ -84,7 +84,7 @@ hygiene: ## the header in every language version, two units, static, pragmas (gc
 no-features: ## each DP_NO_ macro, with nm as proof
 	CC="$(CC)" sh tests/run.sh features-full
 
-elsewhere: ## the same digest on other processors (cross compilers and qemu, if installed)
+elsewhere: ## the same digest on other processors (by qemu) and compilers, if installed
 	@sh tests/elsewhere.sh
 
 asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer

@@ -146,9 +146,9 @@
  *   DP_MALLOC(n) DP_FREE(p), malloc    default allocator; both or neither
  *   DP_ASSERT(x), nothing              internal invariants, never input
  *   DP_NO_STDIO, off                   no default files: models come through dp_io
- *   DP_NO_POSIX, off                   default files by C99 stdio; no durability promised;
+ *   DP_NO_POSIX, on for Windows        default files by C99 stdio; no durability promised;
  *                                      also no threads
- *   DP_NO_THREADS, off                 no thread library
+ *   DP_NO_THREADS, off                 no thread library; set where gcc's atomics are missing
  *   DP_NO_SIMD, off                    scalar kernels only
  *   DP_NO_AVX2, DP_NO_AVX512, off      leave these kernel rows out
  *   DP_NO_AMX, off                     the same; DP_NO_POSIX also leaves AMX out
@@ -189,6 +189,9 @@
  * ============================================================================================ */
 
 /* POSIX names under -std=c99: asked for before the first libc header, checked in [B1]. */
+#if defined(_WIN32) && !defined(DP_NO_POSIX)
+#define DP_NO_POSIX 1
+#endif
 #if defined(DISEASEPRED_IMPLEMENTATION) && !defined(DP_NO_POSIX) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
 #endif
@@ -1066,7 +1069,7 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #if defined(DP_MALLOC) != defined(DP_FREE)
 #error "diseasepred.h: define both DP_MALLOC and DP_FREE, or neither"
 #endif
-#if defined(DP_NO_POSIX) && !defined(DP_NO_THREADS)
+#if (defined(DP_NO_POSIX) || !defined(__GNUC__)) && !defined(DP_NO_THREADS)
 #define DP_NO_THREADS 1
 #endif
 
@@ -7766,14 +7769,11 @@ static void dp__team_run(dp__team *team, dp__task *task, void *arg) {
 }
 
 static void dp__team_close(dp__team *team, const dp_alloc *alloc, int32_t created) {
-    (void)team;
-    (void)alloc;
-    (void)created;
+    (void)team, (void)alloc, (void)created;
 }
 
 static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
-    (void)alloc;
-    (void)threads;
+    (void)alloc, (void)threads;
     return NULL;
 }
 #endif

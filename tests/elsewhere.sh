@@ -1,7 +1,9 @@
 #!/bin/sh
-# elsewhere.sh -- the scalar level on other processors: cross compilers and qemu, as far as they
-# are installed (make setup-elsewhere). Each must give the digest of the README; the first and the
-# last, whose bytes lie the other way round, run tests of files, too.
+# elsewhere.sh -- other processors (cross compilers and qemu: the scalar level), other compilers,
+# another C library and Windows, as far as they are installed (make setup-elsewhere; of gcc and
+# clang every version that has a number in its name). Each must give the digest of the README.
+# Compilers run all tests, the first processor and the last, whose bytes lie the other way round,
+# those of files.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p build/elsewhere
@@ -39,5 +41,44 @@ for cpu in aarch64:c99 riscv64:c99 i686:c99 s390x:gnu99; do
         judge "$arch $word*" env DP_TEST_LIGHT=1 "$qemu" "$out-test" "--filter=$word"
     done
 done
+
+all_digests() { # LOG COMMAND...: whoever has vectors gives more than the scalar level's three
+    log=$1 && shift
+    "$@" >"$log" 2>/dev/null || return 1
+    n=$(grep -c "$digest" "$log")
+    [ "$n" -ge 3 ] && [ "$n" = "$(grep -cE '[0-9a-f]{64}' "$log")" ]
+}
+
+# tcc knows neither vectors nor gcc's atomics. The last is gcc as a compiler without vectors.
+versions=$(ls /usr/bin | grep -E '^(gcc|clang)-[0-9]+$')
+for cc in tcc musl-gcc $versions "gcc -DDP_NO_SIMD -DDP__SINGLE_LANES"; do
+    name=$(echo "$cc" | tr -c 'a-zA-Z0-9\n' _) out=build/elsewhere/$name
+    if ! command -v "${cc%% *}" >/dev/null; then
+        echo "SKIP $cc: not installed (make setup-elsewhere)"
+        skipped=$((skipped + 1))
+        continue
+    fi
+    rm -f "$out"-*
+    # shellcheck disable=SC2086
+    $cc -std=c99 -O2 -w tools/selftest.c -o "$out-selftest" -lm -lpthread
+    judge "$cc digest" all_digests "$out-log" "./$out-selftest"
+    # shellcheck disable=SC2086
+    $cc -std=c99 -O1 -w tests/test_main.c -o "$out-test" -lm -lpthread
+    judge "$cc tests" env DP_TEST_LIGHT=1 "./$out-test"
+done
+
+# The header on Windows: its digests, and files by C99 stdio. The programs need POSIX.
+cc=x86_64-w64-mingw32-gcc out=build/elsewhere/mingw wine=/usr/lib/wine/wine64
+if command -v $cc >/dev/null && [ -x $wine ]; then
+    export WINEPREFIX="$PWD/build/elsewhere/wine" WINEDEBUG=-all
+    rm -f $out-*
+    $cc -std=c99 -O2 -w tools/selftest.c -o $out-selftest.exe
+    judge "mingw digest" all_digests $out-log $wine $out-selftest.exe
+    $cc -std=c99 -O2 -w tests/hygiene/stdio_files.c -o $out-files.exe
+    judge "mingw files" $wine $out-files.exe
+else
+    echo "SKIP mingw: no $cc or $wine (make setup-elsewhere)"
+    skipped=$((skipped + 1))
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -32,12 +32,28 @@ static dp_model *api_model(const dp_env *env) {
     return model;
 }
 
-/* Directory of its own under build/; removed by the test itself is not needed: files are small. */
+static char api_base[64]; /* directory of this process */
+
+static void api_drop(void) {
+    DIR *d = opendir(api_base);
+    char path[400];
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/%s", api_base, e->d_name);
+        files_drop(path);
+    }
+    if (d != NULL) closedir(d);
+    rmdir(api_base);
+}
+
+/* The path of a directory that the test makes. Several processes may run at once. */
 static const char *api_dir(const char *name) {
     static char path[256];
-    mkdir("build", 0755);
-    mkdir("build/test_api", 0755);
-    snprintf(path, sizeof path, "build/test_api/%s", name);
+    if (api_base[0] == 0) {
+        files_new(api_base);
+        atexit(api_drop);
+    }
+    snprintf(path, sizeof path, "%s/%s", api_base, name);
     return path;
 }
 
@@ -230,7 +246,7 @@ static void test_api_open(void) {
         CHECK_INT(info.new_tensors, 0);
     }
     dp_model_close(n);
-    CHECK(dp_model_open(NULL, "build/test_api/nowhere", &n, &err) == DP_E_NOT_FOUND && n == NULL);
+    CHECK(dp_model_open(NULL, api_dir("nowhere"), &n, &err) == DP_E_NOT_FOUND && n == NULL);
     dp_model_close(m);
     dp_model_close(NULL);
 }
@@ -305,7 +321,7 @@ static void test_api_save(void) {
         free(a);
         free(b);
     }
-    CHECK(dp_model_save(m, "build/test_api/none/below", NULL) == DP_E_NOT_FOUND);
+    CHECK(dp_model_save(m, api_dir("none/below"), NULL) == DP_E_NOT_FOUND);
     dp_model_close(m);
     dp_model_close(n);
 }

@@ -3,13 +3,14 @@
 #
 #     setup.sh stb            libstb-dev (the programs' option and CSV code uses it)
 #     setup.sh dev            everything that test-all, fuzz and the portability runs use
-#     setup.sh elsewhere      cross compilers and an emulator of other processors
+#     setup.sh elsewhere      cross compilers, emulators of other machines, tcc, musl
 #     setup.sh have PROGRAM   stop with a sentence when a program is missing
 #     setup.sh skip FILE WHY  write a test program that only says why it was skipped
 set -eu
 
 dev="clang libclang-rt-14-dev llvm valgrind libsimde-dev libstb-dev python3-venv g++"
-elsewhere="qemu-user gcc-i686-linux-gnu libc6-dev-i386-cross"
+elsewhere="tcc musl-tools gcc-mingw-w64-x86-64 wine64 qemu-user"
+elsewhere="$elsewhere gcc-i686-linux-gnu libc6-dev-i386-cross"
 for arch in aarch64:arm64 riscv64:riscv64 s390x:s390x; do
     elsewhere="$elsewhere gcc-${arch%:*}-linux-gnu libc6-dev-${arch#*:}-cross"
 done
