@@ -3318,8 +3318,7 @@ typedef enum dp__act { DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH } d
 
 typedef struct dp__config {
     int32_t      layers, hidden, heads, inner, vocab, positions, types, classes;
-    dp__act      act;
-    dp_problem   problem;
+    int32_t      act, problem; /* dp__act, dp_problem: fields of 32 bits for one table of members */
     float        eps, init_range, hidden_dropout, attention_dropout, classifier_dropout;
     int32_t      pad_id;
     int32_t      quantized;    /* 1: int-quantized; Linears are INT8 but those in ignore */
@@ -3328,9 +3327,6 @@ typedef struct dp__config {
     const char **ignore;       /* [ignore_count] module names */
     const char **labels;       /* [classes] */
 } dp__config;
-
-/* One field table fills integers and enumerations. */
-typedef char dp__assert_enums[sizeof(dp__act) == 4 && sizeof(dp_problem) == 4 ? 1 : -1];
 
 typedef struct dp__tokenizer_config {
     int32_t lower_case, strip_accents /* -1: follows lower_case */, chinese_chars;
@@ -3725,7 +3721,7 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
         dp__doc_fail(&d, DP_E_FORMAT, "M3", DP_NO_PLACE, NULL, "pad_token_id is above vocab_size");
     dp__conf_label_maps(&d, maps, to);
     if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
-    if ((int)to->problem == DP__NO_PROBLEM)
+    if (to->problem == DP__NO_PROBLEM)
         to->problem = to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
     if (d.status != DP_OK) memset(to, 0, sizeof *to);
     return d.status;
@@ -11280,7 +11276,7 @@ static dp_status dp__rows_pass(dp_trainer *t, const dp__corpus *c, const uint32_
                                dp_error *err) {
     const dp__config *config = &t->model->config;
     double            loss = 0;
-    dp__meter_init(meter, config->problem, (size_t)config->classes, t->tally, NULL);
+    dp__meter_init(meter, (dp_problem)config->problem, (size_t)config->classes, t->tally, NULL);
     for (size_t at = 0; at < n;) {
         dp__batch batch = dp__micro_fill(t, c, which, n, at);
         dp__pass  s;
@@ -12054,7 +12050,7 @@ DPDEF void dp_model_get_info(const dp_model *model, dp_model_info *info) {
     info->positions = c->positions;
     info->types = c->types;
     info->classes = c->classes;
-    info->problem = c->problem;
+    info->problem = (dp_problem)c->problem;
     info->lower_case = model->words.lower_case;
     info->cased_vocab = model->tokenizer.vocab.cased > 0;
     info->int8_linears = model->net.int8_linears;
@@ -12329,10 +12325,11 @@ static void dp__probabilities(float *p, const dp_real *z, size_t classes, dp_pro
 /* The results of n texts behind a batch: prob and logits [n, K] or NULL. */
 static void dp__session_results(const dp_session *s, size_t n, float *prob, float *logits) {
     size_t         classes = (size_t)s->model->config.classes;
+    dp_problem     problem = (dp_problem)s->model->config.problem;
     const dp_real *z = s->work.logits;
     for (size_t i = 0; i < n * classes && logits != NULL; i++) logits[i] = (float)z[i];
     for (size_t i = 0; i < n && prob != NULL; i++)
-        dp__probabilities(prob + i * classes, z + i * classes, classes, s->model->config.problem);
+        dp__probabilities(prob + i * classes, z + i * classes, classes, problem);
 }
 
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
@@ -12539,7 +12536,7 @@ DPDEF dp_status dp_evaluate(dp_session *session, const dp_dataset *data, dp_metr
     dp__tally *tally = (dp__tally *)dp__alloc(alloc, classes, sizeof *tally);
     dp_status  status = dp__dataset_check(data, c, err);
     if (status == DP_OK && tally == NULL) status = dp__no_memory(err);
-    if (status == DP_OK) dp__meter_init(&meter, c->problem, classes, tally, confusion);
+    if (status == DP_OK) dp__meter_init(&meter, (dp_problem)c->problem, classes, tally, confusion);
     for (size_t at = 0, n; status == DP_OK && at < data->rows; at += n) {
         status = dp__session_next(session, data->texts + at, data->rows - at, &n, err);
         for (size_t i = 0; i < n && status == DP_OK; i++) {

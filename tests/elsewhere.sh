@@ -67,6 +67,18 @@ for cc in tcc musl-gcc $versions "gcc -DDP_NO_SIMD -DDP__SINGLE_LANES"; do
     judge "$cc tests" env DP_TEST_LIGHT=1 "./$out-test"
 done
 
+# A microcontroller's tools: newlib, enumerations of one byte, no files below the C library.
+if command -v arm-none-eabi-gcc >/dev/null && command -v qemu-arm >/dev/null; then
+    out=build/elsewhere/bare
+    rm -f $out-*
+    arm-none-eabi-gcc -mcpu=cortex-a15 -mfpu=vfpv4 -mfloat-abi=hard --specs=rdimon.specs \
+        -DDP_NO_POSIX -std=c99 -O2 -w tools/selftest.c -o $out-selftest -lm 2>/dev/null
+    judge "bare ARM digest" all_digests $out-log qemu-arm -cpu cortex-a15 $out-selftest
+else
+    echo "SKIP bare ARM: no arm-none-eabi-gcc or qemu-arm (make setup-elsewhere)"
+    skipped=$((skipped + 1))
+fi
+
 # The header on Windows: its digests, and files by C99 stdio. The programs need POSIX.
 cc=x86_64-w64-mingw32-gcc out=build/elsewhere/mingw wine=/usr/lib/wine/wine64
 if command -v $cc >/dev/null && [ -x $wine ]; then
