@@ -9060,7 +9060,8 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
     for (size_t i = 0; w->form == DP__B_INT8 && i < rows * cols; i++)
         ((int8_t *)to)[i] = dp__packed8_at(w->values, w->rows, cols, first + i / cols, i % cols);
     for (size_t i = 0; w->form == DP__B_BF16 && i < rows * cols; i++)
-        ((dp_real *)to)[i] = dp__packed16_at(w->values, w->rows, cols, first + i / cols, i % cols);
+        ((dp_real *)to)[i] =
+            (dp_real)dp__packed16_at(w->values, w->rows, cols, first + i / cols, i % cols);
     if (w->scale != NULL) memcpy(scale, w->scale + first, rows * sizeof *scale);
     return DP_OK;
 }

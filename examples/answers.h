@@ -125,7 +125,7 @@ static void score_row(score *s, int32_t label, const float *prob, const float *l
     }
     for (int32_t k = 0; k < s->classes; k++) sum += exp((double)logits[k] - highest);
     double confidence = (double)prob[best];
-    int    bin = (int)(confidence * SCORE_BINS);
+    int    bin = (int)(confidence * (double)SCORE_BINS);
     if (bin < 0) bin = 0;
     if (bin >= SCORE_BINS) bin = SCORE_BINS - 1;
     s->rows++;

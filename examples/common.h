@@ -852,7 +852,7 @@ static int32_t usable_cores(void) {
         if (core < CPU_SETSIZE && !counted[core]++) cores++;
     }
     cores = quota(cores);
-    return cores < 1 ? 1 : cores > MAX_THREADS ? MAX_THREADS : (int32_t)cores;
+    return cores < 1 ? 1 : cores > (double)MAX_THREADS ? MAX_THREADS : (int32_t)cores;
 }
 
 static dp_env environment(void) {

@@ -55,7 +55,7 @@ static double network_loss(netrun *r, int train, const dp__dropping *drop) {
 }
 
 /* Every parameter of a two-layer model. */
-static void network_case(dp__act act, dp_problem problem, int all_tokens,
+static void network_case(int32_t act, int32_t problem, int all_tokens,
                          const dp__dropping *drop) {
     netrun     r;
     dp__config config = double_config(2);
@@ -84,7 +84,7 @@ static void test_double_network(void) {
     static const char *const names[] = {"gelu, one label", "tanh gelu, many labels",
                                         "relu, regression", "silu, one label", "tanh, regression"};
     for (int i = 0; i < 5; i++) {
-        network_case((dp__act)i, (dp_problem)(i % 3), 0, &double_drop);
+        network_case(i, i % 3, 0, &double_drop);
         report(names[i]);
     }
     network_case(DP__GELU, DP_SINGLE_LABEL, 1, &double_drop);
@@ -238,7 +238,7 @@ static void test_double_layers(void) {
         dp__pass   s;
         dp_error   err;
         dp__config config = double_config(2);
-        config.act = (dp__act)act;
+        config.act = act;
         config.eps = 1e-5f;
         net_make(&r, config, DP_ISA_AUTO, 2, 40, double_lengths, DOUBLE_TEXTS);
         CHECK(!dp__pass_begin(&s, &r.exec, &r.net, &r.batch, &r.work, &double_drop, r.grad, &err));

@@ -680,13 +680,13 @@ static void test_vec_layernorm(void) {
     kernels_random(gamma, N, 2, &s), kernels_random(beta, N, 1, &s);
     for (size_t r = 0; r < R; r++) {
         double m = 0, var = 0, g = 0, gh = 0, root;
-        for (size_t j = 0; j < N; j++) m += (double)x[r * N + j] / N;
-        for (size_t j = 0; j < N; j++) var += pow((double)x[r * N + j] - m, 2) / N;
+        for (size_t j = 0; j < N; j++) m += (double)x[r * N + j] / (double)N;
+        for (size_t j = 0; j < N; j++) var += pow((double)x[r * N + j] - m, 2) / (double)N;
         root = 1 / sqrt(var + 1e-5);
         for (size_t j = 0; j < N; j++) {
             double h = ((double)x[r * N + j] - m) * root, d = (double)dy[r * N + j];
             want[r * N + j] = h * (double)gamma[j] + (double)beta[j];
-            g += d * (double)gamma[j] / N, gh += d * (double)gamma[j] * h / N;
+            g += d * (double)gamma[j] / (double)N, gh += d * (double)gamma[j] * h / (double)N;
             gwant[j] += d * h, bwant[j] += d;
         }
         for (size_t j = 0; j < N; j++)
@@ -1057,7 +1057,7 @@ static void test_quant_dot_bound(void) {
             ones += fabs((double)x[i]), onew += fabs((double)w[i]);
             sum += (long)qx[i] * (long)qw[i];
         }
-        double bound = sw / 2 * ones + sx / 2 * onew + K * sx * sw / 4;
+        double bound = sw / 2 * ones + sx / 2 * onew + (double)K * sx * sw / 4;
         double ratio = fabs(exact - sx * sw * (double)sum) / bound;
         if (round == 200) built = ratio;
         else if (ratio > worst) worst = ratio;

@@ -220,13 +220,13 @@ static void vec_setup(const vecfile *v, netrun *r) {
     c->positions = (int32_t)vec_number(v, "positions");
     c->types = (int32_t)vec_number(v, "types");
     c->classes = (int32_t)vec_number(v, "classes");
-    c->problem = (dp_problem)(int)vec_number(v, "problem");
+    c->problem = (int32_t)vec_number(v, "problem");
     c->eps = (float)vec_number(v, "eps");
     r->seed = (uint32_t)vec_number(v, "seed");
     r->scale = (float)vec_number(v, "scale");
     const char *act = strstr(v->text, "\nact ") + 5;
     for (int i = 0; i < 5; i++)
-        if (strncmp(act, acts[i], strlen(acts[i])) == 0) c->act = (dp__act)i;
+        if (strncmp(act, acts[i], strlen(acts[i])) == 0) c->act = (int32_t)i;
     char  *at = strstr(v->text, "\nlengths ") + 9;
     size_t texts = 0;
     for (; *at != '\n' && texts < 64; texts++)

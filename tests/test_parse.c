@@ -1602,7 +1602,7 @@ static void test_config_round_trip(void) {
         c.layers = i + 1; c.heads = i % 4 + 1; c.hidden = c.heads * 7; c.inner = 13;
         c.vocab = 100 + i;
         c.positions = 64; c.types = 1 + i % 3; c.classes = 1 + i % 3; c.pad_id = i;
-        c.act = (dp__act)(i % 5); c.problem = (dp_problem)(i % 3);
+        c.act = (int32_t)(i % 5); c.problem = (int32_t)(i % 3);
         c.eps = 1e-12f * (float)(i + 1); c.init_range = 0.02f / (float)(i + 1);
         c.hidden_dropout = 1.0f / (float)(i + 2); c.attention_dropout = 0;
         c.classifier_dropout = 0.3f;

@@ -666,10 +666,10 @@ static void test_score(void) {
         for (int k = 0; k < K; k++) prob[k] = (float)(exp((double)logits[k]) / sum);
         for (int k = 0; k < K; k++) best = prob[k] > prob[best] ? k : best;
         score_row(&s, label, prob, logits);
-        nll -= log(exp((double)logits[label]) / sum) / N;
+        nll -= log(exp((double)logits[label]) / sum) / (double)N;
         hits += best == label;
         table[label][best]++;
-        int bin = (int)((double)prob[best] * SCORE_BINS);
+        int bin = (int)((double)prob[best] * (double)SCORE_BINS);
         sure[bin < SCORE_BINS ? bin : SCORE_BINS - 1] += (double)prob[best];
         right[bin < SCORE_BINS ? bin : SCORE_BINS - 1] += best == label;
     }
@@ -682,7 +682,7 @@ static void test_score(void) {
         f1 += precision + recall > 0 ? 2 * precision * recall / (precision + recall) : 0;
         present++;
     }
-    for (int b = 0; b < SCORE_BINS; b++) ece += fabs(right[b] - sure[b]) / N;
+    for (int b = 0; b < SCORE_BINS; b++) ece += fabs(right[b] - sure[b]) / (double)N;
     CHECK(present == K - 1);
     CHECK(fabs(score_accuracy(&s) - hits / (double)N) < 1e-12);
     CHECK(fabs(score_macro_f1(&s) - f1 / present) < 1e-12);

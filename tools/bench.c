@@ -276,7 +276,7 @@ static void bench_gemm8(bench *b, size_t m, dp_weights weights, const char *kind
         p->mm.b_form = DP__B_INT8;
         p->mm.scale = (float *)get(n * 4);
         p->mm.comp = comp;
-        p->mm.weights = weights;
+        p->mm.weights = (int)weights;
         p->mm.m = m;
         p->mm.n = n;
         p->mm.k = k;
@@ -370,7 +370,7 @@ static dp_model *new_model(const bench *b) {
 static double pass_work(const geometry *g, double n) {
     double c = g->width, inner = g->inner, linear = 4 * c * c + 2 * c * inner, scores = 2 * n * c;
     double last = n * 2 * c * c + (2 * c * c + 2 * c * inner) + scores;
-    double head = c * c + c * CLASSES;
+    double head = c * c + c * (double)CLASSES;
     return 2 * ((g->layers - 1) * n * (linear + scores) + last + head);
 }
 

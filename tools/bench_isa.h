@@ -404,7 +404,7 @@ static void svg_axis(FILE *f, double most, int bottom) {
     size_t              s = 0;
     while (s + 1 < sizeof steps / sizeof *steps && most / steps[s] > 10) s++;
     for (double x = 0; x <= most; x += steps[s]) {
-        int at = LEFT + (int)(WIDE * x / most);
+        int at = LEFT + (int)((double)WIDE * x / most);
         fprintf(f, "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#ccc\"/>\n", at, TOP, at,
                 bottom);
         snprintf(label, sizeof label, "%g", x);
@@ -417,7 +417,7 @@ static void svg_axis(FILE *f, double most, int bottom) {
 static void svg_bar(FILE *f, const bar *x, int y, double most) {
     static const char *const colours[] = {"#888", "#4878a8", "#c06030", "#509050"};
     char                     label[32];
-    int                      wide = (int)(WIDE * x->speed / most);
+    int                      wide = (int)((double)WIDE * x->speed / most);
     svg_text(f, LEFT - 8, y + 13, " text-anchor=\"end\"", x->name);
     fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>\n", LEFT, y + 2,
             wide > 0 ? wide : 1, STEP - 4, colours[x->limit]);

@@ -37,7 +37,7 @@ DP__TARGET("avx2,fma") static double chains_f32_avx2(void) {
     }
     DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
     DP__UNROLL for (int j = 8; j < 12; j++) KEEP(sum[j]);
-    return CHAIN_STEPS * 12.0 * 8 * 2;
+    return (double)CHAIN_STEPS * 12.0 * 8 * 2;
 }
 
 /* The exact route without VNNI: a vpmaddwd and a vpaddd for 16 products. */
@@ -51,7 +51,7 @@ DP__TARGET("avx2,fma") static double chains_s16_avx2(void) {
         }
     }
     DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
-    return CHAIN_STEPS * 8.0 * 16 * 2;
+    return (double)CHAIN_STEPS * 8.0 * 16 * 2;
 }
 
 /* Latency 5, two a cycle: ten sums or more. */
@@ -66,7 +66,7 @@ DP__TARGET("avx2,fma") static double chains_int8_avxvnni(void) {
     }
     DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
     DP__UNROLL for (int j = 8; j < 12; j++) KEEP(sum[j]);
-    return CHAIN_STEPS * 12.0 * 32 * 2;
+    return (double)CHAIN_STEPS * 12.0 * 32 * 2;
 }
 #endif
 
@@ -86,7 +86,7 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_f32_avx512(void) {
         KEEP(sum[j]);
         KEEP(sum[8 + j]);
     }
-    return CHAIN_STEPS * 16.0 * 16 * 2;
+    return (double)CHAIN_STEPS * 16.0 * 16 * 2;
 }
 
 /* The exact route without VNNI, as above. */
@@ -100,7 +100,7 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_s16_avx512(void) {
         }
     }
     DP__UNROLL for (int j = 0; j < 8; j++) KEEP(sum[j]);
-    return CHAIN_STEPS * 8.0 * 32 * 2;
+    return (double)CHAIN_STEPS * 8.0 * 32 * 2;
 }
 
 DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(void) {
@@ -115,7 +115,7 @@ DP__TARGET(DP__AVX512_NEEDS) static double chains_bf16_dot(void) {
         KEEP(sum[j]);
         KEEP(sum[8 + j]);
     }
-    return CHAIN_STEPS * 16.0 * 32 * 2;
+    return (double)CHAIN_STEPS * 16.0 * 32 * 2;
 }
 
 DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(void) {
@@ -133,7 +133,7 @@ DP__TARGET(DP__VNNI_NEEDS) static double chains_int8_vnni(void) {
         KEEP(sum[j]);
         KEEP(sum[8 + j]);
     }
-    return CHAIN_STEPS * 16.0 * 64 * 2;
+    return (double)CHAIN_STEPS * 16.0 * 64 * 2;
 }
 #endif
 
@@ -239,7 +239,7 @@ static double clock_rate(void) {
         __asm__ __volatile__("add %1, %0\n\tadd %1, %0\n\tadd %1, %0\n\tadd %1, %0\n\t"
                              "add %1, %0\n\tadd %1, %0\n\tadd %1, %0\n\tadd %1, %0"
                              : "+r"(sum) : "r"(one));
-    return STEPS * (double)ADDS / (now() - start);
+    return (double)STEPS * (double)ADDS / (now() - start);
 #else
     return 0;
 #endif
