@@ -73,7 +73,7 @@ test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
 	CC="$(CC)" sh tests/run.sh $(SUITES) programs spills fuzz-replay lint lint-quick \
 	    hygiene-quick
 
-test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants
+test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants (-j2: 2 hours)
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
 	    spills fuzz-replay lint lint-full
 	$(MAKE) hygiene no-features elsewhere asan ubsan msan tsan valgrind mutants demo-minilm

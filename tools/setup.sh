@@ -21,6 +21,9 @@ install() {
         echo "installing: $*" >&2
         DEBIAN_FRONTEND=noninteractive
         export DEBIAN_FRONTEND
+        mkdir -p build
+        exec 9>build/setup.lock
+        flock 9 || true # under make -j the second waits; without flock nobody does
         { apt-get install -y --no-install-recommends "$@" ||
             { apt-get update && apt-get install -y --no-install-recommends "$@"; }; } >&2
     else
