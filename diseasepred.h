@@ -188,7 +188,8 @@
  * [A1] Version and linkage                                                     budget 50 lines
  * ============================================================================================ */
 
-/* POSIX names under -std=c99: asked for before the first libc header, checked in [B1]. */
+/* POSIX, which Windows lacks: under -std=c99 its names are asked for before the first libc header,
+ * which [B1] checks. */
 #if defined(_WIN32) && !defined(DP_NO_POSIX)
 #define DP_NO_POSIX 1
 #endif
