@@ -4871,12 +4871,12 @@ DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
         dp__put_lanes((p), &put_, (k));                                                          \
     } while (0)
 
-/* Work on a row of n elements: whole vectors, where k is a constant, then the rest. */
-#define DP__EACH(n, i, k, ...)                                                                   \
+/* Work on a row of n elements: whole vectors of step, where k is a constant, then the rest. */
+#define DP__STEPS(step, n, i, k, ...)                                                            \
     do {                                                                                         \
         size_t i = 0;                                                                            \
-        for (; i + DP__W <= (n); i += DP__W) {                                                   \
-            const size_t k = DP__W;                                                              \
+        for (; i + (step) <= (n); i += (step)) {                                                 \
+            const size_t k = (step);                                                             \
             __VA_ARGS__                                                                          \
         }                                                                                        \
         if (i < (n)) {                                                                           \
@@ -4884,6 +4884,7 @@ DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
             __VA_ARGS__                                                                          \
         }                                                                                        \
     } while (0)
+#define DP__EACH(n, i, k, ...) DP__STEPS(DP__W, n, i, k, __VA_ARGS__)
 
 /* Rounding a double root to float is exact: double has more than twice its bits plus two. */
 DP__INLINE dp_real dp__root1(dp_real x) {
@@ -5117,13 +5118,6 @@ DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
 DP__INLINE dp_real dp__fold_sum(dp_real *lane, size_t width) {
     for (; width > 0; width /= 2)
         for (size_t j = 0; j < width; j++) lane[j] += lane[j + width];
-    return lane[0];
-}
-
-DP__INLINE dp_real dp__fold_max(dp_real *lane, size_t width) {
-    for (; width > 0; width /= 2)
-        for (size_t j = 0; j < width; j++)
-            lane[j] = lane[j] < lane[j + width] ? lane[j + width] : lane[j];
     return lane[0];
 }
 
@@ -5784,7 +5778,9 @@ DP__INLINE dp_real dp__row_max(const dp_real *x, size_t n, int padded) {
         top = dp__pick(dp__less(top, a), a, top);
     }
     memcpy(lane, &top, sizeof lane);
-    return dp__fold_max(lane, DP__W / 2);
+    for (size_t j = 1; j < DP__W; j++)
+        if (lane[0] < lane[j]) lane[0] = lane[j];
+    return lane[0];
 }
 
 /* softmax: y = e * (1 / sum e), e = exp(p0 * (x - max x)), p0 > 0. y may be x. Rows are padded:
@@ -5954,7 +5950,7 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
         const dp_real *x = v->x + r * v->ldx;
         uint8_t *q = v->q + r * v->ldq, byte[DP__W];
         dp__v8 top = dp__none, total = dp__none;
-        dp_real lane[DP__W], sum = 0;
+        dp_real lane[DP__W];
         for (size_t i = 0; i < v->n; i += DP__W) {
             dp__v8 x8 = dp__get(x + i, v->n - i, 0);
             dp__top_lanes(&top, &x8);
@@ -5969,8 +5965,7 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
             dp__lane_bytes(k < DP__W ? byte : q + i, &lanes);
             if (k < DP__W) memcpy(q + i, byte, k););
         memcpy(lane, &total, sizeof lane);
-        for (size_t j = 0; j < DP__W; j++) sum += lane[j]; /* integers: exact in any order */
-        if (v->t) v->t[r] = sum;
+        if (v->t) v->t[r] = dp__fold_sum(lane, DP__W / 2); /* integers: exact in any order */
         if (v->ldz > v->n) memset(q + v->n, (int)v->p[0], v->ldz - v->n);
     }
 }
@@ -6987,6 +6982,13 @@ static void dp__gemm_s16_avx512(const dp__strip *s) {
 
 /* Some operations take 16 lanes here, in the order of [E2] and [E4]: GELU, softmax, and what makes
  * INT8 codes and BF16. Together a tenth of a forward pass, on 8 lanes twice as much. */
+
+/* min(k, 16) numbers, and zeros behind them. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__load_avx512(const float *x, size_t k) {
+    return _mm512_maskz_loadu_ps(dp__left_avx512(k), x);
+}
+
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__exp_low_avx512(__m512 x) {
     __m512  half = _mm512_set1_ps(DP__WHOLE);
@@ -7023,42 +7025,44 @@ static void dp__gelu_avx512(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
         float       *y = v->y + r * v->ldy;
-        size_t       i = 0;
-        for (; i + 16 <= v->n; i += 16)
-            _mm512_storeu_ps(y + i, dp__gelu_lanes_avx512(_mm512_loadu_ps(x + i)));
-        for (; i < v->n; i += DP__W) dp__map_step(DP__VEC_GELU, v, r, i, v->n - i);
+        DP__STEPS(16, v->n, i, k,
+            __m512 t = dp__gelu_lanes_avx512(dp__load_avx512(x + i, k));
+            _mm512_mask_storeu_ps(y + i, dp__left_avx512(k), t););
     }
 }
 
-/* The largest of n elements in every lane; last is the place of the last 16, rest its mask. */
+/* 16 numbers folded 8-4-2-1, as dp__fold_sum does. */
 DP__TARGET(DP__AVX512_NEEDS)
-static inline __m512 dp__max_avx512(const float *x, size_t last, __mmask16 rest) {
+static inline float dp__sum_avx512(__m512 v) {
+    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+
+/* The largest of n elements (NaN is passed over) in every lane. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__max_avx512(const float *x, size_t n) {
     __m512 top = _mm512_set1_ps(-INFINITY);
-    float  lane[16];
-    for (size_t i = 0; i < last; i += 16) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
-    top = _mm512_mask_max_ps(top, rest, _mm512_maskz_loadu_ps(rest, x + last), top);
-    _mm512_storeu_ps(lane, top);
-    return _mm512_set1_ps(dp__fold_max(lane, 8));
+    DP__STEPS(16, n, i, k,
+        top = _mm512_mask_max_ps(top, dp__left_avx512(k), dp__load_avx512(x + i, k), top););
+    return _mm512_set1_ps(_mm512_reduce_max_ps(top));
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__softmax_avx512(const dp__vec *v, size_t begin, size_t end) {
-    size_t    last = v->n > 0 ? (v->n - 1) / 16 * 16 : 0;
-    __mmask16 rest = (__mmask16)(0xFFFFu >> (last + 16 - v->n));
+    const __m512 rate = _mm512_set1_ps(v->p[0]);
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
-        float       *y = v->y + r * v->ldy, lane[16];
-        __m512       top = dp__max_avx512(x, last, rest), sum = _mm512_setzero_ps();
-        for (size_t i = 0; i <= last; i += 16) {
-            __m512 t = _mm512_sub_ps(_mm512_loadu_ps(x + i), top);
-            t = dp__exp_low_avx512(_mm512_mul_ps(t, _mm512_set1_ps(v->p[0])));
-            if (i == last) t = _mm512_maskz_mov_ps(rest, t);
+        float       *y = v->y + r * v->ldy;
+        __m512       top = dp__max_avx512(x, v->n), sum = _mm512_setzero_ps(), t;
+        DP__STEPS(16, v->n, i, k,
+            t = _mm512_mul_ps(_mm512_sub_ps(dp__load_avx512(x + i, k), top), rate);
+            t = _mm512_maskz_mov_ps(dp__left_avx512(k), dp__exp_low_avx512(t));
             _mm512_storeu_ps(y + i, t);
-            sum = _mm512_add_ps(sum, t);
-        }
-        _mm512_storeu_ps(lane, sum);
-        __m512 share = _mm512_set1_ps(1.0f / dp__fold_sum(lane, 8));
-        for (size_t i = 0; i <= last; i += 16)
+            sum = _mm512_add_ps(sum, t););
+        __m512 share = _mm512_set1_ps(1.0f / dp__sum_avx512(sum));
+        for (size_t i = 0; i < v->n; i += 16)
             _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_loadu_ps(y + i), share));
     }
 }
@@ -7070,6 +7074,18 @@ static inline __m512 dp__codes_avx512(uint8_t *q, __mmask16 m, __m512 x, float o
     __m128i code = _mm512_cvtepi32_epi8(_mm512_castps_si512(moved));
     _mm_mask_storeu_epi8(q, m, code);
     return _mm512_sub_ps(moved, whole);
+}
+
+/* dp__code_power on 16 lanes. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__code_power_avx512(__m512 x) {
+    __m512 t = _mm512_max_ps(_mm512_set1_ps(-30), x), whole = _mm512_set1_ps(DP__WHOLE);
+    __m512 moved = _mm512_add_ps(t, whole), p = _mm512_set1_ps(dp__code_p[3]);
+    __m512 f = _mm512_sub_ps(t, _mm512_sub_ps(moved, whole));
+    for (int k = 2; k >= 0; k--)
+        p = _mm512_add_ps(_mm512_mul_ps(p, f), _mm512_set1_ps(dp__code_p[k]));
+    __m512i power = _mm512_slli_epi32(_mm512_castps_si512(moved), DP__MANTISSA);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
 }
 
 /* dp__bf16_lanes on 16 lanes. */
@@ -7100,30 +7116,19 @@ static inline void dp__bf16_put_avx512(const dp__vec *v, size_t r, size_t i, __m
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__softmax_codes_avx512(const dp__vec *v, size_t begin, size_t end,
                                          const int bf16) {
-    size_t    last = v->n > 0 ? (v->n - 1) / 16 * 16 : 0;
-    __mmask16 rest = (__mmask16)(0xFFFFu >> (last + 16 - v->n));
-    __m512    rate = _mm512_set1_ps(v->p[0] * DP__LOG2_E), whole = _mm512_set1_ps(DP__WHOLE);
+    const size_t n = v->n;
+    const __m512 rate = _mm512_set1_ps(v->p[0] * DP__LOG2_E);
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
-        __m512       top = dp__max_avx512(x, last, rest), sum = _mm512_setzero_ps();
-        float        lane[16];
-        for (size_t i = 0; i <= last; i += 16) {
-            __mmask16 m = i == last ? rest : 0xFFFF;
-            __m512    t = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), top);
-            t = _mm512_max_ps(_mm512_set1_ps(-30), _mm512_mul_ps(t, rate));
-            __m512 moved = _mm512_add_ps(t, whole), p = _mm512_set1_ps(dp__code_p[3]);
-            __m512 f = _mm512_sub_ps(t, _mm512_sub_ps(moved, whole));
-            for (int k = 2; k >= 0; k--)
-                p = _mm512_add_ps(_mm512_mul_ps(p, f), _mm512_set1_ps(dp__code_p[k]));
-            __m512i power = _mm512_slli_epi32(_mm512_castps_si512(moved), DP__MANTISSA);
-            p = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
-            p = _mm512_maskz_mov_ps(m, p);
+        uint8_t     *q = bf16 ? NULL : v->q + r * v->ldq;
+        __m512       top = dp__max_avx512(x, n), sum = _mm512_setzero_ps(), p;
+        DP__STEPS(16, n, i, k,
+            p = _mm512_mul_ps(_mm512_sub_ps(dp__load_avx512(x + i, k), top), rate);
+            p = _mm512_maskz_mov_ps(dp__left_avx512(k), dp__code_power_avx512(p));
             if (bf16) dp__bf16_put_avx512(v, r, i, p);
-            else p = dp__codes_avx512(v->q + r * v->ldq + i, 0xFFFF, p, 0);
-            sum = _mm512_add_ps(sum, p);
-        }
-        _mm512_storeu_ps(lane, sum);
-        v->s[r] = 1.0f / dp__fold_sum(lane, 8);
+            else p = dp__codes_avx512(q + i, 0xFFFF, p, 0);
+            sum = _mm512_add_ps(sum, p););
+        v->s[r] = 1.0f / dp__sum_avx512(sum);
     }
 }
 
@@ -7139,29 +7144,25 @@ static void dp__round_avx512(const dp__vec *v, size_t begin, size_t end) {
 
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__quantize_avx512(const dp__vec *v, size_t begin, size_t end) {
+    const size_t n = v->n;
+    const float  zero = v->p[0];
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
         uint8_t     *q = v->q + r * v->ldq;
         __m512i      top = _mm512_setzero_si512();
-        __m512       sum = _mm512_setzero_ps();
-        float        lane[16];
-        for (size_t i = 0; i < v->n; i += 16) { /* bits of |x| grow as |x| does, NaN last */
-            __m512 a = _mm512_abs_ps(_mm512_maskz_loadu_ps(dp__left_avx512(v->n - i), x + i));
-            top = _mm512_max_epi32(top, _mm512_castps_si512(a));
-        }
-        float max = dp__f32_from_bits((uint32_t)_mm512_reduce_max_epi32(top));
-        v->s[r] = dp__code_scale(&max, 1);
-        __m512 inverse = _mm512_set1_ps(1.0f / v->s[r]);
-        for (size_t i = 0; i < v->n; i += 16) {
-            __mmask16 m = dp__left_avx512(v->n - i);
-            __m512    t = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), inverse);
-            sum = _mm512_add_ps(sum, dp__codes_avx512(q + i, m, t, v->p[0]));
-        }
-        if (v->t) {
-            _mm512_storeu_ps(lane, sum);
-            v->t[r] = dp__fold_sum(lane, 8);
-        }
-        if (v->ldz > v->n) memset(q + v->n, (int)v->p[0], v->ldz - v->n);
+        __m512       sum = _mm512_setzero_ps(), t;
+        DP__STEPS(16, n, i, k, /* bits of |x| grow as |x| does, NaN last */
+            t = _mm512_abs_ps(dp__load_avx512(x + i, k));
+            top = _mm512_max_epi32(top, _mm512_castps_si512(t)););
+        float  max = dp__f32_from_bits((uint32_t)_mm512_reduce_max_epi32(top));
+        float  scale = dp__code_scale(&max, 1);
+        __m512 inverse = _mm512_set1_ps(1.0f / scale);
+        DP__STEPS(16, n, i, k,
+            t = _mm512_mul_ps(dp__load_avx512(x + i, k), inverse);
+            sum = _mm512_add_ps(sum, dp__codes_avx512(q + i, dp__left_avx512(k), t, zero)););
+        v->s[r] = scale;
+        if (v->t) v->t[r] = dp__sum_avx512(sum);
+        if (v->ldz > n) memset(q + n, (int)zero, v->ldz - n);
     }
 }
 
@@ -9201,12 +9202,6 @@ static dp__vec dp__quantizing(uint8_t *q, size_t ldq, size_t padded, int shift, 
     v.s = scale;
     v.p[0] = (dp_real)shift;
     return v;
-}
-
-static void dp__quantize(const dp__exec *x, uint8_t *q, size_t ldq, size_t padded, int shift,
-                         dp_real *scale, dp__mat in, size_t rows, size_t n) {
-    dp__vec v = dp__quantizing(q, ldq, padded, shift, scale, in, rows, n);
-    dp__vec_run(x, &v);
 }
 
 /* Rows x [rows, n] times scale [rows] (NULL: 1), rounded to bfloat16 as the kernel takes them, in
@@ -11582,8 +11577,9 @@ static dp_status dp__quantizer_values(void *ctx, size_t t, size_t row, size_t ro
         size_t    n = rows - at < DP__PANEL ? rows - at : DP__PANEL;
         dp_status status = values->read(values->ctx, t, row + at, n, z->stage, NULL, err);
         if (status != DP_OK) return status;
-        dp__quantize(&z->exec, (uint8_t *)to + at * cols, cols, cols, 0, scale + at, stage, n,
-                     cols);
+        dp__vec v = dp__quantizing((uint8_t *)to + at * cols, cols, cols, 0, scale + at, stage, n,
+                                   cols);
+        dp__vec_run(&z->exec, &v);
         for (size_t i = at; i < at + n; i++) {
             const dp_real *w = z->stage + (i - at) * cols;
             int8_t        *q = code + i * cols;

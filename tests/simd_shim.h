@@ -73,6 +73,20 @@ static inline int32_t shim_reduce_max_epi32(simde__m512i a) {
     return max;
 }
 
+static inline float shim_reduce_max_ps(simde__m512 a) {
+    float x[16], max;
+    memcpy(x, &a, sizeof x);
+    max = x[0];
+    for (int i = 1; i < 16; i++) max = x[i] > max ? x[i] : max;
+    return max;
+}
+
+static inline simde__m256 shim_extractf32x8_ps(simde__m512 a, int part) {
+    simde__m256 half;
+    memcpy(&half, (char *)&a + part * (int)sizeof half, sizeof half);
+    return half;
+}
+
 /* The tiles of AMX; a broken rule ends the test with its name. */
 #include "tiles.h"
 #include <stdio.h>
@@ -168,6 +182,10 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #define _mm512_cvtepi32_ps(a) shim_cvtepi32_ps(a)
 #undef _mm512_reduce_max_epi32
 #define _mm512_reduce_max_epi32(a) shim_reduce_max_epi32(a)
+#undef _mm512_reduce_max_ps
+#define _mm512_reduce_max_ps(a) shim_reduce_max_ps(a)
+#undef _mm512_extractf32x8_ps
+#define _mm512_extractf32x8_ps(a, part) shim_extractf32x8_ps(a, part)
 #define _mm512_cvtepi32_epi8(a) shim_cvtepi32_epi8(a)
 #define _mm512_cvtepi32_epi16(a) shim_cvtepi32_epi16(a)
 #define _mm512_madd_epi16(a, b) shim_madd512(a, b)

@@ -987,8 +987,11 @@ static void test_dropout_masks(void) {
 static float kernels_quantize(const dp__exec *e, int8_t *q, float *x, size_t n) {
     float   scale;
     uint8_t codes[512];
-    dp__quantize(e, (uint8_t *)q, n, n, 0, &scale, kernels_mat(x, n), 1, n);
-    dp__quantize(e, codes, 512, n + 3, 128, &scale, kernels_mat(x, n), 1, n);
+    dp__mat row = kernels_mat(x, n);
+    dp__vec is_signed = dp__quantizing((uint8_t *)q, n, n, 0, &scale, row, 1, n);
+    dp__vec is_moved = dp__quantizing(codes, 512, n + 3, 128, &scale, row, 1, n);
+    dp__vec_run(e, &is_signed);
+    dp__vec_run(e, &is_moved);
     for (size_t i = 0; i < n && scale <= FLT_MAX; i++) CHECK_INT(codes[i], q[i] + 128);
     for (size_t i = n; i < n + 3; i++) CHECK_INT(codes[i], 128);
     return scale;
