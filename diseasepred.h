@@ -1698,6 +1698,7 @@ typedef struct dp__file {
 } dp__file;
 
 static dp_status dp__sys_status(int code) { /* ELOOP here: links in a ring */
+    if (code == ENOTDIR) return DP_E_FORMAT; /* of open_dir: names have no directories in them */
     return code == ENOENT ? DP_E_NOT_FOUND : code == ENOMEM ? DP_E_MEMORY : DP_E_IO;
 }
 
@@ -2004,6 +2005,8 @@ static dp_status dp__dir_open(const dp_env *env, const char *path, int32_t make,
     if (env->io.open_dir == NULL)
         return dp__fail(err, DP_E_UNSUPPORTED, "this build has no files; set dp_env.io");
     dp_status status = env->io.open_dir(env->io.ctx, path, make, dir);
+    if (status == DP_E_FORMAT)
+        return dp__fail_at(err, status, "F3", path, DP_NO_PLACE, "is not a directory", NULL);
     return status == DP_OK ? DP_OK : dp__io_fail(err, status, path);
 }
 

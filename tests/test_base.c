@@ -479,6 +479,11 @@ static void test_file_odd(void) {
     snprintf(sub, sizeof sub, "%s/zero", path);
     CHECK(symlink("/dev/zero", sub) == 0);
     CHECK_INT(files_read(&follow, dir, "zero", to), -DP_E_FORMAT);
+    snprintf(sub, sizeof sub, "%s/plain", path);
+    for (int make = 0; make < 2; make++) {
+        CHECK(dp__dir_open(&env, sub, make, &file, &err) == DP_E_FORMAT);
+        CHECK(strcmp(err.rule, "F3") == 0 && strstr(err.text, "is not a directory") != NULL);
+    }
     static const char text[33] = "01234567890123456789012345678901";
     for (size_t n = 30; n <= 32; n++) { /* limit 31: below, at, above */
         CHECK(dp__file_write(&env, dir, "sized", text, n, &err) == DP_OK);
