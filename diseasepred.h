@@ -812,6 +812,7 @@ typedef struct dp_train_progress {
     double valid_loss, valid_accuracy, valid_f1; /* NaN when there is no validation set */
     double grad_norm;        /* before clipping */
     double lr;
+    uint64_t valid_rows;     /* not 0: so many are measured, validation goes on */
 } dp_train_progress;
 
 typedef struct dp_train_options {
@@ -9912,8 +9913,7 @@ static const dp__tokens *dp__layer_rows(const dp__pass *s, int32_t layer) {
 static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) {
     dp__attention a = {s, &s->work->kept[layer], dp__layer_rows(s, layer),
                        dp__layer_site(layer, DP__SITE_ATTENTION), dmixed};
-    double        keys = (double)s->work->longest;
-    if ((double)a.rows->m * keys * (double)dp__width(s) < DP__MM_ALONE)
+    if ((double)a.rows->m * (double)s->work->longest * (double)dp__width(s) < DP__MM_ALONE)
         dp__attention_task(&a, 0, 1);
     else
         dp__exec_run(s->exec, dp__attention_task, &a);
@@ -11274,9 +11274,7 @@ static dp__batch dp__micro_fill(dp_trainer *t, const dp__corpus *c, const uint32
 static dp_status dp__rows_pass(dp_trainer *t, const dp__corpus *c, const uint32_t *which, size_t n,
                                dp__work *work, const dp__dropping *drop, dp__meter *meter,
                                dp_error *err) {
-    const dp__config *config = &t->model->config;
-    double            loss = 0;
-    dp__meter_init(meter, (dp_problem)config->problem, (size_t)config->classes, t->tally, NULL);
+    double loss = 0;
     for (size_t at = 0; at < n;) {
         dp__batch batch = dp__micro_fill(t, c, which, n, at);
         dp__pass  s;
@@ -11299,7 +11297,8 @@ static dp_status dp__step_try(dp_trainer *t, const dp__corpus *c, const uint32_t
     dp__dropping drop = {t->opt.seed, (uint32_t)t->now.step, config->hidden_dropout,
                          config->attention_dropout, config->classifier_dropout};
     dp__meter    meter;
-    dp_status    status = dp__rows_pass(t, c, which, n, &t->work, &drop, &meter, err);
+    dp__meter_init(&meter, (dp_problem)config->problem, (size_t)config->classes, t->tally, NULL);
+    dp_status status = dp__rows_pass(t, c, which, n, &t->work, &drop, &meter, err);
     if (status != DP_OK) return status;
     info->loss = meter.loss;
     info->right = meter.right;
@@ -11355,8 +11354,8 @@ typedef struct dp__run {
     dp_train_report *report;
 } dp__run;
 
-/* Tells the caller about a step of some rows; info NULL: about a whole epoch, whose figures are in
- * the report. DP_E_STOPPED if the caller says so. */
+/* Tells the caller about a step of some rows; info NULL: of a whole epoch, whose figures are in the
+ * report, or of rows that validation has measured. DP_E_STOPPED if the caller says so. */
 static dp_status dp__run_tell(const dp__run *run, const dp__step_info *info, size_t rows,
                               dp_error *err) {
     const dp_trainer      *t = run->t;
@@ -11364,8 +11363,9 @@ static dp_status dp__run_tell(const dp__run *run, const dp__step_info *info, siz
     dp_train_progress      now;
     if (t->opt.progress == NULL) return DP_OK;
     DP_CLEAR(now);
-    now.epoch = (int32_t)t->now.epoch + (info != NULL);
-    now.epoch_done = info == NULL;
+    now.epoch_done = info == NULL && rows == 0;
+    now.epoch = (int32_t)t->now.epoch + !now.epoch_done;
+    now.valid_rows = info == NULL ? rows : 0;
     now.step = t->now.step;
     now.steps = t->steps;
     now.rows = r->rows;
@@ -11408,9 +11408,17 @@ static dp_status dp__run_step(dp__run *run, dp_error *err) {
 /* Measures the rows of validation, without dropout. */
 static dp_status dp__run_measure(dp__run *run, dp_error *err) {
     const dp__corpus *c = &run->valid;
+    dp_trainer       *t = run->t;
+    const dp__config *config = &t->model->config;
     dp__meter         meter;
     dp_metrics        out;
-    dp_status status = dp__rows_pass(run->t, c, c->order, c->rows, &run->work, NULL, &meter, err);
+    dp_status         status = DP_OK;
+    dp__meter_init(&meter, (dp_problem)config->problem, (size_t)config->classes, t->tally, NULL);
+    for (size_t at = 0, n; at < c->rows && status == DP_OK; at += n) {
+        n = c->rows - at < t->piece.rows ? c->rows - at : t->piece.rows;
+        status = dp__rows_pass(t, c, c->order + at, n, &run->work, NULL, &meter, err);
+        if (status == DP_OK && at + n < c->rows) status = dp__run_tell(run, NULL, at + n, err);
+    }
     if (status != DP_OK) return status;
     dp__meter_result(&meter, &out);
     run->report->valid_loss = out.nll;

@@ -83,13 +83,11 @@ static void save_checkpoint(run *r) {
     char     name[40];
     dp_error err;
     snprintf(name, sizeof name, "ckpt-%012" PRIu64 ".dpck", dp_trainer_step(r->trainer));
-    if (dp_trainer_save(r->trainer, r->set->output, name, &err) == DP_OK) {
-        r->failed_saves = 0;
-        remove_checkpoints(r->set->output, 2);
-        return;
-    }
-    say(WARNING, "%s", err.text);
-    if (++r->failed_saves == 3) stop(END_RUN, "three checkpoints in a row could not be written");
+    dp_status status = dp_trainer_save(r->trainer, r->set->output, name, &err);
+    r->failed_saves = status == DP_OK ? 0 : r->failed_saves + 1;
+    if (status == DP_OK) remove_checkpoints(r->set->output, 2);
+    else say(WARNING, "%s", err.text);
+    if (r->failed_saves == 3) stop(END_RUN, "three checkpoints in a row could not be written");
 }
 
 static void epoch_line(run *r, const dp_train_progress *now) {
@@ -108,10 +106,11 @@ static void epoch_line(run *r, const dp_train_progress *now) {
     r->epoch_tokens = now->tokens;
 }
 
-/* Called by dp_train after every step and every epoch; not 0 asks it to stop. */
+/* Called by dp_train after steps, epochs and pieces of validation; not 0 asks it to stop. */
 static int32_t on_progress(void *ctx, const dp_train_progress *now) {
     run *r = (run *)ctx;
     char detail[64];
+    if (now->valid_rows > 0) return stop_signal != 0;
     if (now->epoch_done) epoch_line(r, now);
     else r->trained = seconds();
     if (!now->epoch_done && r->set->every > 0 && now->step < now->steps &&

@@ -548,17 +548,24 @@ static dp_train_options learn_plan(int32_t epochs) {
     return o;
 }
 
-/* A callback that stops once at a step, or at the end of an epoch. */
+/* A callback that stops once at a step, or at the end of an epoch, or in its validation. */
 typedef struct learn_stop {
     uint64_t          step;
-    int32_t           epoch; /* 0: none */
+    int32_t           epoch, validating; /* 0: none */
     size_t            calls, epochs;
+    uint64_t          measured; /* rows of validation that were reported */
     dp_train_progress last;
 } learn_stop;
 
 static int32_t learn_watch(void *ctx, const dp_train_progress *now) {
     learn_stop *s = (learn_stop *)ctx;
+    if (now->valid_rows > 0) {
+        CHECK(!now->epoch_done && now->valid_rows > s->measured);
+        s->measured = now->valid_rows;
+        return now->epoch == s->validating;
+    }
     s->calls++;
+    s->measured = 0;
     s->epochs += now->epoch_done != 0;
     s->last = *now;
     return now->epoch_done ? now->epoch == s->epoch : now->step == s->step;
@@ -1401,8 +1408,10 @@ static void test_train_lost(void) {
 
 /* ---- interruptions ------------------------------------------------------------------------- */
 
-/* Stopped at step k (0: at the end of epoch 1), then gone on: by the trainer itself, or by a new
- * one from a file. */
+enum { LEARN_VALIDATING = 11 };
+
+/* Stopped at step k (0: at the end of epoch 1; or in its validation), then gone on: by the trainer
+ * itself, or by a new one from a file. */
 static uint64_t learn_broken_run(const learn_bench *b, const dp_train_options *from,
                                  const learn_rows *r, uint64_t k, int file) {
     dp_train_options o = *from;
@@ -1411,10 +1420,13 @@ static uint64_t learn_broken_run(const learn_bench *b, const dp_train_options *f
     memset(&stop, 0, sizeof stop);
     stop.step = k;
     stop.epoch = k == 0;
+    stop.validating = k == LEARN_VALIDATING;
+    if (k == LEARN_VALIDATING) k = 0;
     o.progress = learn_watch;
     o.progress_ctx = &stop;
     dp_trainer *t = learn_trainer(b, &o);
     CHECK(dp_train(t, &r->data, &r->data, &report, NULL) == DP_E_STOPPED);
+    CHECK(stop.measured == (stop.validating ? 8u : 0u)); /* a piece has 8 rows */
     CHECK(dp_trainer_step(t) == (k > 0 ? k : 5) && report.steps == dp_trainer_step(t));
     if (file) {
         CHECK(dp_trainer_save(t, "run", "stop.dpck", NULL) == DP_OK);
@@ -1424,7 +1436,8 @@ static uint64_t learn_broken_run(const learn_bench *b, const dp_train_options *f
         CHECK(dp_trainer_step(t) == (k > 0 ? k : 5));
     }
     stop.step = 9999;
-    stop.epoch = 9999;
+    stop.epoch = stop.validating = 9999;
+    stop.measured = 0;
     CHECK(dp_train(t, &r->data, &r->data, &report, NULL) == DP_OK);
     CHECK(report.steps == 10 && report.epochs == 2);
     uint64_t digest = learn_saved(t, b->files);
@@ -1442,7 +1455,7 @@ static void test_resume_every_step(void) {
     learn_texts(&r, 20, 5, 1);
     uint64_t want = learn_straight(&b, &o, &r, NULL);
     CHECK(learn_straight(&b, &o, &r, &r.data) == want); /* validation changes nothing */
-    for (uint64_t k = 0; k <= 10; k++) {
+    for (uint64_t k = 0; k <= LEARN_VALIDATING; k++) {
         CHECK(learn_broken_run(&b, &o, &r, k, 1) == want);
         CHECK(learn_broken_run(&b, &o, &r, k, 0) == want);
     }
