@@ -12,7 +12,7 @@ dev="clang libclang-rt-14-dev llvm valgrind libsimde-dev libstb-dev python3-venv
 elsewhere="tcc musl-tools gcc-mingw-w64-x86-64 wine64 qemu-user"
 elsewhere="$elsewhere gcc-arm-none-eabi libnewlib-arm-none-eabi"
 elsewhere="$elsewhere gcc-i686-linux-gnu libc6-dev-i386-cross"
-for arch in aarch64:arm64 riscv64:riscv64 s390x:s390x; do
+for arch in aarch64:arm64 riscv64:riscv64 s390x:s390x powerpc:powerpc; do
     elsewhere="$elsewhere gcc-${arch%:*}-linux-gnu libc6-dev-${arch#*:}-cross"
 done
 
