@@ -139,6 +139,7 @@ demo: all build/make_data build/naive_bayes ## train, evaluate, quantize, ask (Q
 	@if [ -n "$(QUICK)" ]; then python3 tools/demo.py --quick; else python3 tools/demo.py; fi
 
 demo-minilm: all build/make_data build/naive_bayes ## the same with a real pretrained BERT
+	@sh tools/setup.sh pip
 	python3 tools/demo.py --minilm
 
 accuracy: all build/make_data build/naive_bayes ## the demo on five data seeds: mean and minimum

