@@ -34,7 +34,7 @@ install() {
     fi
 }
 
-case "$1" in
+case "${1-}" in
 stb)
     for dir in /usr/include/stb /usr/local/include/stb; do
         [ -e "$dir/stb_ds.h" ] && exit 0
