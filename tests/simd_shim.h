@@ -65,21 +65,16 @@ static inline simde__m512 shim_cvtepi32_ps(simde__m512i a) {
     return v;
 }
 
-static inline int32_t shim_reduce_max_epi32(simde__m512i a) {
-    int32_t x[16], max;
-    memcpy(x, &a, sizeof x);
-    max = x[0];
-    for (int i = 1; i < 16; i++) max = x[i] > max ? x[i] : max;
-    return max;
-}
-
-static inline float shim_reduce_max_ps(simde__m512 a) {
-    float x[16], max;
-    memcpy(x, &a, sizeof x);
-    max = x[0];
-    for (int i = 1; i < 16; i++) max = x[i] > max ? x[i] : max;
-    return max;
-}
+#define SHIM_REDUCE_MAX(name, vector, number)                                                    \
+    static inline number name(vector a) {                                                        \
+        number x[16], max;                                                                       \
+        memcpy(x, &a, sizeof x);                                                                 \
+        max = x[0];                                                                              \
+        for (int i = 1; i < 16; i++) max = x[i] > max ? x[i] : max;                              \
+        return max;                                                                              \
+    }
+SHIM_REDUCE_MAX(shim_reduce_max_epi32, simde__m512i, int32_t)
+SHIM_REDUCE_MAX(shim_reduce_max_ps, simde__m512, float)
 
 static inline simde__m256 shim_extractf32x8_ps(simde__m512 a, int part) {
     simde__m256 half;
