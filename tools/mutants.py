@@ -8,7 +8,10 @@ Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
     id ||| file ||| old text ||| new text ||| test filter       (of another file)
 The old text must stand in the file; where it stands more than once, "#N" behind the id (from 1)
 says which is meant. A mutant is killed when the tests that the filter selects fail, crash, hang or
-do not compile with warnings as in the ordinary build. Ends with "N passed, N failed".
+do not compile with warnings as in the ordinary build. One of the header that survives is judged
+again by tests/test_simde.c, which runs the kernels that this CPU lacks. A filter that ends in
+" @FLAG" is of a mutant that only a CPU with this flag of /proc/cpuinfo can show: elsewhere it is
+skipped. Ends with "N passed, N failed" or "N passed, N failed, N skipped".
 --places only checks that the old texts stand in the files.
 """
 import argparse
@@ -21,6 +24,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 READERS = ("examples/",)  # mutants of these files are judged by tests/test_readers.c
+CPU_FLAGS = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+SOFT_FLAGS = ["-mavx2", "-mfma"] if "avx2" in CPU_FLAGS else []
 
 
 def read_mutants():
@@ -59,12 +64,31 @@ def judge_place(fields):
     return plant(fields)[1] or "killed"
 
 
+def run_tests(tree, main, flags, tests):
+    """'killed', or why it was not, by one test program over the tree."""
+    binary = tree / "mutant"
+    built = subprocess.run(["cc", "-std=c99", "-O1", "-w", *flags, main, "-o", str(binary), "-lm",
+                            "-lpthread"], cwd=tree, capture_output=True)
+    if built.returncode:
+        return f"{main} does not compile"
+    try:
+        ran = subprocess.run([str(binary), f"--filter={tests}"], cwd=tree, capture_output=True,
+                             timeout=300)
+    except subprocess.TimeoutExpired:
+        return "killed"
+    if ran.returncode == 0:
+        return "survived" if b" 0 passed" not in b" " + ran.stdout else "no test has this name"
+    return "killed"
+
+
 def judge(fields):
-    """'killed', or why it was not."""
-    file, test = fields[1], fields[4]
+    """'killed', 'skipped', or why it was not killed."""
+    file, (tests, _, flag) = fields[1], fields[4].partition(" @")
     mutated, fault = plant(fields)
     if fault:
         return fault
+    if flag and flag not in CPU_FLAGS:
+        return "skipped"
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as scratch:
         tree = pathlib.Path(scratch)
         os.symlink(ROOT / "data", tree / "data")
@@ -72,21 +96,12 @@ def judge(fields):
             shutil.copytree(ROOT / part, tree / part)
         shutil.copy(ROOT / "diseasepred.h", tree)
         (tree / file).write_text(mutated)
-        main = "tests/test_readers.c" if file.startswith(READERS) else "tests/test_main.c"
-        binary = tree / "mutant"
-        built = subprocess.run(["cc", "-std=c99", "-O1", "-w", main, "-o", str(binary), "-lm",
-                                "-lpthread"], cwd=tree, capture_output=True)
-        if built.returncode:
-            return "does not compile"
         (tree / "build").mkdir()
-        try:
-            ran = subprocess.run([str(binary), f"--filter={test}"], cwd=tree, capture_output=True,
-                                 timeout=300)
-        except subprocess.TimeoutExpired:
-            return "killed"
-        if ran.returncode == 0:
-            return "survived" if b" 0 passed" not in b" " + ran.stdout else "no test has this name"
-        return "killed"
+        main = "tests/test_readers.c" if file.startswith(READERS) else "tests/test_main.c"
+        verdict = run_tests(tree, main, [], tests)
+        if verdict == "survived" and file == "diseasepred.h":
+            verdict = run_tests(tree, "tests/test_simde.c", SOFT_FLAGS, tests)
+        return verdict
 
 
 def main():
@@ -97,16 +112,19 @@ def main():
     args = parser.parse_args()
     (ROOT / "build").mkdir(exist_ok=True)
     mutants = [m for m in read_mutants() if args.only in m[0]]
-    killed = 0
+    verdicts = []
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for mutant, verdict in zip(mutants, pool.map(
                 judge_place if args.places else judge, mutants)):
-            killed += verdict == "killed"
+            verdicts.append(verdict)
+            if verdict not in ("killed", "skipped"):
+                verdict = "FAIL " + verdict
             if verdict != "killed" or not args.places:
-                print(f"{verdict if verdict == 'killed' else 'FAIL ' + verdict:24} {mutant[0]}",
-                      flush=True)
-    print(f"{killed} passed, {len(mutants) - killed} failed")
-    return killed != len(mutants)
+                print(f"{verdict:24} {mutant[0]}", flush=True)
+    killed, skipped = verdicts.count("killed"), verdicts.count("skipped")
+    failed = len(verdicts) - killed - skipped
+    print(f"{killed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return failed != 0
 
 
 raise SystemExit(main())
