@@ -5298,26 +5298,27 @@ static uint32_t dp__fp_flush(void) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 1010 lines
+ * [E4] Scalar kernels                                                         budget 1000 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
  * Weights lie in tile images of 1 KB: 16 k-groups x 16 columns x g values (g = 1 for FP32,
- * 2 for BF16, 4 for INT8), three neighbouring column tiles of a k-block together:
- *     [n / 48][k / (16 g)][up to 3 tiles][16][16][g]
- * One such group of 48 columns is a panel. A kernel computes a strip: a few rows of c over one
- * panel or one tile. */
+ * 2 for BF16, 4 for INT8), three neighbouring column tiles of a k-block together, or each alone:
+ *     [n / 48][k / (16 g)][up to 3 tiles][16][16][g]    or    [n / 16][k / (16 g)][16][16][g]
+ * One such group of columns is a panel. A kernel computes a strip, a few rows of c over one panel
+ * or one tile; it takes either kind, and is fastest where a strip reads what lies together (AVX2
+ * on Zen 3: 8 to 12 % of a product of BERT). */
 
 #define DP__TILE 16u     /* columns of a tile, and k-groups of a tile */
-#define DP__PANEL 48u    /* columns of a panel */
+#define DP__PANEL 48u    /* columns of a panel, at most */
 #define DP__IMAGE 256u   /* FP32 numbers of a tile image */
 #define DP__IMAGE_BYTES 1024u /* of an image of INT8, whatever dp_real is */
 #define DP__CHAIN 1024u  /* products, or additions, of one chain */
 
 /* Which tile image of a matrix, n columns by so many k-blocks, holds k-block block of column j. */
-static size_t dp__image_at(size_t n, size_t blocks, size_t j, size_t block) {
-    size_t group = j / DP__PANEL * DP__PANEL, left = (n - group + DP__TILE - 1) / DP__TILE;
-    size_t tiles = left < DP__PANEL / DP__TILE ? left : DP__PANEL / DP__TILE;
+static size_t dp__image_at(size_t panel, size_t n, size_t blocks, size_t j, size_t block) {
+    size_t group = j / panel * panel, left = (n - group + DP__TILE - 1) / DP__TILE;
+    size_t tiles = left < panel / DP__TILE ? left : panel / DP__TILE;
     return group / DP__TILE * blocks + block * tiles + (j - group) / DP__TILE;
 }
 
@@ -5553,6 +5554,7 @@ typedef struct dp__vec {
     size_t          rows;          /* of column operations */
     const size_t   *cuts;          /* [cut_count] rows before which a chain starts anew */
     size_t          cut_count;
+    size_t          panel;         /* columns of a panel of tile images */
     dp_real         p[8];
     uint32_t        key[2], step, site, threshold;
     const struct dp__vec *then;    /* done with each row behind this, or NULL: dp__vec_task */
@@ -6008,8 +6010,8 @@ DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t 
         dp__put(v->s + i, scale, k);
         scale = (dp_real)1 / scale;
         for (size_t g = 0; g < blocks * DP__TILE; g += DP__TILE) {
-            uint8_t *image = v->q + dp__image_at(v->n, blocks, i, g / DP__TILE) * DP__IMAGE_BYTES;
-            dp__code_image(image + i % DP__TILE * 4, v, i, k, g, &scale);
+            size_t at = dp__image_at(v->panel, v->n, blocks, i, g / DP__TILE);
+            dp__code_image(v->q + at * DP__IMAGE_BYTES + i % DP__TILE * 4, v, i, k, g, &scale);
         }
     }
 }
@@ -6331,12 +6333,10 @@ DP__INLINE void dp__fetch_next(const char *next, size_t bytes) {
     for (size_t i = 0; i < bytes; i += DP__ALIGN) _mm_prefetch(next + i, _MM_HINT_T1);
 }
 
-/* One k: every row of a times 16 columns of b. */
+/* One k: every row of a times 16 columns of b. a3: row 3. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__step_f32_avx2(__m256 sum[8][2], const float *a, size_t a_row, const float *b,
-                                  const size_t rows) {
-    DP__HIDE(a);
-    const float *a3 = a + 3 * a_row;
+DP__INLINE void dp__step_f32_avx2(__m256 sum[8][2], const float *a, const float *a3, size_t a_row,
+                                  const float *b, const size_t rows) {
     const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
 #define DP__ROW(i)                                                                               \
     if (i < rows) {                                                                              \
@@ -6359,15 +6359,16 @@ DP__INLINE void dp__gemm_f32_rows_avx2(const dp__strip *s, const size_t rows) {
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
     for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
+        const float *a3 = a + 3 * row;
+        DP__HIDE(a);
+        DP__HIDE(a3);
         dp__fetch_next(next, s->fetch);
-        DP__UNROLL for (size_t u = 0; u < 4; u++) {
-            _mm_prefetch((const char *)(const void *)(b + step + u * DP__TILE), _MM_HINT_T0);
-            dp__step_f32_avx2(sum, a + u, row, b + u * DP__TILE, rows);
-        }
+        DP__UNROLL for (size_t u = 0; u < 4; u++)
+            dp__step_f32_avx2(sum, a + u, a3 + u, row, b + u * DP__TILE, rows);
         b += k % DP__TILE != 0 ? 4 * DP__TILE : step - 12 * DP__TILE;
     }
     for (size_t k = s->k1 % 4; k > 0; k--, a++, b += DP__TILE)
-        dp__step_f32_avx2(sum, a, row, b, rows);
+        dp__step_f32_avx2(sum, a, a + 3 * row, row, b, rows);
 #define DP__ROW(i) if (i < rows) dp__finish_avx2(s, i, sum[i][0], sum[i][1]);
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
@@ -6516,7 +6517,6 @@ DP__INLINE void dp__walk_int_avx2(const dp__strip *s, __m256i sum[8][2], const c
     for (size_t q = 4; q <= s->k1; q += 4, a += 4 * bytes, next += s->fetch) {
         dp__fetch_next(next, s->fetch);
         DP__UNROLL for (size_t u = 0; u < 4; u++) {
-            _mm_prefetch(b + s->b_step + u * 64, _MM_HINT_T0);
             if (weights != DP_WEIGHTS_QUADS)
                 dp__step_int_avx2(sum, a + bytes * u, row, b + u * 64, rows, weights);
             else if (u % 2 == 0)
@@ -7415,7 +7415,7 @@ static void dp__tile_mode_amx(void *work) {
 #endif
 
 /* ============================================================================================
- * [E8] Kernel rows                                                            budget 120 lines
+ * [E8] Kernel rows                                                            budget 130 lines
  * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E6.
  * Never:  asks the machine; select() is a pure function that tests feed with invented ones.
  * Tests:  tests/test_gemm.c: gemm_select
@@ -7484,6 +7484,11 @@ static const dp__row dp__rows[] = {
 #endif
 };
 #define DP__ROWS (sizeof dp__rows / sizeof *dp__rows)
+
+/* Columns of a panel from which the row's kernels read fastest: what a strip of FP32 covers. */
+static size_t dp__row_panel(const dp__row *row) {
+    return row->f32.tiles * DP__TILE;
+}
 
 /* The best row: needs met, level at most cap (AUTO: any), not slow, not denied; NULL if none is
  * left. */
@@ -7856,7 +7861,7 @@ static void dp__share(size_t count, size_t step, int32_t tid, int32_t threads, s
  * Tests:  tests/test_gemm.c: gemm_*
  * ============================================================================================ */
 
-#define DP__B_PACKED 0 /* tile images of dp__pack_nk or dp__pack_kn */
+#define DP__B_PACKED 0 /* tile images of dp__pack */
 #define DP__B_NK 1     /* rows [n, k], a weight as stored */
 #define DP__B_KN 2     /* rows [k, n] */
 #define DP__B_INT8 3   /* tile images of dp__pack8; a is INT8 too */
@@ -7875,7 +7880,8 @@ typedef struct dp__mm {
     size_t         a_row, a_k;
     const void    *b;
     int            b_form;
-    size_t         ldb;  /* of raw forms */
+    size_t         panel; /* columns of a panel of tile images */
+    size_t         ldb;   /* of raw forms */
     int            bf16; /* 1: b is raw; it and a, which is of numbers, are rounded here. A chain
                           * that begins anew begins a pair anew, too */
     size_t         m, n, k;
@@ -7946,30 +7952,23 @@ static void dp__pack_image(dp_real *to, const dp_real *b, size_t b_col, size_t b
 }
 
 /* The same for any n and k: all tile images of a matrix. */
-static void dp__pack(dp_real *to, const dp_real *b, size_t b_col, size_t b_k, size_t n, size_t k) {
-    for (size_t g = 0; g < n; g += DP__PANEL) {
-        size_t end = n - g < DP__PANEL ? n : g + DP__PANEL;
+static void dp__pack(dp_real *to, size_t panel, const dp_real *b, size_t b_col, size_t b_k,
+                     size_t n, size_t k) {
+    for (size_t g = 0; g < n; g += panel) {
+        size_t end = n - g < panel ? n : g + panel;
         for (size_t p = 0; p < k; p += DP__TILE)
             for (size_t j = g; j < end; j += DP__TILE, to += DP__IMAGE)
                 dp__pack_image(to, b + j * b_col + p * b_k, b_col, b_k, n - j, k - p);
     }
 }
 
-static void dp__pack_nk(dp_real *to, const dp_real *b, size_t ldb, size_t n, size_t k) {
-    dp__pack(to, b, ldb, 1, n, k);
-}
-
-static void dp__pack_kn(dp_real *to, const dp_real *b, size_t ldb, size_t n, size_t k) {
-    dp__pack(to, b, 1, ldb, n, k);
-}
-
-/* The inverse of dp__pack_nk for rows [j0, j0 + rows) of n: to [rows, k], stride ldb. */
-static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t n, size_t k, size_t j0,
-                       size_t rows) {
+/* The inverse of dp__pack for rows [j0, j0 + rows) of n: to [rows, k], stride ldb. */
+static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t panel, size_t n, size_t k,
+                       size_t j0, size_t rows) {
     size_t blocks = (k + DP__TILE - 1) / DP__TILE;
     for (size_t j = j0; j < j0 + rows; j++, to += ldb)
         for (size_t p = 0; p < k; p++)
-            to[p] = b[(dp__image_at(n, blocks, j, p / DP__TILE) * DP__TILE + p % DP__TILE) *
+            to[p] = b[(dp__image_at(panel, n, blocks, j, p / DP__TILE) * DP__TILE + p % DP__TILE) *
                           DP__TILE + j % DP__TILE];
 }
 
@@ -7994,10 +7993,10 @@ static void dp__pack8_image(char *to, const int8_t *w, size_t ldw, size_t n, siz
 }
 
 /* Packs w [n, k] (rows of stride ldw). */
-static void dp__pack8(void *to, const int8_t *w, size_t ldw, size_t n, size_t k) {
+static void dp__pack8(void *to, size_t panel, const int8_t *w, size_t ldw, size_t n, size_t k) {
     char *image = (char *)to;
-    for (size_t g = 0; g < n; g += DP__PANEL) {
-        size_t end = n - g < DP__PANEL ? n : g + DP__PANEL;
+    for (size_t g = 0; g < n; g += panel) {
+        size_t end = n - g < panel ? n : g + panel;
         for (size_t p = 0; p < k; p += DP__QUAD_K)
             for (size_t j = g; j < end; j += DP__TILE, image += DP__IMAGE_BYTES)
                 dp__pack8_image(image, w + j * ldw + p, ldw, n - j, k - p);
@@ -8036,9 +8035,9 @@ static void dp__compensate(int32_t *comp, const int8_t *w, size_t ldw, size_t n,
 }
 
 /* Where weight (j, p) of [n, k] stands in tile images with so many of k in a k-group. */
-static size_t dp__packed_at(size_t group, size_t n, size_t k, size_t j, size_t p) {
+static size_t dp__packed_at(size_t panel, size_t group, size_t n, size_t k, size_t j, size_t p) {
     size_t image_k = group * DP__TILE, blocks = (k + image_k - 1) / image_k;
-    size_t image = dp__image_at(n, blocks, j, p / image_k);
+    size_t image = dp__image_at(panel, n, blocks, j, p / image_k);
     return (image * DP__TILE + p % image_k / group) * DP__TILE * group + j % DP__TILE * group +
            p % group;
 }
@@ -8050,11 +8049,13 @@ static size_t dp__pack16_bytes(size_t n, size_t k) {
 }
 
 /* Packs w [n, k] (rows of stride ldw) as pairs of bfloat16, rounded; the rest is +0. */
-static void dp__pack16(uint32_t *to, const dp_real *w, size_t ldw, size_t n, size_t k) {
+static void dp__pack16(uint32_t *to, size_t panel, const dp_real *w, size_t ldw, size_t n,
+                       size_t k) {
     memset(to, 0, dp__pack16_bytes(n, k));
     for (size_t j = 0; j < n; j++, w += ldw)
         for (size_t p = 0; p < k; p += 2)
-            to[dp__packed_at(2, n, k, j, p) / 2] = dp__bf16_pair(w[p], p + 1 < k ? w[p + 1] : 0);
+            to[dp__packed_at(panel, 2, n, k, j, p) / 2] =
+                dp__bf16_pair(w[p], p + 1 < k ? w[p + 1] : 0);
 }
 
 /* v puts bfloat16 into rows of ldq bytes at q, as a kernel with such a k-group takes it, in cells:
@@ -8093,10 +8094,10 @@ static void dp__round_cells(const dp__row *row, size_t group, dp_real *to, size_
 /* As dp__pack, rounded, for a BF16 kernel with such a k-group. stage [DP__PANEL, DP__TILE]. */
 static void dp__pack_rounded(const dp__row *row, size_t group, dp_real *to, dp_real *stage,
                              const dp_real *b, size_t b_col, size_t b_k, size_t n, size_t k) {
-    size_t step = DP__TILE * group;
+    size_t step = DP__TILE * group, panel = dp__row_panel(row);
     size_t col = b_k == 1 ? DP__TILE : 1, cell = b_k == 1 ? 1 : DP__PANEL; /* of the stage */
-    for (size_t g = 0; g < n; g += DP__PANEL) {
-        size_t cols = n - g < DP__PANEL ? n - g : DP__PANEL;
+    for (size_t g = 0; g < n; g += panel) {
+        size_t cols = n - g < panel ? n - g : panel;
         for (size_t p = 0; p < k; p += step) {
             size_t some = k - p < step ? k - p : step;
             dp__round_cells(row, group, stage, b_k == 1 ? col : cell, b + g * b_col + p * b_k,
@@ -8119,6 +8120,7 @@ typedef struct dp__part {
     size_t      a_row;        /* of dp__strip */
     const char *b;            /* the first panel of the columns */
     size_t      b_k0, blocks; /* k-group of its first image, k-blocks of a panel */
+    size_t      panel;        /* columns of a panel */
     size_t      image;        /* bytes of a tile image */
     void       *work;         /* of dp__strip */
 } dp__part;
@@ -8184,9 +8186,10 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
 static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *part) {
     const dp__kernel *kernel = part->kernel;
     dp__strip s;
-    size_t    wide = kernel->tiles * DP__TILE;
-    size_t    strips = (part->i1 - part->i0 + kernel->unit - 1) / kernel->unit * DP__PANEL / wide;
-    size_t    lines = (DP__PANEL / 4 + strips - 1) / strips;
+    size_t    panel = part->panel, most = kernel->tiles * DP__TILE;
+    size_t    wide = most < panel ? most : panel;
+    size_t    strips = (part->i1 - part->i0 + kernel->unit - 1) / kernel->unit * panel / wide;
+    size_t    lines = (panel / 4 + strips - 1) / strips;
     memset(&s, 0, sizeof s);
     s.a_row = part->a_row;
     s.work = part->work;
@@ -8194,15 +8197,15 @@ static void dp__mm_part(const dp__row *row, const dp__mm *mm, const dp__part *pa
     s.k1 = s.k0 + part->groups;
     s.first = part->k0 == 0 && !mm->accumulate;
     s.ldr = mm->ldr;
-    for (size_t g = part->j0; g < part->j1; g += DP__PANEL) {
-        size_t      end = part->j1 - g < DP__PANEL ? part->j1 : g + DP__PANEL;
-        const char *panel = part->b + (g - part->j0) / DP__TILE * part->blocks * part->image;
+    for (size_t g = part->j0; g < part->j1; g += panel) {
+        size_t      end = part->j1 - g < panel ? part->j1 : g + panel;
+        const char *first = part->b + (g - part->j0) / DP__TILE * part->blocks * part->image;
         s.b_step = dp__ceil(end - g, DP__TILE) / DP__TILE * part->image;
         s.fetch = end == part->j1 ? 0 : lines * DP__ALIGN;
-        s.next = panel;
+        s.next = first;
         if (s.fetch > 0) s.next += (part->blocks + s.k0 / DP__TILE) * s.b_step;
         for (size_t j = g; j < end; j += wide) {
-            s.b = panel + (j - g) / DP__TILE * part->image;
+            s.b = first + (j - g) / DP__TILE * part->image;
             s.cols = end - j < wide ? end - j : wide;
             dp__mm_panel(row, mm, part, &s, j);
         }
@@ -8305,7 +8308,7 @@ static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
 /* Pairs of columns [j0, j1) for k in [k0, k1), widened into to. */
 static void dp__mm_widen(const dp__row *row, const dp__mm *mm, const dp__part *part,
                          dp_real *to) {
-    size_t      all = dp__ceil(mm->k, DP__PAIR_K) / DP__PAIR_K, step = DP__PANEL;
+    size_t      all = dp__ceil(mm->k, DP__PAIR_K) / DP__PAIR_K, step = part->panel;
     const char *from = (const char *)mm->b;
     for (size_t g = part->j0; g < part->j1; g += step) {
         size_t tiles = dp__ceil(part->j1 - g < step ? part->j1 - g : step, DP__TILE) / DP__TILE;
@@ -8340,7 +8343,7 @@ static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part,
         size_t         n = part->j1 - part->j0, k = part->k1 - part->k0;
         if (mm->bf16)
             dp__pack_rounded(row, row->b16.group, panels, scratch + DP__STAGE, b, col, each, n, k);
-        else dp__pack(panels, b, col, each, n, k);
+        else dp__pack(panels, dp__row_panel(row), b, col, each, n, k);
         part->b = (const char *)panels;
         part->b_k0 = part->k0;
         groups = part->groups;
@@ -8361,6 +8364,8 @@ static void dp__matmul_serial(const dp__row *row, const dp__mm *mm, dp_real *scr
     size_t   step = dp__mm_step(row, mm), each, end;
     if (mm->m == 0 || mm->n == 0) return;
     memset(&part, 0, sizeof part);
+    int raw = mm->b_form == DP__B_NK || mm->b_form == DP__B_KN;
+    part.panel = raw ? dp__row_panel(row) : mm->panel;
     part.work = scratch + DP__TILE_WORK;
     part.kernel = dp__mm_kernel(row, mm);
     part.image = mm->b_form == DP__B_INT8 ? DP__IMAGE_BYTES : DP__IMAGE * sizeof(dp_real);
@@ -8471,11 +8476,11 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1880 lines
+ * [F] Network                                                                budget 1890 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                                budget 620 lines
+ * [F1] Tensors                                                                budget 630 lines
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
@@ -8813,6 +8818,7 @@ typedef struct dp__net {
     int32_t           int8_linears, int8_tables; /* tensors stored as INT8 */
     int32_t           bf16_linears;              /* stored as bfloat16 */
     int               bf16; /* 1: stored as they are, the layers' products round to bfloat16 */
+    size_t            panel;  /* columns of a panel of the packed */
     dp_alloc          alloc;
     void             *memory; /* one piece: at, packed weights */
     size_t            bytes;
@@ -8913,6 +8919,7 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
     const dp__source *from = b->source;
     const dp__tensor *x = &b->net->params->list[t];
     int      linear = dp__is_linear(x), int8 = from->is_int8(from->ctx, t);
+    size_t   panel = b->net->panel;
     int      form = w->form = dp__build_form(from, x, int8);
     size_t   step = linear ? DP__PANEL : w->rows;
     size_t   bytes = dp__build_bytes(x, form, int8, w->rows);
@@ -8933,14 +8940,14 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
         dp_status status = dp__build_rows(b, t, j, n, rows, int8 ? scale + j : NULL);
         if (status != DP_OK) return status;
         if (form == DP__B_BF16) {
-            dp__pack16((uint32_t *)here, (dp_real *)rows, x->cols, n, x->cols);
+            dp__pack16((uint32_t *)here, panel, (dp_real *)rows, x->cols, n, x->cols);
         } else if (comp != NULL) {
             int hold = dp__weights_hold((int8_t *)rows, x->cols, n, x->cols);
             if (hold < w->weights) w->weights = hold;
-            dp__pack8(here, (int8_t *)rows, x->cols, n, x->cols);
+            dp__pack8(here, panel, (int8_t *)rows, x->cols, n, x->cols);
             dp__compensate(comp + j, (int8_t *)rows, x->cols, n, x->cols);
         } else if (linear) {
-            dp__pack_nk((dp_real *)here, (dp_real *)rows, x->cols, n, x->cols);
+            dp__pack((dp_real *)here, panel, (dp_real *)rows, x->cols, 1, n, x->cols);
         }
     }
     w->values = to;
@@ -8981,14 +8988,16 @@ static void dp__net_close(dp__net *net) {
 }
 
 /* A net over config and params, which must outlive it. With flat: bound to that buffer, source
- * NULL. Else packed from the source into memory of its own. On failure net is empty. */
-static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__config *config,
-                              const dp__params *params, const dp_real *flat,
-                              const dp__source *source, dp_error *err) {
+ * NULL. Else packed from the source into memory of its own, for kernels of row (or NULL: any). On
+ * failure net is empty. */
+static dp_status dp__net_open(dp__net *net, const dp_alloc *alloc, const dp__row *row,
+                              const dp__config *config, const dp__params *params,
+                              const dp_real *flat, const dp__source *source, dp_error *err) {
     size_t      widest = (size_t)(config->inner > config->hidden ? config->inner : config->hidden);
     dp__builder b = {net, flat, source, {NULL, 0, 0}, NULL, err};
     memset(net, 0, sizeof *net);
     net->alloc = *alloc;
+    net->panel = row != NULL ? dp__row_panel(row) : DP__PANEL;
     net->config = config;
     net->params = params;
     dp_status status = dp__build_walk(&b);
@@ -9036,13 +9045,13 @@ static dp__source dp__source_files(dp__files *files) {
 }
 
 /* The inverse of dp__pack8: weight (j, p) of n rows x k. */
-static int8_t dp__packed8_at(const void *b, size_t n, size_t k, size_t j, size_t p) {
-    return ((const int8_t *)b)[dp__packed_at(4, n, k, j, p)];
+static int8_t dp__packed8_at(const void *b, size_t panel, size_t n, size_t k, size_t j, size_t p) {
+    return ((const int8_t *)b)[dp__packed_at(panel, 4, n, k, j, p)];
 }
 
 /* The same of dp__pack16. */
-static float dp__packed16_at(const void *b, size_t n, size_t k, size_t j, size_t p) {
-    uint32_t pair = ((const uint32_t *)b)[dp__packed_at(2, n, k, j, p) / 2];
+static float dp__packed16_at(const void *b, size_t panel, size_t n, size_t k, size_t j, size_t p) {
+    uint32_t pair = ((const uint32_t *)b)[dp__packed_at(panel, 2, n, k, j, p) / 2];
     return dp__f32_from_bits(p % 2 != 0 ? pair & 0xFFFF0000u : pair << 16);
 }
 
@@ -9062,12 +9071,15 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
     if (w->form == DP__B_NK)
         memcpy(to, (const char *)w->values + first * cols * item, rows * cols * item);
     if (w->form == DP__B_PACKED)
-        dp__unpack((dp_real *)to, cols, (const dp_real *)w->values, w->rows, cols, first, rows);
+        dp__unpack((dp_real *)to, cols, (const dp_real *)w->values, net->panel, w->rows, cols,
+                   first, rows);
     for (size_t i = 0; w->form == DP__B_INT8 && i < rows * cols; i++)
-        ((int8_t *)to)[i] = dp__packed8_at(w->values, w->rows, cols, first + i / cols, i % cols);
+        ((int8_t *)to)[i] = dp__packed8_at(w->values, net->panel, w->rows, cols, first + i / cols,
+                                           i % cols);
     for (size_t i = 0; w->form == DP__B_BF16 && i < rows * cols; i++)
         ((dp_real *)to)[i] =
-            (dp_real)dp__packed16_at(w->values, w->rows, cols, first + i / cols, i % cols);
+            (dp_real)dp__packed16_at(w->values, net->panel, w->rows, cols, first + i / cols,
+                                     i % cols);
     if (w->scale != NULL) memcpy(scale, w->scale + first, rows * sizeof *scale);
     return DP_OK;
 }
@@ -9541,6 +9553,7 @@ static void dp__linear_run(const dp__pass *s, size_t t, size_t m, dp__mat y, dp_
     const dp__weight *l = &s->net->at[t];
     dp__work         *w = s->work;
     dp__mm            op = dp__mm_of(y, x, l->values, l->form, l->cols, m, l->rows, l->cols);
+    op.panel = s->net->panel;
     dp__vec           code;
     if (!w->coded && dp__coding(s, l, x, m, &code)) dp__vec_run(s->exec, &code);
     w->coded = 0;
@@ -9718,13 +9731,15 @@ static void dp__head_open(dp__head *h, const dp__attention *a, int32_t tid) {
 /* Keys with a scale per row, values with a scale per column, as INT8. */
 static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
     size_t  ld = dp__stride8(h->d);
+    size_t  panel = dp__row_panel(h->row);
     dp__vec op = dp__quantizing(h->key_codes, ld, h->d, 0, h->k.scale, k, h->t, h->d);
     op.t = h->k_sum;
     h->row->vec(&op, 0, h->t);
-    dp__pack8(h->k.packed, (const int8_t *)h->key_codes, ld, h->t, h->d);
+    dp__pack8(h->k.packed, panel, (const int8_t *)h->key_codes, ld, h->t, h->d);
     for (size_t j = 0; j < h->t; j++) h->k.comp[j] = -128 * (int32_t)h->k_sum[j];
     op = dp__vec_of(DP__VEC_QUANTIZE_COLUMNS, dp__no_mat, v, dp__no_mat, h->t, h->d);
     op.q = (uint8_t *)h->v.packed;
+    op.panel = panel;
     op.s = h->v.scale;
     h->row->vec(&op, 0, (h->d + DP__COLUMNS - 1) / DP__COLUMNS);
 }
@@ -9735,8 +9750,9 @@ static void dp__head_load16(dp__head *h, dp__mat k, dp__mat v) {
     op.q = h->key_codes;
     op.ldq = dp__stride8(2 * h->d);
     h->row->vec(&op, 0, h->t);
-    dp__pack_nk((dp_real *)h->k.packed, (const dp_real *)(const void *)h->key_codes,
-                op.ldq / sizeof(dp_real), h->t, dp__ceil(h->d, 2) / 2);
+    dp__pack((dp_real *)h->k.packed, dp__row_panel(h->row),
+             (const dp_real *)(const void *)h->key_codes, op.ldq / sizeof(dp_real), 1, h->t,
+             dp__ceil(h->d, 2) / 2);
     dp__pack_rounded(h->row, 2, (dp_real *)h->v.packed, h->scratch, v.p, 1, v.ld, h->d, h->t);
 }
 
@@ -9754,12 +9770,13 @@ static void dp__head_load(dp__head *h, const dp__attention *a, size_t text, size
     if (h->form == DP__B_INT8) dp__head_load8(h, k, v);
     if (h->form == DP__B_BF16) dp__head_load16(h, k, v);
     if (h->form != DP__B_PACKED) return;
-    dp__pack_nk((dp_real *)h->k.packed, k.p, k.ld, h->t, h->d);
+    size_t panel = dp__row_panel(h->row);
+    dp__pack((dp_real *)h->k.packed, panel, k.p, k.ld, 1, h->t, h->d);
     if (a->dmixed.p == NULL) {
-        dp__pack_kn((dp_real *)h->v.packed, v.p, v.ld, h->d, h->t);
+        dp__pack((dp_real *)h->v.packed, panel, v.p, 1, v.ld, h->d, h->t);
     } else {
-        dp__pack_kn(h->k_kn, k.p, k.ld, h->d, h->t);
-        dp__pack_nk(h->v_nk, v.p, v.ld, h->t, h->d);
+        dp__pack(h->k_kn, panel, k.p, 1, k.ld, h->d, h->t);
+        dp__pack(h->v_nk, panel, v.p, v.ld, 1, h->t, h->d);
     }
 }
 
@@ -9772,6 +9789,7 @@ static dp__mat dp__head_queries(const dp__head *h, const dp__attention *a, dp__m
 static void dp__head_product(const dp__head *h, dp__mat c, dp__mat a, const dp__packs *b, size_t m,
                              size_t n, size_t k) {
     dp__mm op = dp__mm_of(c, a, b->packed, h->form, 0, m, n, k);
+    op.panel = dp__row_panel(h->row);
     if (h->form == DP__B_INT8) {
         op.a8 = h->codes;
         op.a_row = h->ld8;
@@ -10818,8 +10836,8 @@ static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_e
     a->g = a->v + a->n;
     dp_status status = dp__exec_open(&t->exec, &model->env, err);
     if (status == DP_OK)
-        status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params,
-                              a->w, NULL, err);
+        status = dp__net_open(&model->net, &model->env.alloc, NULL, &model->config,
+                              &model->params, a->w, NULL, err);
     model->net.bf16 = t->opt.dtype == DP_BF16 && sizeof(dp_real) == sizeof(float);
     return status == DP_OK ? dp__flat_fill(&model->params, weights, a->w, err) : status;
 }
@@ -11954,8 +11972,8 @@ static dp_status dp__model_weights(dp_model *model, const dp__recipe *r, int new
     model->new_tensors = r->derived ? 0 : files.missing;
     drawn.bf16 = r->o.dtype == DP_BF16;
     if (status == DP_OK)
-        status = dp__net_open(&model->net, &model->env.alloc, &model->config, &model->params, NULL,
-                              r->derived ? r->weights : &drawn, err);
+        status = dp__net_open(&model->net, &model->env.alloc, model->row, &model->config,
+                              &model->params, NULL, r->derived ? r->weights : &drawn, err);
     if (r->dir != NULL) dp__store_close(&store);
     return status;
 }

@@ -231,15 +231,21 @@ static void shapes_expect(gemm_cases *s, const dp__row *row, size_t k, int form)
     }
 }
 
+/* Tile images as the row's kernels like them, for every third n as they do not. */
+static size_t gemm_panel(const dp__row *row, size_t n) {
+    return (n % 3 == 0) != (dp__row_panel(row) == DP__TILE) ? DP__TILE : DP__PANEL;
+}
+
 /* All m, n up to EDGE for one k; number of wrong elements. */
 static size_t shapes_run(gemm_cases *s, const dp__row *row, size_t k, int form) {
     size_t wrong = 0, bf16 = form == DP__B_BF16, cells = bf16 ? gemm_row16(row, k) / 4 : k;
     for (size_t n = 1; n <= EDGE; n++) {
         int    front = (int)(n + k) & 1;
+        size_t panel = gemm_panel(row, n);
         size_t room = bf16 ? dp__pack16_bytes(n, k) / 4 : dp__pack_size(n, k);
         float *b = shapes_place(&s->b, s->b_bytes, room, front);
-        if (bf16) dp__pack16((uint32_t *)(void *)b, s->b_all, EDGE, n, k);
-        else dp__pack_nk(b, s->b_all, EDGE, n, k);
+        if (bf16) dp__pack16((uint32_t *)(void *)b, panel, s->b_all, EDGE, n, k);
+        else dp__pack(b, panel, s->b_all, EDGE, 1, n, k);
         for (size_t m = 1; m <= EDGE; m++) {
             float *a = shapes_place(&s->a, s->a_bytes, m * cells, front);
             float *c = shapes_place(&s->c, s->c_bytes, m * n, front);
@@ -249,7 +255,7 @@ static size_t shapes_run(gemm_cases *s, const dp__row *row, size_t k, int form) 
             if (bf16) gemm_rows16(row, (unsigned char *)a, s->a_all, EDGE, m, k);
             mm.c = c, mm.ldc = n;
             mm.a = a, mm.a_row = cells, mm.a_k = 1;
-            mm.b = b, mm.b_form = form;
+            mm.b = b, mm.b_form = form, mm.panel = panel;
             mm.m = m, mm.n = n, mm.k = k;
             dp__matmul_serial(row, &mm, s->scratch);
             for (size_t i = 0; i < m; i++)
@@ -327,11 +333,13 @@ static void draw_b(drawn *d, uint64_t *state) {
     for (size_t i = 0; i < n * k; i++) d->b[i] = test_rndf(state);
     int raw = mm->b_form == DP__B_NK || mm->b_form == DP__B_KN;
     mm->bf16 = raw && draw(state, 0, 2) == 0;
+    mm->panel = draw(state, 0, 1) ? DP__TILE : DP__PANEL;
     if (mm->b_form == DP__B_PACKED) last = dp__pack_size(n, k);
     if (mm->b_form == DP__B_BF16) last = dp__pack16_bytes(n, k) / sizeof(float);
     float *b = draw_floats(&d->b_mem, last, state);
-    if (mm->b_form == DP__B_PACKED) dp__pack_nk(b, d->b, k, n, k);
-    if (mm->b_form == DP__B_BF16) dp__pack16((uint32_t *)(void *)b, d->b, k, n, k);
+    if (mm->b_form == DP__B_PACKED) dp__pack(b, mm->panel, d->b, k, 1, n, k);
+    if (mm->b_form == DP__B_BF16)
+        dp__pack16((uint32_t *)(void *)b, mm->panel, d->b, k, n, k);
     for (size_t j = 0; j < n && raw; j++)
         for (size_t p = 0; p < k; p++)
             b[mm->b_form == DP__B_NK ? j * mm->ldb + p : p * mm->ldb + j] = d->b[j * k + p];
@@ -500,6 +508,7 @@ static void test_gemm_empty(void) {
     dp__exec x = gemm_exec(0, 1);
     dp__mm   mm;
     memset(&mm, 0, sizeof mm);
+    mm.panel = DP__PANEL;
     mm.c = c, mm.ldc = 2, mm.a = b, mm.a_row = 1, mm.a_k = 1, mm.b = b, mm.bias = bias;
     mm.n = 2;
     dp__matmul(&x, &mm);
@@ -525,14 +534,16 @@ static void test_gemm_pack(void) {
             float  *t = (float *)malloc(n * k * 4), *back = (float *)malloc(n * k * 4);
             for (size_t i = 0; i < n * k; i++) w[i] = (float)(i + 1);
             for (size_t i = 0; i < n * k; i++) t[i % k * n + i / k] = w[i];
-            dp__pack_nk(packed, w, k, n, k);
-            dp__pack_kn(kn, t, n, n, k);
-            CHECK(memcmp(packed, kn, dp__pack_size(n, k) * 4) == 0);
-            dp__unpack(back, k, packed, n, k, 0, n);
-            CHECK(memcmp(back, w, n * k * 4) == 0);
-            double sum = 0; /* every number once, the rest 0 */
-            for (size_t i = 0; i < dp__pack_size(n, k); i++) sum += (double)packed[i];
-            CHECK(sum == (double)(n * k) * (double)(n * k + 1) / 2);
+            for (size_t panel = DP__TILE; panel <= DP__PANEL; panel += DP__PANEL - DP__TILE) {
+                dp__pack(packed, panel, w, k, 1, n, k);
+                dp__pack(kn, panel, t, 1, n, n, k);
+                CHECK(memcmp(packed, kn, dp__pack_size(n, k) * 4) == 0);
+                dp__unpack(back, k, packed, panel, n, k, 0, n);
+                CHECK(memcmp(back, w, n * k * 4) == 0);
+                double sum = 0; /* every number once, the rest 0 */
+                for (size_t i = 0; i < dp__pack_size(n, k); i++) sum += (double)packed[i];
+                CHECK(sum == (double)(n * k) * (double)(n * k + 1) / 2);
+            }
             free(w), free(kn), free(t), free(back);
             guarded_free(&pm);
         }
@@ -555,7 +566,7 @@ static uint32_t pair_product(const dp__row *row, uint32_t a, uint32_t b, uint32_
     if (row->b16.group == 2) memcpy(cells, &a, sizeof a);
     else cells[0] = x[1], cells[1] = x[0];
     mm.a = cells, mm.a_row = 2, mm.a_k = 1;
-    mm.b = image, mm.b_form = DP__B_BF16;
+    mm.b = image, mm.b_form = DP__B_BF16, mm.panel = DP__PANEL;
     mm.c = &sum, mm.ldc = 1, mm.accumulate = c != 0;
     mm.m = mm.n = 1, mm.k = 2;
     dp__matmul_serial(row, &mm, scratch);
@@ -647,7 +658,8 @@ static void test_gemm16_chain(void) {
         d.b = draw_floats(&bm, N * some[i], &state);
         d.mm.c = draw_floats(&cm, M * N, &state);
         uint32_t *packed = (uint32_t *)malloc(dp__pack16_bytes(N, some[i]));
-        dp__pack16(packed, d.b, some[i], N, some[i]);
+        d.mm.panel = i & 1 ? DP__TILE : DP__PANEL;
+        dp__pack16(packed, d.mm.panel, d.b, some[i], N, some[i]);
         d.mm.b = packed, d.mm.b_form = DP__B_BF16;
         d.expected = (float *)malloc(M * N * sizeof(float));
         for (size_t e = 0; e < M * N; e++)
@@ -790,13 +802,14 @@ static size_t bytes_run(int8_shapes *s, const dp__row *row, size_t m, size_t n, 
     dp__mm   mm;
     memset(&mm, 0, sizeof mm);
     if (s->row != spy_row || s->n != n || s->k != k) { /* not packed by the call before */
-        dp__pack8(w, s->w_all, BYTES_K, n, k);
+        dp__pack8(w, gemm_panel(row, n), s->w_all, BYTES_K, n, k);
         dp__compensate(s->comp, s->w_all, BYTES_K, n, k);
         s->row = spy_row, s->n = n, s->k = k;
     }
     memset(a, 77, m * ld); /* what lies between k and ld must not count */
     for (size_t i = 0; i < m; i++) memcpy(a + i * ld, s->a_all + i * BYTES_K, k);
     mm.c = c, mm.ldc = n, mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = ld, mm.a_scale = s->a_scale;
+    mm.panel = gemm_panel(row, n);
     mm.b = w, mm.comp = s->plain ? NULL : s->comp, mm.scale = s->scale;
     mm.weights = spy_weights = s->weights;
     mm.m = m, mm.n = n, mm.k = k;
@@ -856,7 +869,8 @@ static void test_gemm8_extremes(void) {
         void    *packed = malloc(dp__pack8_bytes(N, K));
         dp__mm   mm;
         memset(&mm, 0, sizeof mm);
-        dp__pack8(packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
+        mm.panel = dp__row_panel(&dp__rows[r]);
+        dp__pack8(packed, mm.panel, w, K, N, K), dp__compensate(comp, w, K, N, K);
         mm.c = c, mm.ldc = N, mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = K, mm.a_scale = ones;
         mm.b = packed, mm.comp = comp, mm.scale = ones;
         mm.m = 2, mm.n = N, mm.k = K;
@@ -922,7 +936,8 @@ static void test_gemm8_team(void) {
             void    *packed = malloc(dp__pack8_bytes(N, K));
             dp__mm   mm;
             memset(&mm, 0, sizeof mm);
-            dp__pack8(packed, w, K, N, K), dp__compensate(comp, w, K, N, K);
+            mm.panel = dp__row_panel(&dp__rows[r]);
+            dp__pack8(packed, mm.panel, w, K, N, K), dp__compensate(comp, w, K, N, K);
             mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = 72, mm.a_scale = a_scale;
             mm.c = c[t], mm.ldc = N;
             mm.b = packed, mm.comp = comp, mm.scale = scale, mm.bias = bias, mm.act = 1 + DP__GELU;
@@ -951,10 +966,10 @@ static void test_gemm_notices(void) {
     for (size_t i = 0; i < sizeof a / 4; i++) a[i] = test_rndf(&state);
     for (size_t i = 0; i < sizeof b / 4; i++) b[i] = test_rndf(&state);
     for (size_t i = 0; i < sizeof c / 4; i++) c[i] = 7; /* a lost mask writes zeros over it */
-    dp__pack_nk(packed, b, 20, 37, 20);
-    dp__pack16(pairs, b, 20, 37, 20);
+    dp__pack(packed, DP__PANEL, b, 20, 1, 37, 20);
+    dp__pack16(pairs, DP__PANEL, b, 20, 37, 20);
     d.mm.m = 9, d.mm.n = 37, d.mm.k = 20, d.mm.a = a, d.mm.a_row = 20, d.mm.a_k = 1;
-    d.mm.b = packed, d.mm.c = c, d.mm.ldc = 64, d.room = 27, d.slack = 27;
+    d.mm.b = packed, d.mm.panel = DP__PANEL, d.mm.c = c, d.mm.ldc = 64, d.room = 27, d.slack = 27;
     d.expected = (float *)malloc(9 * 37 * 4);
     for (size_t i = 0; i < 9 * 37; i++) d.expected[i] = gemm_element(&d.mm, b, i / 37, i % 37);
     d16 = d;

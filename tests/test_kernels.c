@@ -313,6 +313,7 @@ static void kernels_fill_columns(kernels_case *c, size_t rows, size_t n, size_t 
         size_t bytes = dp__pack8_bytes(n, rows);
         v->q = (uint8_t *)kernels_place(c, KERNELS_Q, 'b', bytes);
         memset(v->q, 7, bytes);
+        v->panel = gap & 1 ? DP__TILE : DP__PANEL;
     }
     c->count = (n + DP__COLUMNS - 1) / DP__COLUMNS;
 }

@@ -100,8 +100,8 @@ static void net_fill(netrun *r, size_t texts) {
     r->batch.begin = r->begin;
     r->batch.texts = r->batch.step_texts = texts;
     CHECK(dp__exec_open(&r->exec, &r->env, &err) == DP_OK);
-    CHECK(dp__net_open(&r->net, &r->env.alloc, &r->config, &r->params, r->flat, NULL, &err) ==
-          DP_OK);
+    CHECK(dp__net_open(&r->net, &r->env.alloc, NULL, &r->config, &r->params, r->flat, NULL,
+                       &err) == DP_OK);
     dp__work_init(&r->work, &r->env.alloc, 0);
 }
 
@@ -831,7 +831,8 @@ static void test_network_packed(void) {
     net_pass(&r, &r.net, 0, NULL);
     memcpy(logits, r.work.logits, sizeof logits);
     dp__source source = dp__source_net(&r.net);
-    dp_status status = dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err);
+    dp_status status = dp__net_open(&net, &r.env.alloc, r.exec.row, &r.config, &r.params, NULL,
+                                    &source, &err);
     CHECK_INT(status, DP_OK);
     net_pass(&r, &net, 0, NULL);
     CHECK(net_same_bits(logits, r.work.logits, NET_TEXTS * 5));
@@ -869,8 +870,8 @@ static void test_network_int8(void) {
             q.params = &r.params;
             q.flat = r.flat;
             dp__source source = {&q, quant_is_int8, quant_values, 0};
-            CHECK_INT(dp__net_open(&net, &r.env.alloc, &r.config, &r.params, NULL, &source, &err),
-                      DP_OK);
+            CHECK_INT(dp__net_open(&net, &r.env.alloc, r.exec.row, &r.config, &r.params, NULL,
+                                   &source, &err), DP_OK);
             CHECK_INT(net.int8_linears, 13);
             CHECK_INT(net.int8_tables, q.tables ? 3 : 0);
             net_pass(&r, &net, 0, NULL);
@@ -911,7 +912,8 @@ static void bf16_net(netrun *r, dp__net *net) {
     dp_error   err;
     dp__source source = dp__source_net(&r->net);
     source.bf16 = 1;
-    CHECK_INT(dp__net_open(net, &r->env.alloc, &r->config, &r->params, NULL, &source, &err), DP_OK);
+    CHECK_INT(dp__net_open(net, &r->env.alloc, r->exec.row, &r->config, &r->params, NULL,
+                           &source, &err), DP_OK);
     CHECK_INT(net->bf16_linears, r->config.layers * 6);
 }
 
@@ -1211,8 +1213,8 @@ static void test_network_disk(void) {
         double *data = v.data;
         vec_setup(&v, &r);
         dp__source source = dp__source_files(&f.files);
-        CHECK_INT(dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err),
-                  DP_OK);
+        CHECK_INT(dp__net_open(&net, &f.env.alloc, NULL, &f.config, &f.params, NULL, &source,
+                               &err), DP_OK);
         net_pass(&r, &net, 0, NULL);
         vec_compare(&v, "logits", r.work.logits, r.batch.texts * 5);
         CHECK(dp__flat_fill(&r.params, &source, r.flat, &err) == DP_OK);
@@ -1319,7 +1321,7 @@ static void bind_expect(bindcase *c, size_t new_from, dp_status expect, const ch
     dp_status status = netfiles_open(&f, dir, NULL, new_from, 0, &err);
     if (status == DP_OK) {
         dp__source source = dp__source_files(&f.files);
-        status = dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source, &err);
+        status = dp__net_open(&net, &f.env.alloc, NULL, &f.config, &f.params, NULL, &source, &err);
         if (status == DP_OK) dp__net_close(&net);
     }
     CHECK_INT(status, expect);
@@ -1427,8 +1429,8 @@ static void test_network_load_memory(void) {
             status = netfiles_open(&f, "tests/vectors/net_f16", &env, 0, 0, &err);
             if (status == DP_OK) {
                 dp__source source = dp__source_files(&f.files);
-                status = dp__net_open(&net, &f.env.alloc, &f.config, &f.params, NULL, &source,
-                                      &err);
+                status = dp__net_open(&net, &f.env.alloc, NULL, &f.config, &f.params, NULL,
+                                      &source, &err);
                 if (status == DP_OK) dp__net_close(&net);
             }
             CHECK(status == DP_OK || status == DP_E_MEMORY);

@@ -220,9 +220,11 @@ static void bench_gemm(bench *b, size_t m, int bf16) {
         char     name[48];
         fill(a, m * (k + 16));
         fill(w, n * k);
-        if (bf16) dp__pack16((uint32_t *)(void *)packed, w, k, n, k);
-        else dp__pack_nk(packed, w, k, n, k);
+        size_t panel = dp__row_panel(b->exec.row);
+        if (bf16) dp__pack16((uint32_t *)(void *)packed, panel, w, k, n, k);
+        else dp__pack(packed, panel, w, k, 1, n, k);
         memset(p, 0, sizeof *p);
+        p->mm.panel = panel;
         p->a16 = bf16 ? (uint8_t *)get(m * (k + 16) * 4) : NULL;
         p->mm.b_form = bf16 ? DP__B_BF16 : DP__B_PACKED;
         p->b = b;
@@ -262,7 +264,7 @@ static void bench_gemm8(bench *b, size_t m, dp_weights weights, const char *kind
         for (size_t j = 0; j < n * k; j++)
             w[j] = (int8_t)(j * 2654435761u >> 24 & (size_t)most[weights]);
         for (size_t j = 0; j < m * a_row; j++) a[j] = (uint8_t)(j * 2246822519u >> 24);
-        dp__pack8(packed, w, k, n, k);
+        dp__pack8(packed, dp__row_panel(b->exec.row), w, k, n, k);
         dp__compensate(comp, w, k, n, k);
         dp__default_free(NULL, w, 0);
         memset(p, 0, sizeof *p);
@@ -274,6 +276,7 @@ static void bench_gemm8(bench *b, size_t m, dp_weights weights, const char *kind
         p->mm.a_scale = (float *)get(m * 4);
         p->mm.b = packed;
         p->mm.b_form = DP__B_INT8;
+        p->mm.panel = dp__row_panel(b->exec.row);
         p->mm.scale = (float *)get(n * 4);
         p->mm.comp = comp;
         p->mm.weights = (int)weights;
