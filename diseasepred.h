@@ -8141,20 +8141,8 @@ static size_t dp__mm_groups(const dp__mm *mm, const dp__kernel *kernel, size_t k
     return (k + kernel->group - 1) / kernel->group;
 }
 
-/* The activation of a strip whose sums are complete, while it is in the L1 cache. */
-static void dp__mm_act(const dp__row *row, int act, dp_real *y, size_t ldy, const dp__strip *s) {
-    dp__vec v;
-    memset(&v, 0, sizeof v);
-    v.op = DP__VEC_ACT + act - 1;
-    v.n = s->cols;
-    v.x = s->c;
-    v.ldx = s->ldc;
-    v.y = y;
-    v.ldy = ldy;
-    row->vec(&v, 0, s->rows);
-}
-
-/* All rows over the columns [j, j + cols) of one panel; s holds what does not depend on them. */
+/* All rows over the columns [j, j + cols) of one panel; s holds what does not depend on them. The
+ * activation of a strip follows at once, while it is in the L1 cache. */
 static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *part,
                          dp__strip *s, size_t j) {
     dp_real *c = mm->pre != NULL ? mm->pre : mm->c;
@@ -8166,6 +8154,12 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
     s->bias = last && mm->bias != NULL ? mm->bias + j : NULL;
     if (mm->b_form == DP__B_INT8) s->scale = mm->scale + j;
     s->comp = mm->comp != NULL ? mm->comp + j : NULL;
+    dp__vec act;
+    memset(&act, 0, sizeof act);
+    act.op = DP__VEC_ACT + mm->act - 1;
+    act.n = s->cols;
+    act.ldx = s->ldc;
+    act.ldy = mm->ldc;
     for (size_t i = part->i0; i < part->i1; i += s->rows) {
         size_t left = part->i1 - i;
         s->rows = left >= unit ? unit : left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -8175,8 +8169,9 @@ static void dp__mm_panel(const dp__row *row, const dp__mm *mm, const dp__part *p
         s->a_scale = mm->a_scale != NULL ? mm->a_scale + i : NULL;
         s->residual = last && mm->residual != NULL ? mm->residual + i * mm->ldr + j : NULL;
         part->kernel->run(s);
-        if (last && mm->act != DP__ACT_NONE && !s->gelu)
-            dp__mm_act(row, mm->act, mm->c + i * mm->ldc + j, mm->ldc, s);
+        act.x = s->c;
+        act.y = mm->c + i * mm->ldc + j;
+        if (last && mm->act != DP__ACT_NONE && !s->gelu) row->vec(&act, 0, s->rows);
         s->next += s->fetch * ((s->k1 - s->k0) / 4);
     }
 }
@@ -8227,8 +8222,15 @@ static void dp__mm_wide(const dp__mm *mm, dp__part *part, int16_t *to) {
     part->a_step = part->a_row * sizeof *to;
     for (size_t i = part->i0; i < part->i1; i++, to += part->a_row) {
         const uint8_t *a = mm->a8 + i * mm->a_row;
-        for (size_t p = 0; p < n; p += 4)
-            for (size_t e = 0; e < 4; e++) to[p + e] = (int16_t)(a[p + e] - zero);
+        size_t         p = 0;
+        for (; p + DP__TILE <= n; p += DP__TILE) { /* of copies a compiler makes vectors */
+            uint8_t code[DP__TILE];
+            int16_t x[DP__TILE];
+            memcpy(code, a + p, sizeof code);
+            for (size_t e = 0; e < DP__TILE; e++) x[e] = (int16_t)(code[e] - zero);
+            memcpy(to + p, x, sizeof x);
+        }
+        for (; p < n; p++) to[p] = (int16_t)(a[p] - zero);
     }
 }
 
