@@ -1727,8 +1727,7 @@ static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void
 }
 
 /* F2, F3. Trap: without O_NONBLOCK opening a FIFO waits for a writer for ever. */
-static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file,
-                                uint64_t *bytes) {
+static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file, uint64_t *bytes) {
     struct stat st;
     dp__file    f = {-1, -1, 0, "", ""};
     int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (ctx == NULL ? O_NOFOLLOW : 0);
@@ -1838,8 +1837,7 @@ typedef struct dp__file {
 
 /* A handle for a directory (no name), or for the file of that name in it, which is opened if
  * there is a mode. */
-static dp_status dp__stdio_handle(const char *dir, const char *name, const char *mode,
-                                  void **out) {
+static dp_status dp__stdio_handle(const char *dir, const char *name, const char *mode, void **out) {
     if (name != NULL && !dp__file_name_ok(name)) return DP_E_ARG;
     if (strlen(dir) + DP__NAME_BYTES + sizeof ".tmp-0" > FILENAME_MAX) return DP_E_ARG;
     dp__file *f = (dp__file *)DP_MALLOC(sizeof *f);
@@ -1869,8 +1867,7 @@ static dp_status dp__io_open_dir(void *ctx, const char *path, int32_t make, void
     return dp__stdio_handle(path, NULL, NULL, dir);
 }
 
-static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file,
-                                uint64_t *bytes) {
+static dp_status dp__io_open(void *ctx, void *dir, const char *name, void **file, uint64_t *bytes) {
     long end = -1;
     dp_status status = dp__stdio_handle(((dp__file *)dir)->path, name, "rb", file);
     if (status != DP_OK) return status;
@@ -2023,8 +2020,7 @@ static dp_status dp__file_read(const dp_env *env, void *dir, const char *name, u
     } else {
         *bytes = (size_t)size;
         *text = (char *)dp__arena_get(arena, *bytes + 1, 1);
-        status = *text == NULL ? DP_E_MEMORY
-                               : env->io.pread(env->io.ctx, file, 0, *text, *bytes);
+        status = *text == NULL ? DP_E_MEMORY : env->io.pread(env->io.ctx, file, 0, *text, *bytes);
         if (status != DP_OK) dp__io_fail(err, status, name);
     }
     env->io.close(env->io.ctx, file);
@@ -2328,8 +2324,7 @@ static void dp__doc_bad(dp__doc *d, const char *rule, const char *sentence) {
 }
 
 /* Breaks off at the next byte. */
-static dp_status dp__json_stop(dp__doc *d, dp_status code, const char *rule,
-                               const char *sentence) {
+static dp_status dp__json_stop(dp__doc *d, dp_status code, const char *rule, const char *sentence) {
     return dp__doc_fail(d, code, rule, d->json.at, NULL, sentence);
 }
 
@@ -4875,6 +4870,13 @@ DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
         dp__put_lanes((p), &put_, (k));                                                          \
     } while (0)
 
+/* Two vectors from p, which has k numbers. */
+DP__INLINE void dp__get_two(dp__v8 *a, dp__v8 *b, const dp_real *p, size_t k, dp_real fill) {
+    *a = dp__get(p, k, fill);
+    *b = dp__set(fill);
+    if (k > DP__W) *b = dp__get(p + DP__W, k - DP__W, fill);
+}
+
 /* Work on a row of n elements: whole vectors of step, where k is a constant, then the rest. */
 #define DP__STEPS(step, n, i, k, ...)                                                            \
     do {                                                                                         \
@@ -5423,28 +5425,19 @@ DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
 #endif
 }
 
+/* flush: with denormals as 0. */
+DP__INLINE dp_real dp__add(dp_real a, dp_real b, const int flush) {
+    return flush ? (dp_real)dp__flush(dp__flush((float)a) + dp__flush((float)b)) : a + b;
+}
+
 /* Row i of a strip: sums become numbers of c. */
-static void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum) {
+DP__INLINE void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum,
+                                 const int flush) {
     dp_real *c = s->c + i * s->ldc;
     for (size_t j = 0; j < s->cols; j++) {
-        dp_real v = s->first ? sum[j] : c[j] + sum[j];
-        if (s->bias != NULL) v += s->bias[j];
-        if (s->residual != NULL) v += s->residual[i * s->ldr + j];
-        c[j] = v;
-    }
-}
-
-/* The same with denormals as 0. */
-DP__INLINE dp_real dp__add_flush(dp_real a, dp_real b) {
-    return (dp_real)dp__flush(dp__flush((float)a) + dp__flush((float)b));
-}
-
-static void dp__strip_finish_flush(const dp__strip *s, size_t i, const float *sum) {
-    dp_real *c = s->c + i * s->ldc;
-    for (size_t j = 0; j < s->cols; j++) {
-        dp_real v = s->first ? (dp_real)sum[j] : dp__add_flush(c[j], (dp_real)sum[j]);
-        if (s->bias != NULL) v = dp__add_flush(v, s->bias[j]);
-        if (s->residual != NULL) v = dp__add_flush(v, s->residual[i * s->ldr + j]);
+        dp_real v = s->first ? sum[j] : dp__add(c[j], sum[j], flush);
+        if (s->bias != NULL) v = dp__add(v, s->bias[j], flush);
+        if (s->residual != NULL) v = dp__add(v, s->residual[i * s->ldr + j], flush);
         c[j] = v;
     }
 }
@@ -5460,7 +5453,7 @@ static void dp__gemm_f32_scalar(const dp__strip *s) {
             for (size_t j = 0; j < DP__TILE; j++)
                 sum[j] = dp__fma(a[p - s->k0], b[j], sum[j]);
         }
-        dp__strip_finish(s, i, sum);
+        dp__strip_finish(s, i, sum, 0);
     }
 }
 
@@ -5468,18 +5461,19 @@ static void dp__gemm_f32_scalar(const dp__strip *s) {
 static void dp__gemm_bf16_scalar(const dp__strip *s) {
     for (size_t i = 0; i < s->rows; i++) {
         const char *a = (const char *)s->a + i * s->a_row * 4;
-        float       sum[DP__TILE] = {0};
+        dp_real     sum[DP__TILE] = {0};
         for (size_t q = s->k0; q < s->k1; q++, a += 4) {
             uint32_t x, y[DP__TILE];
             memcpy(&x, a, sizeof x);
             memcpy(y, dp__strip_b(s, q) + q % DP__TILE * sizeof y, sizeof y);
             float odd = dp__f32_from_bits(x & 0xFFFF0000u), even = dp__f32_from_bits(x << 16);
             for (size_t j = 0; j < DP__TILE; j++) {
-                sum[j] = dp__fmaf_flush(odd, dp__f32_from_bits(y[j] & 0xFFFF0000u), sum[j]);
-                sum[j] = dp__fmaf_flush(even, dp__f32_from_bits(y[j] << 16), sum[j]);
+                float v = (float)sum[j];
+                v = dp__fmaf_flush(odd, dp__f32_from_bits(y[j] & 0xFFFF0000u), v);
+                sum[j] = (dp_real)dp__fmaf_flush(even, dp__f32_from_bits(y[j] << 16), v);
             }
         }
-        dp__strip_finish_flush(s, i, sum);
+        dp__strip_finish(s, i, sum, 1);
     }
 }
 
@@ -5497,7 +5491,7 @@ static void dp__gemm_u8s8_scalar(const dp__strip *s) {
         }
         for (size_t j = 0; j < s->cols; j++)
             v[j] = (dp_real)sum[j] * (s->a_scale[i] * s->scale[j]);
-        dp__strip_finish(s, i, v);
+        dp__strip_finish(s, i, v, 0);
     }
 }
 
@@ -5775,11 +5769,11 @@ DP__INLINE dp_real dp__row_max(const dp_real *x, size_t n, int padded) {
     dp_real none = -(dp_real)INFINITY, lane[DP__W];
     dp__v8 top = dp__set(none);
     for (size_t i = 0; i < n; i += 2 * DP__W) {
-        size_t k = n - i, more = k > DP__W ? k - DP__W : 0;
-        dp__v8 a = dp__get(x + i, padded ? DP__W : k, none);
-        dp__v8 b = dp__get(x + i + DP__W, padded ? DP__W : more, none);
+        size_t k = n - i;
+        dp__v8 a, b;
+        dp__get_two(&a, &b, x + i, padded ? 2 * DP__W : k, none);
         dp__fill_lanes(&a, k, none);
-        dp__fill_lanes(&b, more, none);
+        dp__fill_lanes(&b, k > DP__W ? k - DP__W : 0, none);
         a = dp__pick(dp__less(a, b), b, a);
         top = dp__pick(dp__less(top, a), a, top);
     }
@@ -5937,11 +5931,15 @@ DP__INLINE void dp__top_lanes(dp__v8 *top, const dp__v8 *x) {
     *top = dp__pick(dp__int_less((dp__n8)dp__bits(*top), (dp__n8)dp__bits(a)), a, *top);
 }
 
-/* The scale of numbers whose largest magnitude is among the lanes: it becomes 127. */
+/* The scale of numbers of which these, magnitudes, are the largest: it becomes 127. */
 DP__INLINE dp_real dp__code_scale(const dp_real *lane, size_t lanes) {
-    dp_real max = lane[0];
-    for (size_t j = 1; j < lanes; j++)
-        if (!(lane[j] <= max)) max = max != max ? max : lane[j];
+    dp_real  max;
+    dp__lane top = 0, u;
+    for (size_t j = 0; j < lanes; j++) {
+        memcpy(&u, lane + j, sizeof u);
+        top = top < u ? u : top;
+    }
+    memcpy(&max, &top, sizeof max);
     dp_real scale = max == 0 ? (dp_real)1 : max / (dp_real)127;
     return scale < (dp_real)FLT_MIN ? (dp_real)FLT_MIN : scale;
 }
@@ -5952,27 +5950,31 @@ DP__INLINE dp_real dp__code_scale(const dp_real *lane, size_t lanes) {
  * scale NaN, and with it all that is computed from the row. t[r], if given, is the sum of the q.
  * |x - s q| <= (1/2 + 255 u) s: x * (1 / s) has the relative error 2u, and |x| <= 127 s. */
 DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
+    const size_t  n = v->n;
+    const dp_real whole = DP__WHOLE + v->p[0]; /* sums with it end in the byte of the code */
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         uint8_t *q = v->q + r * v->ldq, byte[DP__W];
-        dp__v8 top = dp__none, total = dp__none;
+        dp__v8 top = dp__none, more = dp__none, total = dp__none;
         dp_real lane[DP__W];
-        for (size_t i = 0; i < v->n; i += DP__W) {
-            dp__v8 x8 = dp__get(x + i, v->n - i, 0);
-            dp__top_lanes(&top, &x8);
-        }
+        DP__STEPS(2 * DP__W, n, i, k,
+            dp__v8 a, b;
+            dp__get_two(&a, &b, x + i, k, 0);
+            dp__top_lanes(&top, &a);
+            dp__top_lanes(&more, &b););
+        dp__top_lanes(&top, &more);
         memcpy(lane, &top, sizeof lane);
         dp_real scale = dp__code_scale(lane, DP__W), inverse = (dp_real)1 / scale;
         v->s[r] = scale;
-        DP__EACH(v->n, i, k, /* the last byte of the sum is that of the rounded integer */
-            dp__v8 moved = dp__get(x + i, k, 0) * inverse + (DP__WHOLE + v->p[0]);
+        DP__EACH(n, i, k,
+            dp__v8 moved = dp__get(x + i, k, 0) * inverse + whole;
             dp__m8 lanes = dp__bits(moved);
-            total += moved - (DP__WHOLE + v->p[0]);
+            total += moved - whole;
             dp__lane_bytes(k < DP__W ? byte : q + i, &lanes);
             if (k < DP__W) memcpy(q + i, byte, k););
         memcpy(lane, &total, sizeof lane);
         if (v->t) v->t[r] = dp__fold_sum(lane, DP__W / 2); /* integers: exact in any order */
-        if (v->ldz > v->n) memset(q + v->n, (int)v->p[0], v->ldz - v->n);
+        if (v->ldz > n) memset(q + n, (int)v->p[0], v->ldz - n);
     }
 }
 
@@ -6087,8 +6089,7 @@ DP__INLINE void dp__bf16_put(const dp__vec *v, size_t r, size_t i, const dp__v8 
  * 1 / sum of the 255 e before that. (Logits of two trained models are as near to FP32's or nearer
  * than with the sum of what was rounded: 0.144 % against 0.158 at best.) Rows are padded as in
  * dp__vec_softmax; columns from n on get 0. A NaN makes s NaN. */
-DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end,
-                                      const int bf16) {
+DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end, const int bf16) {
     size_t  all = (v->n + 15) & ~(size_t)15;
     dp_real whole = bf16 ? 0 : DP__WHOLE;
     for (size_t r = begin; r < end; r++) {
@@ -6304,7 +6305,7 @@ DP__INLINE void dp__finish_avx2(const dp__strip *s, size_t i, __m256 v0, __m256 
     if (s->cols < DP__TILE) {
         _mm256_storeu_ps(part, v0);
         _mm256_storeu_ps(part + 8, v1);
-        dp__strip_finish(s, i, part);
+        dp__strip_finish(s, i, part, 0);
         return;
     }
     if (!s->first) {
@@ -6566,8 +6567,7 @@ DP__INLINE void dp__gemm_s16_rows_avx2(const dp__strip *s, const size_t rows) {
  *   QUADS  quad-safe ones, the sums of two vpmaddubsw in one vpmaddwd (AVX2)
  * Nothing saturates: |16-bit sum| <= 255 * 128 = 32640 by dp__weights_hold. */
 DP__TARGET("avx2,fma")
-DP__INLINE void dp__gemm_int_rows_avx2(const dp__strip *s, const size_t rows,
-                                       const int weights) {
+DP__INLINE void dp__gemm_int_rows_avx2(const dp__strip *s, const size_t rows, const int weights) {
     int32_t comp[DP__TILE] = {0};
     __m256i sum[8][2];
     if (weights == DP__WEIGHTS_S16) {
@@ -6897,8 +6897,7 @@ DP__INLINE void dp__gemm_u8s8_rows_avx512(const dp__strip *s, const size_t unit,
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
-DP__INLINE void dp__gemm_u8s8_any_avx512(const dp__strip *s, const size_t unit,
-                                         const int weights) {
+DP__INLINE void dp__gemm_u8s8_any_avx512(const dp__strip *s, const size_t unit, const int weights) {
     if (s->cols > 2 * DP__TILE) dp__gemm_u8s8_rows_avx512(s, unit, 3, weights);
     else if (s->cols > DP__TILE) dp__gemm_u8s8_rows_avx512(s, unit, 2, weights);
     else dp__gemm_u8s8_rows_avx512(s, unit, 1, weights);
@@ -8289,8 +8288,7 @@ static void dp__mm_rows(const dp__row *row, const dp__mm *mm, dp__part *part, vo
 }
 
 /* Columns [j0, j1) for all rows, in blocks of equal height that stay in the L2 cache. */
-static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
-                           dp_real *scratch) {
+static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part, dp_real *scratch) {
     size_t unit = part->kernel->unit, most = DP__A_ROWS - unit + 1;
     size_t room = DP__A_SCRATCH * sizeof(dp_real) / 2 / dp__wide_row(part->k1 - part->k0);
     if (part->kernel->wide && room < most) most = room; /* rounded up it is below DP__SCRATCH */
@@ -8308,8 +8306,7 @@ static void dp__mm_columns(const dp__row *row, const dp__mm *mm, dp__part *part,
 }
 
 /* Pairs of columns [j0, j1) for k in [k0, k1), widened into to. */
-static void dp__mm_widen(const dp__row *row, const dp__mm *mm, const dp__part *part,
-                         dp_real *to) {
+static void dp__mm_widen(const dp__row *row, const dp__mm *mm, const dp__part *part, dp_real *to) {
     size_t      all = dp__ceil(mm->k, DP__PAIR_K) / DP__PAIR_K, step = part->panel;
     const char *from = (const char *)mm->b;
     for (size_t g = part->j0; g < part->j1; g += step) {
@@ -8327,8 +8324,7 @@ static void dp__mm_widen(const dp__row *row, const dp__mm *mm, const dp__part *p
 }
 
 /* The panels of columns [j0, j1): a weight's own, or packed here from rows or pairs. */
-static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part,
-                          dp_real *scratch) {
+static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part, dp_real *scratch) {
     size_t  col = mm->b_form == DP__B_NK ? mm->ldb : 1, each = mm->b_form == DP__B_NK ? 1 : mm->ldb;
     size_t  groups = dp__mm_groups(mm, part->kernel, mm->k);
     part->b = (const char *)mm->b;
@@ -9846,8 +9842,7 @@ static void dp__head_probabilities(const dp__head *h, dp__mat q, size_t m) {
 }
 
 /* The queries [i0, i0 + m) of a text and head. BF16: mixed goes to the input of the next Linear. */
-static void dp__head_forward_block(const dp__head *h, const dp__attention *a, size_t i0,
-                                   size_t m) {
+static void dp__head_forward_block(const dp__head *h, const dp__attention *a, size_t i0, size_t m) {
     dp__mat mixed = dp__head_queries(h, a, a->k->mixed, i0);
     dp__head_probabilities(h, dp__head_queries(h, a, a->k->qkv, i0), m);
     dp__mat p = dp__head_drop(h, a, h->pd, h->p, i0, m);
@@ -10040,8 +10035,7 @@ static int32_t dp__attention_form(const dp__work *w, const dp__net *net) {
 }
 
 /* One walk over everything that w holds, for its capacity. */
-static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec,
-                           const dp__net *net) {
+static void dp__carve_work(dp__work *w, dp__carving *c, const dp__exec *exec, const dp__net *net) {
     const dp__config *config = net->config;
     size_t      width = (size_t)config->hidden, inner = (size_t)config->inner, logits = 0;
     dp__carving each = {NULL, 0, 0};
@@ -10110,8 +10104,7 @@ static dp_status dp__work_reserve(dp__work *w, const dp__exec *exec, const dp__n
     if (!c.too_big && fits) w->memory = dp__alloc(&w->alloc, w->bytes, 1);
     if (w->memory == NULL) {
         dp__work_close(w);
-        return fits || c.too_big
-                   ? dp__no_memory(err)
+        return fits || c.too_big ? dp__no_memory(err)
                    : dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than allowed");
     }
     c.p = (char *)w->memory;
@@ -10173,8 +10166,7 @@ static dp_status dp__pass_begin(dp__pass *s, const dp__exec *exec, const dp__net
 /* The rows [B, C] of x [N, C] that hold [CLS], copied to spare. */
 static dp__mat dp__take_first(const dp__pass *s, dp__mat spare, dp__mat x) {
     for (size_t b = 0; b < s->batch->texts; b++)
-        memcpy(spare.p + b * spare.ld, x.p + s->batch->begin[b] * x.ld,
-               dp__width(s) * sizeof *x.p);
+        memcpy(spare.p + b * spare.ld, x.p + s->batch->begin[b] * x.ld, dp__width(s) * sizeof *x.p);
     return spare;
 }
 
@@ -10691,7 +10683,7 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
 }
 
 /* ============================================================================================
- * [G3] Training loop                                                          budget 820 lines
+ * [G3] Training loop                                                          budget 810 lines
  * Owns:   dp_trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
  * Needs:  B5, B6, C5, D4, F3, F4, G1, G2.
  * Never:  writes a text or a token to a file; applies a step that is not finite; lets the
@@ -11495,7 +11487,7 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
 #endif /* DP_NO_TRAIN */
 
 /* ============================================================================================
- * [G4] Quantizer                                                              budget 180 lines
+ * [G4] Quantizer                                                              budget 190 lines
  * Owns:   which tensors become INT8, their codes, and what that costs.    Needs: E, F1.
  * Never:  changes an activation: those are quantized per token at run time ([F2]).
  * Tests:  tests/test_api.c: api_quantize*
@@ -11565,9 +11557,12 @@ static double dp__safe_codes(const dp_real *w, size_t k, int weights, double s, 
     }
     for (size_t p = 0; p < k; p += step) {
         for (size_t g = p; g <= p + half; g += 2) {
-            const size_t at[4] = {g, g + 1, g + 4, g + 5};
-            dp__safe_lower(w, k, s, q, at, step == 2 ? 2 : 4, 1);
-            dp__safe_lower(w, k, s, q, at, step == 2 ? 2 : 4, -1);
+            const size_t at[4] = {g, g + 1, g + 4, g + 5}, count = step == 2 ? 2 : 4;
+            int          all = 0;
+            for (size_t i = 0; i < count && at[i] < k; i++) all += abs(q[at[i]]);
+            if (all <= 128) continue; /* as most groups, whatever their signs */
+            dp__safe_lower(w, k, s, q, at, count, 1);
+            dp__safe_lower(w, k, s, q, at, count, -1);
         }
     }
     return dp__code_noise(w, k, s, q);
@@ -11582,9 +11577,9 @@ static dp_real dp__safe_search(const dp_real *w, size_t k, int weights, dp_real 
     for (int step = 4; step > 0; step /= 2) {
         int from = step == 4 ? 0 : at - step, end = step == 4 ? 32 : at + step;
         for (int i = from < 0 ? 0 : from; i <= end; i += step) {
-            double s = (double)(full + full * (dp_real)i / 16);
-            double noise = dp__safe_codes(w, k, weights, s, q);
-            if (best >= 0 && noise >= best) continue;
+            dp_real s = full + full * (dp_real)i / 16;
+            double  noise = dp__safe_codes(w, k, weights, (double)s, q);
+            if (best >= 0 && !(noise < best)) continue;
             best = noise;
             at = i;
         }
@@ -11654,8 +11649,7 @@ static void dp__quantizer_report(dp__quantizer *z, dp_quant_report *report) {
 
 /* A quantizer over a float net; its memory comes from the arena. */
 static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const dp__row *row,
-                                    const dp_quant_options *o, dp__arena *arena,
-                                    dp_error *err) {
+                                    const dp_quant_options *o, dp__arena *arena, dp_error *err) {
     const dp__config *c = net->config;
     size_t            widest = (size_t)(c->inner > c->hidden ? c->inner : c->hidden);
     memset(z, 0, sizeof *z);
@@ -12004,8 +11998,7 @@ static dp_status dp__model_make(const dp_env *env, dp__recipe *r, dp_model **out
 }
 
 DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
-                                   const dp_open_options *options, dp_model **out,
-                                   dp_error *err) {
+                                   const dp_open_options *options, dp_model **out, dp_error *err) {
     dp__recipe r;
     memset(&r, 0, sizeof r);
     r.path = dir;
@@ -12362,8 +12355,7 @@ static void dp__session_results(const dp_session *s, size_t n, float *prob, floa
 }
 
 DPDEF dp_status dp_predict_batch(dp_session *session, const dp_text *texts, size_t n,
-                                 float *prob, float *logits, dp_prediction *infos,
-                                 dp_error *err) {
+                                 float *prob, float *logits, dp_prediction *infos, dp_error *err) {
     size_t    classes = (size_t)session->model->config.classes;
     uint32_t  fp = dp__fp_enter();
     dp_status status = DP_OK;
@@ -12388,8 +12380,7 @@ DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_by
 }
 
 DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const int32_t *types,
-                               size_t n, float *prob, float *logits, float *pooled,
-                               dp_error *err) {
+                               size_t n, float *prob, float *logits, float *pooled, dp_error *err) {
     const dp__config *c = &session->model->config;
     if (n < 1 || n > (size_t)c->positions)
         return dp__fail(err, DP_E_ARG, "the sequence is empty or longer than the positions");
