@@ -5431,8 +5431,7 @@ DP__INLINE dp_real dp__add(dp_real a, dp_real b, const int flush) {
 }
 
 /* Row i of a strip: sums become numbers of c. */
-DP__INLINE void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum,
-                                 const int flush) {
+static void dp__strip_finish(const dp__strip *s, size_t i, const dp_real *sum, int flush) {
     dp_real *c = s->c + i * s->ldc;
     for (size_t j = 0; j < s->cols; j++) {
         dp_real v = s->first ? sum[j] : dp__add(c[j], sum[j], flush);
@@ -6515,17 +6514,18 @@ DP__INLINE void dp__walk_int_avx2(const dp__strip *s, __m256i sum[8][2], const c
     const size_t   bytes = weights == DP__WEIGHTS_S16 ? 8 : 4; /* of a k-group of a row of a */
     const size_t   row = s->a_row * (bytes / 4);
     const uint8_t *a = (const uint8_t *)s->a;
-    for (size_t q = 4; q <= s->k1; q += 4, a += 4 * bytes, next += s->fetch) {
-        dp__fetch_next(next, s->fetch);
-        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+    for (size_t q = 8; q <= s->k1; q += 8, a += 8 * bytes, next += 2 * s->fetch) {
+        DP__HIDE(a);
+        dp__fetch_next(next, 2 * s->fetch);
+        DP__UNROLL for (size_t u = 0; u < 8; u++) {
             if (weights != DP_WEIGHTS_QUADS)
                 dp__step_int_avx2(sum, a + bytes * u, row, b + u * 64, rows, weights);
             else if (u % 2 == 0)
                 dp__step_quads_avx2(sum, a + bytes * u, row, b + u * 64, rows);
         }
-        b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
+        b += q % DP__TILE != 0 ? 8 * 64 : s->b_step - 8 * 64;
     }
-    for (size_t q = s->k1 % 4; q > 0; q--, a += bytes, b += 64)
+    for (size_t q = s->k1 % 8; q > 0; q--, a += bytes, b += 64)
         dp__step_int_avx2(sum, a, row, b, rows, weights);
 }
 

@@ -8,9 +8,9 @@ The object is diseasepred.h at -O2, the kernels are those of its table of rows (
 reaches from the target of a jump back to the last jump there; it is an inner one if it multiplies
 and no loop in it does.
 
-check: no instruction of an inner loop has a vector register and an address on the stack. A kernel
-whose widest loop does not have the multiplications of its strip fails, too: it was not found. Only
-that is asked of tiles, which no compiler moves. At last a kernel with a row of sums too many must
+check: no instruction of a main loop has a vector register and an address on the stack. A kernel
+without a loop that has the multiplications of its strip fails, too: it was not found. Only that is
+asked of tiles, which no compiler moves. At last a kernel with a row of sums too many must
 be found to spill. Ends with "N passed, N failed, N skipped".
 """
 import concurrent.futures
@@ -24,23 +24,22 @@ import tempfile
 
 HEADER = pathlib.Path(__file__).resolve().parent.parent / "diseasepred.h"
 FLAGS = ["-std=c99", "-O2", "-w", "-xc", "-c", "-DDISEASEPRED_IMPLEMENTATION"]
-STEPS = 4  # k-groups that one turn of a main loop takes
 
 # Of a kernel: the vector type, registers of sums that a row has in a tile of 16 columns, and what a
 # k-group costs as designed ([E5] to [E7]): multiplying instructions and others for each register of
-# sums, others for all of them, and how often the loop runs over a strip.
+# sums, others for all of them, how often the loop runs over a strip, and k-groups of a turn.
 WORK = {
-    "f32_avx2": ("FP32", "ymm", 2, 1, 0, 0, 1),
-    "s16_avx2": ("INT8 as int16", "ymm", 2, 1, 1, 2, 2),  # a register: the quads of 4 columns
-    "pairs_avx2": ("INT8 pairs", "ymm", 2, 2, 1, 0, 1),
-    "quads_avx2": ("INT8 quads", "ymm", 2, 1.5, 1, 0, 1),
-    "u8s8_avxvnni": ("INT8 AVX-VNNI", "ymm", 2, 1, 0, 0, 1),
-    "f32_avx512": ("FP32", "zmm", 1, 1, 0, 0, 1),
-    "s16_avx512": ("INT8 as int16", "zmm", 2, 1, 1, 2, 1),
-    "pairs_avx512": ("INT8 pairs", "zmm", 1, 2, 1, 0, 1),
-    "quads_avx512": ("INT8 quads", "zmm", 1, 1.5, 1, 0, 1),
-    "u8s8_vnni": ("INT8 VNNI", "zmm", 1, 1, 0, 0, 1),
-    "bf16_dot": ("BF16 dot products", "zmm", 1, 1, 0, 0, 1),
+    "f32_avx2": ("FP32", "ymm", 2, 1, 0, 0, 1, 4),
+    "s16_avx2": ("INT8 as int16", "ymm", 2, 1, 1, 2, 2, 8),  # a register: the quads of 4 columns
+    "pairs_avx2": ("INT8 pairs", "ymm", 2, 2, 1, 0, 1, 8),
+    "quads_avx2": ("INT8 quads", "ymm", 2, 1.5, 1, 0, 1, 8),
+    "u8s8_avxvnni": ("INT8 AVX-VNNI", "ymm", 2, 1, 0, 0, 1, 8),
+    "f32_avx512": ("FP32", "zmm", 1, 1, 0, 0, 1, 4),
+    "s16_avx512": ("INT8 as int16", "zmm", 2, 1, 1, 2, 1, 4),
+    "pairs_avx512": ("INT8 pairs", "zmm", 1, 2, 1, 0, 1, 4),
+    "quads_avx512": ("INT8 quads", "zmm", 1, 1.5, 1, 0, 1, 4),
+    "u8s8_vnni": ("INT8 VNNI", "zmm", 1, 1, 0, 0, 1, 4),
+    "bf16_dot": ("BF16 dot products", "zmm", 1, 1, 0, 0, 1, 4),
 }
 # Ports: FMA, integer multiplications, all vector work. Intel's optimization manual (Haswell, Ice
 # Lake: 512 bits take p0 with p1, and p5); AMD's optimization guides of families 19h.
@@ -99,7 +98,14 @@ def multiplications(name, rows, tiles):
     if name.endswith("_amx"):
         return "tdp", rows // 16 * tiles
     return (r"(\{vex\} )?v(fmadd|pmadd|pdpbusd|dpbf16)",
-            STEPS * rows * tiles * WORK[name][2] * WORK[name][3])
+            WORK[name][7] * rows * tiles * WORK[name][2] * WORK[name][3])
+
+
+def main_loops(body, name, rows, tiles):
+    """The inner loops of a kernel's whole strips. Others are those of lower strips and of the last
+    k-groups, or none: a jump back to an end that strips share."""
+    pattern, want = multiplications(name, rows, tiles)
+    return [loop for loop in inner_loops(body, pattern) if count(loop, pattern) == want]
 
 
 def fault(name, rows, tiles, code):
@@ -108,19 +114,18 @@ def fault(name, rows, tiles, code):
     if name not in WORK and not name.endswith("_amx"):  # another one in another rounding state
         return None if any("<dp__gemm_" in text for _, text in body) else "it calls no kernel"
     pattern, want = multiplications(name, rows, tiles)
-    loops = [loop for loop in inner_loops(body, pattern)  # not a jump back among ends of strips
-             if name.endswith("_amx") or 4 * count(loop, pattern) >= len(loop)]
-    have = count(loops[0], pattern) if loops else 0
+    loops = main_loops(body, name, rows, tiles)
     frame = "[sb]p" if any(re.match(r"mov +%rsp,%rbp", text) for _, text in body) else "sp"
     stack = rf".*(%[xyz]mm.*\(%r{frame}\b|\(%r{frame}\b.*%[xyz]mm)"
-    if have == want:
-        worst = max(loops, key=lambda loop: count(loop, stack))
-        if name.endswith("_amx") or not count(worst, stack):
-            return None
-        first = next(text for text in worst if re.match(stack, text))
-        return (f"sums on the stack: {count(worst, stack)} of {len(worst)} instructions of a loop "
-                f"with {count(worst, pattern)} multiplications, first {first}")
-    return f"its widest loop has {have} multiplications, not {want:g}"
+    if not loops:
+        have = [count(loop, pattern) for loop in inner_loops(body, pattern)]
+        return f"no loop has {want:g} multiplications, but {have}"
+    worst = max(loops, key=lambda loop: count(loop, stack))
+    if name.endswith("_amx") or not count(worst, stack):
+        return None
+    first = next(text for text in worst if re.match(stack, text))
+    return (f"sums on the stack: {count(worst, stack)} of {len(worst)} instructions of a loop "
+            f"with {count(worst, pattern)} multiplications, first {first}")
 
 
 def too_many_rows(scratch):
@@ -162,7 +167,7 @@ def cycles(loop, cpu):
 
 def limit(name, rows, tiles, ports):
     """Cycles of a k-group if the ports that compute did nothing else, or None."""
-    label, vector, registers, multiply, other, more, passes = WORK[name]
+    label, vector, registers, multiply, other, more, passes, _ = WORK[name]
     if vector not in ports:
         return None
     fma, integer, every = ports[vector]
@@ -183,18 +188,17 @@ def mca(compilers):
     for name, (rows, tiles) in kernels(HEADER).items():
         if name not in WORK:
             continue
-        label, vector, passes = WORK[name][0], WORK[name][1], WORK[name][-1]
-        pattern, _ = multiplications(name, rows, tiles)
+        label, vector, *_, passes, steps = WORK[name]
         cells = []
         for cpu in cpus:
             least = limit(name, rows, tiles, PORTS[cpu])
             if least is None:
                 cells.append("-")
                 continue
-            loops = [inner_loops(code["dp__gemm_" + name], pattern)[0] for code in codes]
+            loops = [main_loops(code["dp__gemm_" + name], name, rows, tiles)[0] for code in codes]
             found = [cycles(loop, cpu) for loop in loops]
             cells.append(f"{least:.1f}: " + ", ".join(
-                "unknown" if c is None else f"{c * passes / STEPS:.1f}" for c in found))
+                "unknown" if c is None else f"{c * passes / steps:.1f}" for c in found))
         print(f"| {label} {rows} x {16 * tiles} {vector} | " + " | ".join(cells) + " |")
     print("Tiles 32 x 48: 6 products of 16 cycles for 16 k-groups, limit 6.0. Not modelled:\n"
           "LLVM 14 gives each tile instruction 100 cycles.")
