@@ -2262,7 +2262,7 @@ static size_t dp__utf8_put(char *to, uint32_t c) {
 }
 
 /* ============================================================================================
- * [C2] JSON                                                                   budget 460 lines
+ * [C2] JSON                                                                   budget 450 lines
  * Owns:   the pull parser, duplicate keys, text of strings, the writer.
  * Needs:  B2 sizes, B3 memory, B4 numbers, B6 sort, C1 UTF-8.
  * Never:  recurses; allocates while parsing; accepts what RFC 8259 does not.
@@ -3286,7 +3286,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 540 lines
+ * [C5] Model configuration                                                    budget 550 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3321,6 +3321,7 @@ typedef struct dp__config {
     int32_t      act, problem; /* dp__act, dp_problem: fields of 32 bits for one table of members */
     float        eps, init_range, hidden_dropout, attention_dropout, classifier_dropout;
     int32_t      pad_id;
+    int32_t      problem_given; /* 0: the number of labels decided */
     int32_t      quantized;    /* 1: int-quantized; Linears are INT8 but those in ignore */
     int32_t      int8_tables;  /* 1: so are the embedding tables */
     int32_t      ignore_count;
@@ -3332,6 +3333,7 @@ typedef struct dp__tokenizer_config {
     int32_t lower_case, strip_accents /* -1: follows lower_case */, chinese_chars;
     int32_t explicit_case; /* 1: the file says do_lower_case */
     int32_t lists_added;   /* 1: it has its own list of added words */
+    int32_t max_length;    /* tokens of a sequence for other programs; 0: not given */
     const char *unk, *cls, *sep, *pad, *mask;
 } dp__tokenizer_config;
 
@@ -3574,20 +3576,22 @@ static const char **dp__conf_labels_usual(dp__doc *d, dp__config *to) {
     return labels;
 }
 
-/* V4: both maps, id2label first, as far as they are given, name the same labels, each once. */
+/* V4: both maps, as far as they are given, name the same labels, each once. transformers leaves
+ * label2id at LABEL_0, LABEL_1 ... where a program has set id2label alone: then that one holds. */
 static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *to) {
-    const char **labels = NULL;
+    const char **named[2] = {NULL, NULL};
     for (int i = 0; i < 2; i++) {
-        const char **other = labels;
         if (maps[i].text == NULL) continue;
         d->json = maps[i];
-        labels = dp__conf_labels(d, i == 0, to);
-        for (int32_t k = 0; other != NULL && d->status == DP_OK && k < to->classes; k++) {
-            if (strcmp(labels[k], other[k]) != 0)
-                dp__doc_bad(d, "V4", "id2label and label2id differ");
-        }
+        named[i] = dp__conf_labels(d, i == 0, to);
     }
-    if (labels == NULL) labels = dp__conf_labels_usual(d, to);
+    const char **usual = dp__conf_labels_usual(d, to);
+    const char **labels = named[0] != NULL ? named[0] : named[1] != NULL ? named[1] : usual;
+    for (int32_t k = 0; named[1] != NULL && d->status == DP_OK && k < to->classes; k++) {
+        const char *other = named[1][k];
+        if (strcmp(labels[k], other) != 0 && strcmp(usual[k], other) != 0)
+            dp__doc_bad(d, "V4", "id2label and label2id differ");
+    }
     to->labels = labels;
     const char **sorted = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *sorted);
     if (sorted == NULL) return;
@@ -3721,8 +3725,8 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
         dp__doc_fail(&d, DP_E_FORMAT, "M3", DP_NO_PLACE, NULL, "pad_token_id is above vocab_size");
     dp__conf_label_maps(&d, maps, to);
     if (to->classifier_dropout < 0) to->classifier_dropout = to->hidden_dropout;
-    if (to->problem == DP__NO_PROBLEM)
-        to->problem = to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
+    to->problem_given = to->problem != DP__NO_PROBLEM;
+    if (!to->problem_given) to->problem = to->classes == 1 ? DP_REGRESSION : DP_SINGLE_LABEL;
     if (d.status != DP_OK) memset(to, 0, sizeof *to);
     return d.status;
 }
@@ -3785,6 +3789,7 @@ static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__
                                             const char *file, dp__tokenizer_config *to,
                                             dp_error *err) {
     dp_json key;
+    int64_t tokens;
     dp__doc d = dp__conf_begin(text, bytes, arena, file, err);
     while (dp__doc_next(&d, 1, &key)) {
         if (dp__members_read(&d, &key, dp__tokenizer_members, to)) {
@@ -3792,6 +3797,9 @@ static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__
         } else if (dp__json_is(&key, "added_tokens_decoder")) {
             to->lists_added = 1;
             dp__conf_added(&d);
+        } else if (dp__json_is(&key, "model_max_length")) { /* about 1e30: no bound */
+            if (!dp__json_int(&d.json, 1, DP_MAX_POSITIONS, &tokens)) tokens = 0;
+            to->max_length = (int32_t)tokens;
         }
     }
     if (d.status != DP_OK) memset(to, 0, sizeof *to);
@@ -3805,11 +3813,18 @@ static dp_status dp__added_tokens_parse(const char *text, size_t bytes, dp__aren
     return d.status;
 }
 
-/* Writes tokenizer_config.json, always with the case, or (map) special_tokens_map.json. 1, or 0
- * when there is no memory. */
-static int dp__tokenizer_config_write(const dp__tokenizer_config *from, int map, dp__buffer *put) {
-    size_t skip = map ? DP__TOKENIZER_WRITTEN - 5 : 0;
+/* Writes tokenizer_config.json of a model with so many positions, always with the case and a bound
+ * for sequences; positions 0: special_tokens_map.json. 1, or 0 when there is no memory. */
+static int dp__tokenizer_config_write(const dp__tokenizer_config *from, int32_t positions,
+                                      dp__buffer *put) {
+    size_t  skip = positions == 0 ? DP__TOKENIZER_WRITTEN - 5 : 0;
+    int32_t given = from->max_length, most = given > 0 && given < positions ? given : positions;
     dp__put_text(put, "{\n");
+    if (positions > 0) {
+        dp__put_name(put, "model_max_length");
+        dp__put_u64(put, (uint64_t)most);
+        dp__put_text(put, ",\n");
+    }
     dp__members_write(put, dp__tokenizer_members + skip, DP__TOKENIZER_WRITTEN - skip, from,
                       "\n}\n");
     return !put->failed;
@@ -5300,7 +5315,7 @@ static uint32_t dp__fp_flush(void) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 1000 lines
+ * [E4] Scalar kernels                                                          budget 990 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5505,20 +5520,13 @@ typedef enum dp__vec_op {
     DP__VEC_ADAM,       /* y, s, t = one optimizer step with the gradient x */
     DP__VEC_NORM,       /* sums[r] = sum x^2 of the block */
     DP__VEC_FINITE,     /* *flag = 1 if an element is not finite */
-    DP__VEC_LAYERNORM,
-    DP__VEC_LAYERNORM_GRAD,
-    DP__VEC_SOFTMAX,
-    DP__VEC_SOFTMAX_GRAD,
-    DP__VEC_CROSS_ENTROPY,
-    DP__VEC_BCE,
-    DP__VEC_SQUARES,
+    DP__VEC_LAYERNORM, DP__VEC_LAYERNORM_GRAD,
+    DP__VEC_SOFTMAX, DP__VEC_SOFTMAX_GRAD,
+    DP__VEC_CROSS_ENTROPY, DP__VEC_BCE, DP__VEC_SQUARES,
     DP__VEC_GATHER,
     DP__VEC_QUANTIZE,
-    DP__VEC_SOFTMAX8,
-    DP__VEC_SOFTMAX16,
-    DP__VEC_BF16,
-    DP__VEC_BF16_DOWN,
-    DP__VEC_WIDEN,
+    DP__VEC_SOFTMAX8, DP__VEC_SOFTMAX16,
+    DP__VEC_BF16, DP__VEC_BF16_DOWN, DP__VEC_WIDEN,
     DP__VEC_COLUMN_SUMS, /* these count groups of DP__COLUMNS columns, not rows */
     DP__VEC_LAYERNORM_PARAMS,
     DP__VEC_QUANTIZE_COLUMNS,
@@ -5729,6 +5737,7 @@ DP__INLINE void dp__vec_layernorm(const dp__vec *v, size_t begin, size_t end) {
         dp_real mean = sum / n;
         DP__ROW_SUM(sum, v->n, i, k, t, t = dp__get(x + i, k, mean) - mean; t *= t;);
         dp_real rstd = (dp_real)1 / dp__root1(sum / n + v->p[0]);
+        if (rstd == 0) rstd = (dp_real)NAN; /* an overflow is no row of zeros */
         DP__EACH(v->n, i, k,
             dp__v8 h = (dp__get(x + i, k, 0) - mean) * rstd;
             dp__put(y + i, h * dp__get(v->w + i, k, 0) + dp__get(v->b + i, k, 0), k););
@@ -11852,6 +11861,7 @@ static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int
     if (!*changed) return DP_OK;
     config.labels = (const char **)(uintptr_t)o->labels;
     config.classes = o->label_count;
+    if (!config.problem_given) config.problem = DP_SINGLE_LABEL; /* one unnamed label was a value */
     dp__buffer_init(&text, &model->env.alloc);
     dp_status status = dp__config_write(&config, &text) ? DP_OK : dp__no_memory(err);
     if (status == DP_OK)
@@ -12046,7 +12056,8 @@ static dp_status dp__model_derive(const dp_model *from, const dp__config *config
     *out = NULL;
     for (int i = 0; i < 2; i++) dp__buffer_init(&text[i], &from->env.alloc);
     int       written = dp__config_write(config, &text[DP__CONFIG_TEXT]) &&
-                        dp__tokenizer_config_write(&from->words, 0, &text[DP__WORDS_TEXT]);
+                        dp__tokenizer_config_write(&from->words, config->positions,
+                                                   &text[DP__WORDS_TEXT]);
     dp_status status = written ? DP_OK : dp__no_memory(err);
     for (int i = 0; i < 2; i++) {
         r.text[i] = text[i].p;
@@ -12196,8 +12207,9 @@ static dp_status dp__save_texts(const dp_model *model, void *dir, dp_error *err)
     dp__buffer_init(&b, &model->env.alloc);
     for (int i = 0; i < 3 && status == DP_OK; i++) {
         b.n = 0;
-        int done = i < 2 ? dp__tokenizer_config_write(&model->words, i, &b)
-                         : dp__config_write(&model->config, &b);
+        int32_t positions = i == 0 ? model->config.positions : 0;
+        int     done = i < 2 ? dp__tokenizer_config_write(&model->words, positions, &b)
+                             : dp__config_write(&model->config, &b);
         status = done ? dp__file_write(&model->env, dir, names[i], b.p, b.n, err)
                       : dp__no_memory(err);
     }

@@ -145,6 +145,10 @@ static void put_batch(job *j) {
         if (j->set->tokens) put_tokens(j, &j->texts[row]);
         put_answer_end(&j->out, j->set->format);
         j->truncated += a.truncated != 0;
+        if (!are_finite(prob, a.classes)) {
+            self.failed_rows++;
+            say(WARNING, "row %" PRIu64 ": the model gives a number that is not finite", j->rows);
+        }
         if (j->set->evaluate) score_row(&j->score, j->items[row].label, prob, logits);
     }
     sink_flush(&j->out);

@@ -293,6 +293,48 @@ static void test_api_new_head(void) {
     dp_model_close(m);
 }
 
+/* One label and no problem_type is a value; with names given for a new head it is a class among
+ * them. A problem_type that is given stays. */
+static void test_api_new_problem(void) {
+    static const char *const kinds[] = {"", "\"problem_type\": \"regression\", ",
+                                        "\"problem_type\": \"multi_label_classification\", "};
+    static const dp_problem before[] = {DP_REGRESSION, DP_REGRESSION, DP_MULTI_LABEL};
+    static const dp_problem behind[] = {DP_SINGLE_LABEL, DP_REGRESSION, DP_MULTI_LABEL};
+    for (int i = 0; i < 3; i++) {
+        char            config[sizeof dp__self_config + 100];
+        dp_model_spec   spec;
+        dp_open_options options;
+        dp_model_info   info;
+        dp_model       *m = NULL;
+        api_spec(&spec);
+        int n = snprintf(config, sizeof config, "{%s%s", kinds[i], dp__self_config + 1);
+        strstr(config, "labels\":5")[8] = '1';
+        spec.config = config;
+        spec.config_bytes = (size_t)n;
+        spec.labels = NULL;
+        spec.label_count = 0;
+        CHECK_INT(dp_model_new(NULL, &spec, &m, NULL), DP_OK);
+        if (m == NULL) continue;
+        dp_model_get_info(m, &info);
+        CHECK(info.problem == before[i] && info.classes == 1);
+        CHECK_INT(dp_model_save(m, api_dir("one_label"), NULL), DP_OK);
+        dp_model_close(m);
+        char path[400];
+        snprintf(path, sizeof path, "%s/config.json", api_dir("one_label"));
+        FILE *f = fopen(path, "wb"); /* without what saving fills in */
+        CHECK(f != NULL && fwrite(config, 1, spec.config_bytes, f) == spec.config_bytes);
+        if (f != NULL) fclose(f);
+        DP_CLEAR(options);
+        options.labels = api_labels_list;
+        options.label_count = API_CLASSES;
+        CHECK_INT(dp_model_open_with(NULL, api_dir("one_label"), &options, &m, NULL), DP_OK);
+        if (m == NULL) continue;
+        dp_model_get_info(m, &info);
+        CHECK(info.problem == behind[i] && info.classes == API_CLASSES);
+        dp_model_close(m);
+    }
+}
+
 /* A file of a directory, whole; the caller frees it. */
 static char *api_file(const char *dir, const char *name, size_t *bytes) {
     char path[512];
@@ -864,6 +906,7 @@ static const test tests_api[] = {
     {"api_encode", test_api_encode},
     {"api_open", test_api_open},
     {"api_new_head", test_api_new_head},
+    {"api_new_problem", test_api_new_problem},
     {"api_save", test_api_save},
     {"api_words", test_api_words},
     {"api_session", test_api_session},

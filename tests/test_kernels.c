@@ -709,6 +709,12 @@ static void test_vec_layernorm(void) {
     v.w = gamma, v.b = beta, v.s = mean, v.t = rstd, v.p[0] = 1e-5f;
     dp__vec_run(&e, &v);
     kernels_near("layernorm", y, want, R * N, 1e-6);
+    float kept = x[N + 1];
+    x[N + 1] = 2e19f; /* its square is infinite */
+    dp__vec_run(&e, &v);
+    CHECK(y[N] != y[N] && y[2 * N - 1] != y[2 * N - 1] && rstd[1] != rstd[1] && y[0] == y[0]);
+    x[N + 1] = kept;
+    dp__vec_run(&e, &v);
     v = kernels_op(DP__VEC_LAYERNORM_GRAD, dx, dy, x, R, N);
     v.w = gamma, v.s = mean, v.t = rstd;
     dp__vec_run(&e, &v);

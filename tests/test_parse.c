@@ -1321,6 +1321,11 @@ static const conf_case config_cases[] = {
     {"{\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_OK, "", 0},
     {"{\"id2label\":{\"1\":\"b\",\"0\":\"a\"},\"label2id\":{\"a\":0,\"b\":1}}", DP_OK, "", 0},
     {"{\"label2id\":{\"b\":1,\"a\":0}}", DP_OK, "", 0},
+    {"{\"id2label\":{\"0\":\"a\",\"1\":\"b\"},\"label2id\":{\"LABEL_1\":1,\"LABEL_0\":0}}",
+     DP_OK, "", 0},
+    {"{\"label2id\":{\"LABEL_0\":1,\"LABEL_1\":0}}", DP_OK, "", 0},
+    {"{\"id2label\":{\"0\":\"a\",\"1\":\"b\"},\"label2id\":{\"LABEL_1\":0,\"LABEL_0\":1}}",
+     DP_E_FORMAT, "V4", 65},
     {"{\"num_labels\":2,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_OK, "", 0},
     {"{\"num_labels\":7}", DP_OK, "", 0},
     {"{\"id2label\":[]}", DP_E_FORMAT, "V4", 12},
@@ -1602,7 +1607,7 @@ static void test_config_round_trip(void) {
         c.layers = i + 1; c.heads = i % 4 + 1; c.hidden = c.heads * 7; c.inner = 13;
         c.vocab = 100 + i;
         c.positions = 64; c.types = 1 + i % 3; c.classes = 1 + i % 3; c.pad_id = i;
-        c.act = (int32_t)(i % 5); c.problem = (int32_t)(i % 3);
+        c.act = (int32_t)(i % 5); c.problem = (int32_t)(i % 3); c.problem_given = 1;
         c.eps = 1e-12f * (float)(i + 1); c.init_range = 0.02f / (float)(i + 1);
         c.hidden_dropout = 1.0f / (float)(i + 2); c.attention_dropout = 0;
         c.classifier_dropout = 0.3f;
@@ -1767,7 +1772,9 @@ static void test_tokenizer_config_round_trip(void) {
         t.explicit_case = 1;
         t.unk = "[UNK]"; t.cls = "[CLS]"; t.sep = "</\"s>"; t.pad = "[PAD]"; t.mask = "\xc3\xa9";
         dp__buffer_init(&out, &alloc);
-        CHECK(dp__tokenizer_config_write(&t, 0, &out));
+        t.max_length = i < 6 ? 100 : i < 9 ? 0 : 513;
+        CHECK(dp__tokenizer_config_write(&t, 512, &out));
+        t.max_length = i < 6 ? 100 : 512;
         dp__members_usual(dp__tokenizer_members, &back, sizeof back);
         CHECK(dp__tokenizer_config_parse(out.p, out.n, &arena, "x", &back, &err) == DP_OK);
         CHECK_TEXT(back.sep, t.sep);
@@ -1775,7 +1782,7 @@ static void test_tokenizer_config_round_trip(void) {
         back.unk = t.unk; back.cls = t.cls; back.sep = t.sep; back.pad = t.pad; back.mask = t.mask;
         CHECK(memcmp(&t, &back, sizeof t) == 0);
         out.n = 0;
-        CHECK(dp__tokenizer_config_write(&t, 1, &out));
+        CHECK(dp__tokenizer_config_write(&t, 0, &out));
         ref *tree = ref_parse(out.p, out.n);
         CHECK(tree && ref_count(tree) == 5 && strcmp(ref_get(tree, "sep_token")->text, t.sep) == 0);
         ref_free(tree);

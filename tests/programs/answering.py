@@ -373,6 +373,21 @@ def test_refused(work):
     check("train and quantize have --follow-links", ends == [0, 3, 0], ends)
 
 
+def test_not_finite(work):
+    """Weights that overflow: the answer is null, the row is named, the run ends with 6."""
+    copy = work / "overflows"
+    shutil.copytree(work / "small", copy)
+    tensors = read_tensors(copy)
+    shape = tensors["classifier.weight"][1]
+    tensors["classifier.weight"][2] = struct.pack("<f", 3e38) * (shape[0] * shape[1])
+    write_tensors(copy, tensors)
+    code, out, err = predict(copy, "-", "--lines", data=b"fever alpha\nrash\n")
+    check("answers that are not finite: null, each row named, 6",
+          code == 6 and [set(r["prognosis"].values()) for r in records(out)] == [{None}] * 2 and
+          "row 0: the model" in err and "row 1: the model" in err and "2 of 2 rows" in err,
+          (code, out, err))
+
+
 def test_other_heads(work):
     """Multi-label and regression models: predict answers, what needs one label a row refuses."""
     copy = work / "multi"
