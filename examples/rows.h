@@ -641,7 +641,7 @@ static dp_metrics measure(const dp_model *model, const data_set *data, int32_t m
 /* The exit code of a run that came to its end: 6 when rows failed. */
 NO_RETURN static void finish_rows(uint64_t rows) {
     if (self.failed_rows == 0) finish(END_OK);
-    say(WARNING, "%" PRIu64 " of %" PRIu64 " rows failed (their lines are listed above)",
+    say(WARNING, "%" PRIu64 " of %" PRIu64 " rows failed (they are listed above)",
         self.failed_rows, rows);
     finish(END_ROWS);
 }
