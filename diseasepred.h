@@ -3286,7 +3286,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 550 lines
+ * [C5] Model configuration                                                    budget 560 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3576,22 +3576,34 @@ static const char **dp__conf_labels_usual(dp__doc *d, dp__config *to) {
     return labels;
 }
 
-/* V4: both maps, as far as they are given, name the same labels, each once. transformers leaves
- * label2id at LABEL_0, LABEL_1 ... where a program has set id2label alone: then that one holds. */
+/* Is the present value label2id as transformers leaves it where a program has set id2label alone,
+ * LABEL_0, LABEL_1 ..., perhaps of another number of classes? */
+static int dp__conf_untouched(dp__doc *d) {
+    dp_json key;
+    int32_t depth = d->json.depth;
+    int     all = d->json.kind == DP_JSON_OBJECT;
+    while (dp__doc_next(d, depth, &key))
+        all &= key.length > 6 && memcmp(key.text + key.token, "LABEL_", 6) == 0;
+    return all;
+}
+
+/* V4: both maps, as far as they are given, name the same labels, each once. An untouched label2id
+ * counts as not given beside id2label. */
 static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *to) {
-    const char **named[2] = {NULL, NULL};
+    const char **labels = NULL;
     for (int i = 0; i < 2; i++) {
+        const char **other = labels;
         if (maps[i].text == NULL) continue;
         d->json = maps[i];
-        named[i] = dp__conf_labels(d, i == 0, to);
+        if (other != NULL && dp__conf_untouched(d)) continue;
+        d->json = maps[i];
+        labels = dp__conf_labels(d, i == 0, to);
+        for (int32_t k = 0; other != NULL && d->status == DP_OK && k < to->classes; k++) {
+            if (strcmp(labels[k], other[k]) != 0)
+                dp__doc_bad(d, "V4", "id2label and label2id differ");
+        }
     }
-    const char **usual = dp__conf_labels_usual(d, to);
-    const char **labels = named[0] != NULL ? named[0] : named[1] != NULL ? named[1] : usual;
-    for (int32_t k = 0; named[1] != NULL && d->status == DP_OK && k < to->classes; k++) {
-        const char *other = named[1][k];
-        if (strcmp(labels[k], other) != 0 && strcmp(usual[k], other) != 0)
-            dp__doc_bad(d, "V4", "id2label and label2id differ");
-    }
+    if (labels == NULL) labels = dp__conf_labels_usual(d, to);
     to->labels = labels;
     const char **sorted = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *sorted);
     if (sorted == NULL) return;
