@@ -38,6 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             MUST(dp__config_parse(out.p, out.n, &arena, "config.json", &b, &err) == DP_OK);
             MUST(a.ignore_count == b.ignore_count || !a.quantized);
             for (int32_t i = 0; i < a.classes; i++) MUST(strcmp(a.labels[i], b.labels[i]) == 0);
+            MUST(b.problem_given);
+            b.problem_given = a.problem_given;
             b.labels = a.labels;
             b.ignore = a.ignore;
             b.ignore_count = a.ignore_count;

@@ -17,12 +17,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         MUST((a.lower_case | 1) == 1 && a.strip_accents >= -1 && a.strip_accents <= 1);
         for (int i = 0; i < 5; i++) MUST(words[i] != NULL && words[i][0] != 0);
         dp__buffer_init(&out, &f.env.alloc);
-        MUST(dp__tokenizer_config_write(&a, 0, &out));
+        MUST(dp__tokenizer_config_write(&a, 512, &out));
         MUST(dp__tokenizer_config_parse(out.p, out.n, &f.arena, "x", &b, &err) == DP_OK);
         const char *again[] = {b.unk, b.cls, b.sep, b.pad, b.mask};
         for (int i = 0; i < 5; i++) MUST(strcmp(words[i], again[i]) == 0);
         MUST(a.lower_case == b.lower_case && a.strip_accents == b.strip_accents);
         MUST(a.chinese_chars == b.chinese_chars && b.explicit_case);
+        MUST(b.max_length == (a.max_length > 0 && a.max_length < 512 ? a.max_length : 512));
         dp__buffer_free(&out);
     } else {
         MUST(a.unk == NULL && f.err.rule[0] != 0);
