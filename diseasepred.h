@@ -4897,7 +4897,7 @@ DP__INLINE void dp__put_lanes(dp_real *p, const dp__v8 *v, size_t k) {
         dp__put_lanes((p), &put_, (k));                                                          \
     } while (0)
 
-/* Two vectors from p, which has k numbers. */
+/* Two vectors from p, each as dp__get: of the k numbers there, then fill. */
 DP__INLINE void dp__get_two(dp__v8 *a, dp__v8 *b, const dp_real *p, size_t k, dp_real fill) {
     *a = dp__get(p, k, fill);
     *b = dp__set(fill);
@@ -5452,7 +5452,7 @@ DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
 #endif
 }
 
-/* flush: with denormals as 0. */
+/* a + b; flush: with denormals as 0, in operands and result. */
 DP__INLINE dp_real dp__add(dp_real a, dp_real b, const int flush) {
     return flush ? (dp_real)dp__flush(dp__flush((float)a) + dp__flush((float)b)) : a + b;
 }
