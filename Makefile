@@ -74,9 +74,11 @@ test: all $(SUITES) $(BESIDE) ## the everyday tests (under 10 minutes)
 	    hygiene-quick
 
 test-all: all $(SUITES) build/test_amx $(BESIDE) ## everything below down to mutants (-j2: 2 hours)
+	$(MAKE) long hygiene no-features elsewhere asan ubsan msan tsan valgrind mutants demo-minilm
+
+long: all $(SUITES) build/test_amx $(BESIDE) ## the everyday tests with every case and all of lint's
 	DP_TEST_LONG=1 CC="$(CC)" sh tests/run.sh $(SUITES) build/test_amx programs \
 	    spills fuzz-replay lint lint-full
-	$(MAKE) hygiene no-features elsewhere asan ubsan msan tsan valgrind mutants demo-minilm
 
 hygiene: ## the header in every language version, two units, static, pragmas (gcc and clang)
 	CC="$(CC)" sh tests/run.sh hygiene-full
@@ -176,6 +178,6 @@ install: all ## header and programs to $(DESTDIR)$(PREFIX)
 clean: ## removes build/
 	rm -rf build
 
-.PHONY: all help test test-all hygiene no-features elsewhere asan ubsan msan tsan valgrind mutants \
-        fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors setup setup-dev \
-        install clean
+.PHONY: all help test test-all long hygiene no-features elsewhere asan ubsan msan tsan valgrind \
+        mutants fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors setup \
+        setup-dev install clean

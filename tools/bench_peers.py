@@ -397,7 +397,6 @@ def bench_train(args, model, ours, results):
     ids = torch.from_numpy(rng.integers(1000, 28000, (30, 64), dtype=np.int64))
     target = torch.from_numpy(labels)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-    trainers = {kind: ours.trainer(64, kind == "BF16") for kind in ("FP32", "BF16")}
 
     def peer(bf16=False):
         model.train()
@@ -409,12 +408,13 @@ def bench_train(args, model, ours, results):
         optimizer.step()
         model.eval()
 
+    peers = {"PyTorch FP32": peer, "PyTorch autocast BF16": lambda: peer(True)}
+    peers = {n: step for n, step in peers.items() if any(w in n for w in args.stacks.split(","))}
+    trainers = {kind: ours.trainer(64, kind == "BF16") for kind in map(kind_of, peers)}
     mine = {args.first[kind]: (lambda t=t: ours.step(t, texts, labels))
             for kind, t in trainers.items()}
     with torch.enable_grad():
-        seconds = interleaved({**mine, "PyTorch FP32": peer,
-                               "PyTorch autocast BF16": lambda: peer(True)},
-                              max(3, args.rounds // 5))
+        seconds = interleaved({**mine, **peers}, max(3, args.rounds // 5))
     title = f"training step, batch 30, 64 tokens, Adam, {args.geometry}"
     show(args, title, seconds, results)
 

@@ -7,24 +7,45 @@ Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
     id ||| old text ||| new text ||| test filter                (of diseasepred.h)
     id ||| file ||| old text ||| new text ||| test filter       (of another file)
 The old text must stand in the file; where it stands more than once, "#N" behind the id (from 1)
-says which is meant. A mutant is killed when the tests that the filter selects fail, crash, hang or
-do not compile with warnings as in the ordinary build. One of the header that survives is judged
-again by tests/test_simde.c, which runs the kernels that this CPU lacks. Ends with "N passed, N
-failed".
---places only checks that the old texts stand in the files.
+says which is meant. A mutant is killed when the tests that the filter selects fail, crash or hang. One
+that survives a build is judged by the next: without vector instructions (mistakes of parse.txt,
+readers.txt and text.txt only, as that compiles in half the time), the ordinary build, and for
+mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks. Each build
+must pass its tests without a mistake first, or killing would mean nothing. Ends with "N passed,
+N failed". --places only checks that the old texts stand in the files.
 """
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-READERS = ("examples/",)  # mutants of these files are judged by tests/test_readers.c
-SOFT_FLAGS = (["-mavx2", "-mfma"]
-              if " avx2 " in pathlib.Path("/proc/cpuinfo").read_text() else [])
+HEADER = "diseasepred.h"
+PLAIN = ("parse.txt", "readers.txt", "text.txt")  # their tests need no vector instructions
+SOFT_FLAGS = (("-mavx2", "-mfma")
+              if " avx2 " in pathlib.Path("/proc/cpuinfo").read_text() else ())
+
+
+class Mutant(typing.NamedTuple):
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+    builds: tuple  # of (test program, flags)
+
+
+def builds_of(list_name, file):
+    """The builds that judge a mistake, the cheapest first."""
+    main = "tests/test_readers.c" if file.startswith("examples/") else "tests/test_main.c"
+    plain = ((main, ("-DDP_NO_SIMD",)),) if list_name in PLAIN else ()
+    soft = (("tests/test_simde.c", SOFT_FLAGS),) if file == HEADER else ()
+    return plain + ((main, ()),) + soft
 
 
 def read_mutants():
@@ -34,8 +55,8 @@ def read_mutants():
                 continue
             fields = line.split(" ||| ")
             if len(fields) == 4:
-                fields.insert(1, "diseasepred.h")
-            yield fields
+                fields.insert(1, HEADER)
+            yield Mutant(*fields, builds_of(path.name, fields[1]))
 
 
 def apply(text, old, new, which):
@@ -48,31 +69,31 @@ def apply(text, old, new, which):
     return text[:at] + new + text[at + len(old):]
 
 
-def plant(fields):
+def plant(mutant):
     """(the file with the mistake in it, None), or (None, why there is no such place)."""
-    name, file, old, new, _ = fields
-    which = int(name.rsplit("#", 1)[1]) if "#" in name else 1
-    source = (ROOT / file).read_text()
-    if "#" not in name and source.count(old) != 1:
-        return None, f"the old text stands {source.count(old)} times"
-    mutated = apply(source, old, new, which)
+    which = int(mutant.name.rsplit("#", 1)[1]) if "#" in mutant.name else 1
+    source = (ROOT / mutant.file).read_text()
+    if "#" not in mutant.name and source.count(mutant.old) != 1:
+        return None, f"the old text stands {source.count(mutant.old)} times"
+    mutated = apply(source, mutant.old, mutant.new, which)
     return mutated, None if mutated is not None else "the old text is not there"
 
 
-def judge_place(fields):
-    return plant(fields)[1] or "killed"
+def judge_place(mutant):
+    return plant(mutant)[1] or "killed"
 
 
-def run_tests(tree, main, flags, tests):
-    """'killed', or why it was not, by one test program over the tree."""
+def run_tests(tree, build, tests, seconds):
+    """'killed', 'survived', or what else happened, by one test program over the tree."""
+    main, flags = build
     binary = tree / "mutant"
-    built = subprocess.run(["cc", "-std=c99", "-O1", "-w", *flags, main, "-o", str(binary), "-lm",
+    built = subprocess.run(["cc", "-std=c99", "-Og", "-w", *flags, main, "-o", str(binary), "-lm",
                             "-lpthread"], cwd=tree, capture_output=True)
     if built.returncode:
         return f"{main} does not compile"
     try:
         ran = subprocess.run([str(binary), f"--filter={tests}"], cwd=tree, capture_output=True,
-                             timeout=300)
+                             timeout=seconds)
     except subprocess.TimeoutExpired:
         return "killed"
     if ran.returncode == 0:
@@ -80,25 +101,47 @@ def run_tests(tree, main, flags, tests):
     return "killed"
 
 
-def judge(fields):
-    """'killed', or why it was not."""
-    file, tests = fields[1], fields[4]
-    mutated, fault = plant(fields)
-    if fault:
-        return fault
+@contextlib.contextmanager
+def copied_tree():
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as scratch:
         tree = pathlib.Path(scratch)
         os.symlink(ROOT / "data", tree / "data")
         for part in ("tests", "examples"):
             shutil.copytree(ROOT / part, tree / part)
-        shutil.copy(ROOT / "diseasepred.h", tree)
-        (tree / file).write_text(mutated)
+        shutil.copy(ROOT / HEADER, tree)
         (tree / "build").mkdir()
-        main = "tests/test_readers.c" if file.startswith(READERS) else "tests/test_main.c"
-        verdict = run_tests(tree, main, [], tests)
-        if verdict == "survived" and file == "diseasepred.h":
-            verdict = run_tests(tree, "tests/test_simde.c", SOFT_FLAGS, tests)
+        yield tree
+
+
+def judge(mutant):
+    """'killed', or why it was not."""
+    mutated, fault = plant(mutant)
+    if fault:
+        return fault
+    with copied_tree() as tree:
+        (tree / mutant.file).write_text(mutated)
+        for build in mutant.builds:
+            verdict = run_tests(tree, build, mutant.tests, 300)
+            if verdict != "survived":
+                break
         return verdict
+
+
+def sound(build, mutants):
+    """'passed' if the build passes all its tests without a mistake, which then does the killing."""
+    tests = ",".join(sorted({m.tests for m in mutants if build in m.builds}))
+    with copied_tree() as tree:
+        verdict = run_tests(tree, build, tests, 1800)
+    return {"survived": "passed", "killed": "its tests fail without a mistake"}.get(verdict, verdict)
+
+
+def jobs(mutants, places):
+    """What is to be judged: (name, judge, arguments)."""
+    if places:
+        return [(m.name, judge_place, (m,)) for m in mutants]
+    builds = sorted({build for m in mutants for build in m.builds})
+    return ([(" ".join(("no mistake in", build[0], *build[1])), sound, (build, mutants))
+             for build in builds] + [(m.name, judge, (m,)) for m in mutants])
 
 
 def main():
@@ -108,17 +151,16 @@ def main():
     parser.add_argument("--places", action="store_true")
     args = parser.parse_args()
     (ROOT / "build").mkdir(exist_ok=True)
-    mutants = [m for m in read_mutants() if args.only in m[0]]
-    killed = 0
+    todo = jobs([m for m in read_mutants() if args.only in m.name], args.places)
+    good = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for mutant, verdict in zip(mutants, pool.map(
-                judge_place if args.places else judge, mutants)):
-            killed += verdict == "killed"
-            if verdict != "killed" or not args.places:
-                print(f"{verdict if verdict == 'killed' else 'FAIL ' + verdict:24} {mutant[0]}",
-                      flush=True)
-    print(f"{killed} passed, {len(mutants) - killed} failed")
-    return killed != len(mutants)
+        for job, verdict in zip(todo, pool.map(lambda j: j[1](*j[2]), todo)):
+            held = verdict in ("killed", "passed")
+            good += held
+            if not held or not args.places:
+                print(f"{verdict if held else 'FAIL ' + verdict:24} {job[0]}", flush=True)
+    print(f"{good} passed, {len(todo) - good} failed")
+    return good != len(todo)
 
 
 raise SystemExit(main())

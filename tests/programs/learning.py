@@ -108,7 +108,10 @@ def test_defaults(work):
 
 def test_figures(work):
     """What an epoch prints, against predict on the saved model."""
+    ballast = b"1" * (512 << 20)  # of the parent, and none of train's memory
     code, out, err = quick(work, work / "figures", "--epochs", "3")
+    megabytes = int(re.search(r"peak memory (\d+) MB$", err)[1])
+    check("peak memory is that of train alone", 4 < megabytes < len(ballast) >> 20, megabytes)
     number = r"\d+\.\d{4}"
     lines = re.findall(rf"epoch (\d)/3: loss ({number}), training accuracy ({number}), validation "
                        rf"accuracy ({number}), macro-F1 ({number}), loss ({number}), [\d.]+ rows/s,"
