@@ -925,14 +925,15 @@ static void test_dropout_philox(void) {
         memcpy(c, known[i] + 2, sizeof c);
         kernels_philox(known[i], c);
         CHECK(memcmp(c, known[i] + 6, sizeof c) == 0);
-        dp__quad lanes[4];
-        uint64_t first[DP__QUAD];
+        dp__quad lanes[4][DP__QUADS];
+        uint64_t block[4];
         memset(lanes, 0, sizeof lanes);
-        for (int w = 0; w < 4; w++) lanes[w] += known[i][2 + w];
+        for (int w = 0; w < 4; w++)
+            for (size_t j = 0; j < DP__QUADS; j++) lanes[w][j] += known[i][2 + w];
         dp__philox_lanes(known[i], lanes);
         for (int w = 0; w < 4; w++) {
-            memcpy(first, &lanes[w], sizeof first);
-            for (size_t j = 0; j < DP__QUAD; j++) CHECK_INT(first[j], known[i][6 + w]);
+            memcpy(block, lanes[w], sizeof block);
+            for (int j = 0; j < 4; j++) CHECK_INT((uint32_t)block[j], known[i][6 + w]);
         }
     }
 }

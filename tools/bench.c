@@ -318,6 +318,7 @@ typedef struct geometry {
 enum { SMALL_VOCAB = 13 }; /* entries of small_vocab */
 
 static const geometry base = {12, 768, 12, 3072, 28996};
+static const geometry minilm = {6, 384, 12, 1536, 28996};
 static const char small_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\npain\nhead\nskin\nblood\n"
                                   "heart\neye\nwater\nnight\n";
 
@@ -377,10 +378,6 @@ static double pass_work(const geometry *g, double n) {
     return 2 * ((g->layers - 1) * n * (linear + scores) + last + head);
 }
 
-static double forward_work(double n) {
-    return pass_work(&base, n);
-}
-
 typedef struct asking {
     dp_session *session;
     size_t      n;
@@ -419,7 +416,7 @@ static void bench_model(bench *b) {
         a->ids[a->n - 1] = 102;
         snprintf(name, sizeof name, "model base %s %u%s", names[i / 3], (unsigned)a->n,
                  rests ? " rested" : "");
-        add(b, name, "flop", forward_work((double)a->n), limits[i / 3], run_asking, a)->rests =
+        add(b, name, "flop", pass_work(&base, (double)a->n), limits[i / 3], run_asking, a)->rests =
             rests;
     }
     run_rounds(b, 0.05);
@@ -482,19 +479,26 @@ static void lesson_open(lesson *l, const dp_model *model, size_t tokens, dp_dtyp
     check(dp_trainer_open(model, &options, &l->trainer, &err), &err);
 }
 
-static void bench_train(bench *b) {
-    dp_model *model = new_model(b);
-    double    work = 3 * BATCH * forward_work(TOKENS);
+static void bench_lessons(bench *b, const geometry *g, const char *f32_name,
+                          const char *bf16_name) {
+    dp_model *model = model_of(&b->env, g);
+    double    work = 3 * BATCH * pass_work(g, TOKENS);
     lesson    f32, bf16;
+    b->count = 0;
     lesson_open(&f32, model, TOKENS, DP_F32);
     lesson_open(&bf16, model, TOKENS, DP_BF16);
     dp_model_close(model);
-    add(b, "train base 30x64", "flop", work, LIMIT_F32, run_lesson, &f32);
-    add(b, "train bf16 base 30x64", "flop", work, LIMIT_BF16, run_lesson, &bf16);
+    add(b, f32_name, "flop", work, LIMIT_F32, run_lesson, &f32);
+    add(b, bf16_name, "flop", work, LIMIT_BF16, run_lesson, &bf16);
     run_rounds(b, 0);
     report(b, NULL);
     dp_trainer_close(f32.trainer);
     dp_trainer_close(bf16.trainer);
+}
+
+static void bench_train(bench *b) {
+    bench_lessons(b, &minilm, "train minilm 30x64", "train bf16 minilm 30x64");
+    bench_lessons(b, &base, "train base 30x64", "train bf16 base 30x64");
 }
 
 #include "bench_tokenize.h"

@@ -456,7 +456,7 @@ static void write_svg(const comparison *c, FILE *f) {
 /* ---- the comparison ------------------------------------------------------------------------- */
 
 static void run_task(comparison *c, const task *t) {
-    static const geometry minilm = {6, 384, 12, 1536, 28996}, small = {2, 64, 2, 128, SMALL_VOCAB};
+    static const geometry small = {2, 64, 2, 128, SMALL_VOCAB};
     geometry              shape = c->b->quick ? small : t->layers == 6 ? minilm : base;
     int                   ready[MAX_VARIANTS];
     if (t->train || memcmp(&shape, &c->shape, sizeof shape) != 0)
