@@ -5576,8 +5576,7 @@ typedef struct dp__vec {
 /* Philox4x32-10: ten rounds of two 32 x 32 -> 64 bit products (Salmon, Moraes, Dror, Shaw,
  * "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3 and table 2).
  * Four blocks at once, in lanes of 64 bits whose upper halves do not count: c[i] holds word i of
- * blocks 0 to 3. Trap: gcc multiplies such lanes by shifts and additions, for there is no
- * instruction for all 64 bits; with the one for the lower halves two thirds of the time. */
+ * blocks 0 to 3. Trap: x86 has no product of 64 bits; gcc makes one of shifts and additions. */
 #ifdef DP__VECTORS
 typedef uint64_t dp__quad __attribute__((vector_size(16)));
 #else

@@ -7,8 +7,8 @@ Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
     id ||| old text ||| new text ||| test filter                (of diseasepred.h)
     id ||| file ||| old text ||| new text ||| test filter       (of another file)
 The old text must stand in the file; where it stands more than once, "#N" behind the id (from 1)
-says which is meant. A mutant is killed when the tests that the filter selects fail, crash or hang. One
-that survives a build is judged by the next: without vector instructions (mistakes of parse.txt,
+says which is meant. A mutant is killed when the tests that the filter selects fail, crash or hang.
+One that survives a build is judged by the next: without vector instructions (mistakes of parse.txt,
 readers.txt and text.txt only, as that compiles in half the time), the ordinary build, and for
 mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks. Each build
 must pass its tests without a mistake first, or killing would mean nothing. Ends with "N passed,
@@ -132,7 +132,7 @@ def sound(build, mutants):
     tests = ",".join(sorted({m.tests for m in mutants if build in m.builds}))
     with copied_tree() as tree:
         verdict = run_tests(tree, build, tests, 1800)
-    return {"survived": "passed", "killed": "its tests fail without a mistake"}.get(verdict, verdict)
+    return {"survived": "passed", "killed": "its tests fail as it is"}.get(verdict, verdict)
 
 
 def jobs(mutants, places):
