@@ -1341,7 +1341,7 @@ static void dp__buffer_grow(dp__buffer *b, size_t need) {
 }
 
 static void dp__buffer_add(dp__buffer *b, const void *data, size_t bytes) {
-    size_t need;
+    size_t need = 0;
     if (!dp__add_size(b->n, bytes, &need)) b->failed = 1;
     if (!b->failed && need > b->cap) dp__buffer_grow(b, need);
     if (b->failed || bytes == 0) return;

@@ -50,6 +50,17 @@ static void test_equal_text(const char *file, int line, const char *what, const 
     printf("        \"%s\" against \"%s\"\n", a ? a : "(null)", b ? b : "(null)");
 }
 
+/* 1 if name contains one of the texts in a list separated by commas. */
+static int test_listed(const char *list, const char *name) {
+    while (*list != 0) {
+        size_t n = strcspn(list, ",");
+        for (const char *at = name; n > 0 && strlen(at) >= n; at++)
+            if (memcmp(at, list, n) == 0) return 1;
+        list += n + (list[n] == ',');
+    }
+    return 0;
+}
+
 /* Says what cannot be shown here and why; counted, so that no skip goes unseen. */
 static void test_skip(const char *what, const char *why) {
     test_skips++;

@@ -26,17 +26,6 @@ static const struct {
 #endif
 };
 
-/* 1 if name contains one of the texts in a list separated by commas. */
-static int listed(const char *list, const char *name) {
-    while (*list != 0) {
-        size_t n = strcspn(list, ",");
-        for (const char *at = name; n > 0 && strlen(at) >= n; at++)
-            if (memcmp(at, list, n) == 0) return 1;
-        list += n + (list[n] == ',');
-    }
-    return 0;
-}
-
 /* Runs one test: 1 if it passed. Seconds are shown where they matter. */
 static int run(const test *t) {
     double start = test_seconds();
@@ -76,7 +65,8 @@ int main(int argc, char **argv) {
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         for (size_t i = 0; i < groups[g].count; i++) {
             const test *t = &groups[g].tests[i];
-            if ((*filter != 0 && !listed(filter, t->name)) || listed(skip, t->name)) continue;
+            if (*filter != 0 && !test_listed(filter, t->name)) continue;
+            if (test_listed(skip, t->name)) continue;
             if (list) printf("%s\n", t->name);
             else if (run(t)) passed++;
             else failed++;

@@ -214,11 +214,18 @@ compilers() { # runs "$@" with gcc and clang
     done
 }
 
+levels() { # what a compiler notices depends on what it optimizes
+    for level in g 1 2 3 s; do
+        try "$cc -O$level, no warning" c c99 -O$level $light -c feature.c -o $out/a.o
+    done
+}
+
 header() {
     languages "c99 c11 c17 c2x" "c++11 c++14 c++17 c++20"
     units
     inclusion
     pragmas
+    levels
 }
 
 cc=${CC:-cc} cpp=c++
