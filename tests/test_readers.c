@@ -723,7 +723,8 @@ int main(int argc, char **argv) {
     (void)test_isa;
     const char *filter = argc > 1 && strncmp(argv[1], "--filter=", 9) == 0 ? argv[1] + 9 : "";
     int         passed = 0, failed = 0;
-    if (argc > 1 && *filter == 0) return fprintf(stderr, "usage: %s [--filter=TEXT,...]\n", argv[0]), 2;
+    if (argc > 1 && *filter == 0)
+        return fprintf(stderr, "usage: %s [--filter=TEXT,...]\n", argv[0]), 2;
     for (int i = 0; i < COUNT(tests_readers); i++) {
         if (*filter != 0 && !test_listed(filter, tests_readers[i].name)) continue;
         test_failures = 0;
