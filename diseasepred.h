@@ -8502,7 +8502,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1890 lines
+ * [F] Network                                                                budget 1900 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -9128,7 +9128,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 840 lines
+ * [F2] Layers                                                                 budget 850 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -9477,28 +9477,40 @@ static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *
 /* ---- embedding ------------------------------------------------------------------------------
  * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
 
-static dp_real dp__table_at(const dp__weight *table, int32_t row, size_t j) {
-    size_t at = (size_t)row * table->cols + j;
-    if (table->scale == NULL) return ((const dp_real *)table->values)[at];
-    return table->scale[row] * (dp_real)((const int8_t *)table->values)[at];
+/* y = row number row of a table of any type, or y += it. */
+static void dp__table_row(const dp__weight *table, int32_t row, int add, dp_real *y) {
+    size_t n = table->cols, at = (size_t)row * n;
+    if (table->scale == NULL) {
+        const dp_real *x = (const dp_real *)table->values + at;
+        for (size_t j = 0; j < n; j++) y[j] = add ? y[j] + x[j] : x[j];
+    } else {
+        const int8_t *x = (const int8_t *)table->values + at;
+        const dp_real scale = table->scale[row];
+        for (size_t j = 0; j < n; j++)
+            y[j] = add ? y[j] + scale * (dp_real)x[j] : scale * (dp_real)x[j];
+    }
 }
 
 /* The sum where a table is INT8. */
-static void dp__embed8(const dp__pass *s, dp__mat y, const int32_t *at) {
+static void dp__embed8_task(void *arg, int32_t tid, int32_t threads) {
+    const dp__pass   *s = (const dp__pass *)arg;
     const dp__weight *table = s->net->at;
-    const dp__batch  *b = s->batch;
-    for (size_t i = 0; i < s->work->all.m; i++)
-        for (size_t j = 0; j < dp__width(s); j++)
-            y.p[i * y.ld + j] = (dp__table_at(&table[DP__WORDS], b->ids[i], j) +
-                                 dp__table_at(&table[DP__TYPES], b->types[i], j)) +
-                                dp__table_at(&table[DP__PLACES], at[i], j);
+    size_t            begin, end;
+    dp__share(s->work->all.m, 1, tid, threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        dp_real *y = s->work->embed.p + i * s->work->embed.ld;
+        dp__table_row(&table[DP__WORDS], s->batch->ids[i], 0, y);
+        dp__table_row(&table[DP__TYPES], s->batch->types[i], 1, y);
+        dp__table_row(&table[DP__PLACES], s->work->all.at[i], 1, y);
+    }
 }
 
 static void dp__embed_forward(const dp__pass *s, dp__mat y) {
     const dp__tokens *rows = &s->work->all;
     dp__mat           sum = s->work->embed;
     if (s->net->int8_tables > 0) {
-        dp__embed8(s, sum, rows->at);
+        dp__pass pass = *s;
+        dp__exec_run(s->exec, dp__embed8_task, &pass);
     } else {
         dp__vec v = dp__vec_of(DP__VEC_GATHER, sum, dp__no_mat, dp__no_mat, rows->m, dp__width(s));
         v.x = dp__real_of(s, DP__WORDS);
