@@ -3314,7 +3314,9 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
 #define DP__MAX_LABEL 1024 /* bytes of the name of a label */
 #define DP__MAX_IGNORED (8 * DP_MAX_LAYERS) /* names of modules: six Linears a layer, few beside */
 
-typedef enum dp__act { DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH } dp__act;
+typedef enum dp__act {
+    DP__GELU, DP__GELU_TANH, DP__RELU, DP__SILU, DP__TANH, DP__QUICK_GELU, DP__MISH, DP__ACT_COUNT
+} dp__act;
 
 typedef struct dp__config {
     int32_t      layers, hidden, heads, inner, vocab, positions, types, classes;
@@ -3358,7 +3360,8 @@ typedef struct dp__member {
 } dp__member;
 
 #define DP__NO_PROBLEM 3 /* not given: the number of labels decides */
-#define DP__ACTS "gelu,gelu_python;gelu_new,gelu_pytorch_tanh,gelu_fast;relu;silu,swish;tanh"
+#define DP__ACTS                                                                                 \
+    "gelu,gelu_python;gelu_new,gelu_pytorch_tanh,gelu_fast;relu;silu,swish;tanh;quick_gelu;mish"
 #define DP__PROBLEMS "single_label_classification;multi_label_classification;regression"
 #define DP__TOKENIZERS                                                                           \
     "BertTokenizer,BertTokenizerFast,DistilBertTokenizer,DistilBertTokenizerFast"
@@ -4740,7 +4743,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3810 lines
+ * [E] Kernels                                                                budget 3840 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -4778,7 +4781,7 @@ DP__INLINE uint16_t dp__bf16(float x) {
 }
 
 /* ============================================================================================
- * [E2] Elementary functions                                                   budget 390 lines
+ * [E2] Elementary functions                                                   budget 410 lines
  * Owns:   lanes (dp__v8), exp, log, tanh, the normal distribution (erf), the activations.
  * Needs:  nothing. One polynomial and one order of operations for every row: + - * / and bits,
  *         no fma, so a lane's result does not depend on the row, the width or the neighbours.
@@ -5102,7 +5105,18 @@ DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v) {
     dp__tanh_lanes(v);
 }
 
-/* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional). */
+/* For t = tanh(log(1 + exp x)): e = exp(x), w = e (e + 2), t = w / (w + 2), and nothing cancels.
+ * From 18.8 on t rounds to 1 in double as well, so x stops at 20: e^2 cannot overflow. */
+DP__INLINE void dp__mish_parts(const dp__v8 *x, dp__v8 *e, dp__v8 *w) {
+    *e = dp__pick(dp__less(*x, dp__set(20)), *x, dp__set(20));
+    dp__exp_lanes(e, 0);
+    *w = *e * (*e + (dp_real)2);
+}
+
+#define DP__QUICK ((dp_real)1.702)
+
+/* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional) and, quick_gelu, of
+ * transformers 4.55. */
 DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
     dp__v8 x = *v, t;
     switch (act) {
@@ -5110,6 +5124,8 @@ DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
     case DP__GELU_TANH: dp__gelu_tanh_lanes(v); *v = (dp_real)0.5 * x * ((dp_real)1 + *v); return;
     case DP__RELU: *v = dp__real(dp__bits(x) & ~dp__less(x, dp__none)); return;
     case DP__SILU: dp__sigmoid_lanes(v); *v = x * *v; return;
+    case DP__QUICK_GELU: *v = DP__QUICK * x; dp__sigmoid_lanes(v); *v = x * *v; return;
+    case DP__MISH: dp__mish_parts(&x, &t, v); *v = x * (*v / (*v + (dp_real)2)); return;
     default: dp__tanh_lanes(v); return;
     }
 }
@@ -5119,7 +5135,8 @@ DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
  *   y = x (1 + t) / 2:  (1 + t)/2 + x/2 (1 - t^2) u', t = tanh u,
  *                       u' = sqrt(2/pi) (1 + 0.134145 x^2)
  *   y = max(x, 0):      1 for x > 0, else 0
- *   y = x s:            s (1 + x (1 - s)), s = 1 / (1 + exp(-x))
+ *   y = x s:            s (1 + c x (1 - s)), s = 1 / (1 + exp(-c x)), c = 1 or 1.702
+ *   y = x w / (w + 2):  (w + 4 x e (1 + e) / (w + 2)) / (w + 2), e and w of dp__mish_parts
  *   y = tanh x:         1 - y^2 */
 DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
     dp__v8 x = *v, one = dp__set(1), t, u;
@@ -5136,9 +5153,15 @@ DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
         return;
     case DP__RELU: *v = dp__real(dp__bits(one) & dp__less(dp__none, x)); return;
     case DP__SILU:
-        t = x;
+    case DP__QUICK_GELU:
+        t = u = act == DP__SILU ? x : DP__QUICK * x;
         dp__sigmoid_lanes(&t);
-        *v = t * (one + x * (one - t));
+        *v = t * (one + u * (one - t));
+        return;
+    case DP__MISH:
+        dp__mish_parts(&x, &t, &u);
+        x = dp__pick(dp__less(x, dp__set(20)), x, dp__set(20));
+        *v = (u + x * ((dp_real)4 * t * (one + t) / (u + (dp_real)2))) / (u + (dp_real)2);
         return;
     default:
         dp__tanh_lanes(v);
@@ -5327,7 +5350,7 @@ static uint32_t dp__fp_flush(void) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                          budget 990 lines
+ * [E4] Scalar kernels                                                         budget 1000 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5527,8 +5550,8 @@ static void dp__gemm_u8s8_scalar(const dp__strip *s) {
  * flat array); j counts columns. Each formula stands at its body below. */
 typedef enum dp__vec_op {
     DP__VEC_ACT,        /* + dp__act: y = act(x) */
-    DP__VEC_ACT_GRAD = DP__VEC_ACT + 5, /* + dp__act: y = x * act'(z) */
-    DP__VEC_DROPOUT = DP__VEC_ACT_GRAD + 5, /* y = kept ? p0 * x : 0, and + z if z is given */
+    DP__VEC_ACT_GRAD = DP__VEC_ACT + (int)DP__ACT_COUNT, /* + dp__act: y = x * act'(z) */
+    DP__VEC_DROPOUT = DP__VEC_ACT_GRAD + (int)DP__ACT_COUNT, /* y = (kept ? p0 x : 0) (+ z) */
     DP__VEC_ADAM,       /* y, s, t = one optimizer step with the gradient x */
     DP__VEC_NORM,       /* sums[r] = sum x^2 of the block */
     DP__VEC_FINITE,     /* *flag = 1 if an element is not finite */
@@ -6280,11 +6303,11 @@ DP__INLINE void dp__vec_scatter(const dp__vec *v, size_t begin, size_t end) {
  * case the compiler keeps one loop per operation. */
 DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
 #define DP__MAP(op) case op: dp__vec_map(op, v, begin, end); return
+#define DP__MAP_ACT(a) DP__MAP(DP__VEC_ACT + (int)a); DP__MAP(DP__VEC_ACT_GRAD + (int)a)
     switch (v->op) {
-    DP__MAP(DP__VEC_ACT + 0); DP__MAP(DP__VEC_ACT + 1); DP__MAP(DP__VEC_ACT + 2);
-    DP__MAP(DP__VEC_ACT + 3); DP__MAP(DP__VEC_ACT + 4);
-    DP__MAP(DP__VEC_ACT_GRAD + 0); DP__MAP(DP__VEC_ACT_GRAD + 1); DP__MAP(DP__VEC_ACT_GRAD + 2);
-    DP__MAP(DP__VEC_ACT_GRAD + 3); DP__MAP(DP__VEC_ACT_GRAD + 4);
+    DP__MAP_ACT(DP__GELU); DP__MAP_ACT(DP__GELU_TANH); DP__MAP_ACT(DP__RELU);
+    DP__MAP_ACT(DP__SILU); DP__MAP_ACT(DP__TANH); DP__MAP_ACT(DP__QUICK_GELU);
+    DP__MAP_ACT(DP__MISH);
     DP__MAP(DP__VEC_ADAM);
     case DP__VEC_DROPOUT: dp__vec_dropout(v, begin, end); return;
     case DP__VEC_NORM: dp__vec_norm(v, begin, end); return;
@@ -6310,6 +6333,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     default: DP_ASSERT(0);
     }
 #undef DP__MAP
+#undef DP__MAP_ACT
 }
 
 static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {

@@ -96,6 +96,11 @@ static uint64_t test_digest(uint64_t digest, const void *data, size_t bytes) {
     return digest;
 }
 
+/* The larger of two, or NaN if one of them is: a greatest error that no NaN can hide from. */
+static double test_larger(double a, double b) {
+    return a > b || a != a ? a : b;
+}
+
 /* SplitMix64: one number from a state; tests own their states. */
 static uint64_t test_rnd(uint64_t *state) {
     uint64_t z = (*state += 0x9E3779B97F4A7C15u);

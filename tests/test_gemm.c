@@ -475,7 +475,7 @@ static void test_gemm_activation(void) {
         float plain[M * N], wanted[M * N];
         if (!gemm_row_runs(r)) continue;
         dp__exec x = gemm_exec(r, 1);
-        for (int act = 0; act <= DP__TANH; act++) {
+        for (int act = 0; act < DP__ACT_COUNT; act++) {
             dp__mm mm;
             memset(&mm, 0, sizeof mm);
             mm.m = M, mm.n = N, mm.k = K;

@@ -132,9 +132,8 @@ static void learn_optim_free(dp__optim *a) {
 static void learn_near(const learn_tensor *t, const dp_real *got, double more) {
     double top = 0, worst = 0;
     for (size_t i = 0; i < t->n; i++) {
-        double miss = fabs((double)got[i] - t->want[i]);
         if (fabs(t->want[i]) > top) top = fabs(t->want[i]);
-        if (!(miss <= worst)) worst = miss;
+        worst = test_larger(worst, fabs((double)got[i] - t->want[i]));
     }
     double gate = 2 * t->max > top * 2.4e-7 ? 2 * t->max : top * 2.4e-7;
     if (worst <= gate + more) return;

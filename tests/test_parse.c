@@ -1284,8 +1284,8 @@ static const conf_case config_cases[] = {
     {"{\"hidden_act\":\"gelu\"}", DP_OK, "", 0}, {"{\"hidden_act\":\"relu\"}", DP_OK, "", 0},
     {"{\"hidden_act\":\"gelu_pytorch_tanh\"}", DP_OK, "", 0},
     {"{\"hidden_act\":\"swish\"}", DP_OK, "", 0}, {"{\"hidden_act\":\"tanh\"}", DP_OK, "", 0},
-    {"{\"hidden_act\":\"quick_gelu\"}", DP_E_UNSUPPORTED, "M5", 15},
-    {"{\"hidden_act\":\"mish\"}", DP_E_UNSUPPORTED, "M5", 15},
+    {"{\"hidden_act\":\"relu6\"}", DP_E_UNSUPPORTED, "M5", 15},
+    {"{\"hidden_act\":\"leaky_relu\"}", DP_E_UNSUPPORTED, "M5", 15},
     {"{\"hidden_act\":\"gel\"}", DP_E_UNSUPPORTED, "M5", 15},
     {"{\"hidden_act\":\"gelu_\"}", DP_E_UNSUPPORTED, "M5", 15},
     {"{\"hidden_act\":{}}", DP_E_UNSUPPORTED, "M5", 14},
@@ -1445,7 +1445,8 @@ static float ref_real(const ref *tree, const char *key, float usual) {
 
 /* Is this what the tree says? */
 static int config_equals(const dp__config *c, const ref *t) {
-    static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh"};
+    static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh",
+                                       "quick_gelu", "mish"};
     const ref *ids = ref_get(t, "id2label"), *act = ref_get(t, "hidden_act");
     float hidden = ref_real(t, "hidden_dropout_prob", 0.1f);
     int ok = c->layers == ref_int(t, "num_hidden_layers", 12) &&
@@ -1595,7 +1596,8 @@ static void test_config_memory(void) {
 }
 
 static void test_config_round_trip(void) {
-    static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh"};
+    static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh",
+                                       "quick_gelu", "mish"};
     dp_alloc   alloc = {dp__default_alloc, dp__default_free, NULL};
     dp__arena  arena;
     dp_error   err;
@@ -1609,7 +1611,7 @@ static void test_config_round_trip(void) {
         c.layers = i + 1; c.heads = i % 4 + 1; c.hidden = c.heads * 7; c.inner = 13;
         c.vocab = 100 + i;
         c.positions = 64; c.types = 1 + i % 3; c.classes = 1 + i % 3; c.pad_id = i;
-        c.act = (int32_t)(i % 5); c.problem = (int32_t)(i % 3); c.problem_given = 1;
+        c.act = (int32_t)(i % 7); c.problem = (int32_t)(i % 3); c.problem_given = 1;
         c.eps = 1e-12f * (float)(i + 1); c.init_range = 0.02f / (float)(i + 1);
         c.hidden_dropout = 1.0f / (float)(i + 2); c.attention_dropout = 0;
         c.classifier_dropout = 0.3f;
