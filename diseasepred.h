@@ -4743,7 +4743,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 3840 lines
+ * [E] Kernels                                                                budget 3870 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5350,7 +5350,7 @@ static uint32_t dp__fp_flush(void) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 1000 lines
+ * [E4] Scalar kernels                                                         budget 1030 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5580,6 +5580,7 @@ typedef struct dp__vec {
     const dp_real  *x, *z;         /* inputs */
     size_t          ldy, ldx, ldz;
     const dp_real  *w, *b;         /* [n] */
+    const dp_real  *scale[3];      /* of INT8 tables: one number a row */
     dp_real        *s, *t;         /* [rows], or moments */
     double         *sums;          /* [rows] */
     int32_t        *flag;
@@ -5946,17 +5947,48 @@ DP__INLINE void dp__vec_finite(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* INT8 codes as numbers. Trap: gcc 12 converts vectors of unlike width lane by lane. */
+DP__INLINE void dp__code_lanes(dp__v8 *to, const int8_t *from, size_t k) {
+    int8_t code[8] = {0};
+    if (k >= 8) memcpy(code, from, 8);
+    for (size_t j = 0; k < 8 && j < k && j < DP__W; j++) code[j] = from[j];
+#ifdef DP__X86
+    dp__v4  a, b;
+    __m128i words = _mm_loadl_epi64((const __m128i *)(const void *)code);
+    words = _mm_srai_epi16(_mm_unpacklo_epi8(words, words), 8);
+    a = (dp__v4)_mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(words, words), 16));
+    b = (dp__v4)_mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpackhi_epi16(words, words), 16));
+    dp__join(*to, a, b);
+#else
+    dp_real lane[DP__W];
+    for (size_t j = 0; j < DP__W; j++) lane[j] = (dp_real)code[j];
+    memcpy(to, lane, sizeof lane);
+#endif
+}
+
+/* Columns i to i + 7 of a row of a table [rows, n]: numbers, or codes times the row's scale. */
+DP__INLINE void dp__table_lanes(dp__v8 *to, const dp_real *table, const dp_real *scale,
+                                int32_t row, size_t n, size_t i) {
+    size_t at = (size_t)row * n + i;
+    if (scale == NULL) {
+        *to = dp__get(table + at, n - i, 0);
+        return;
+    }
+    dp__code_lanes(to, (const int8_t *)(const void *)table + at, n - i);
+    *to = *to * scale[row];
+}
+
 /* Embeddings: y = (word[ids] + type[types]) + position[at], the order of transformers'
  * BertEmbeddings; x word [V, n], w type [types, n], z position [positions, n]. */
 DP__INLINE void dp__vec_gather(const dp__vec *v, size_t begin, size_t end) {
     for (size_t r = begin; r < end; r++) {
-        const dp_real *word = v->x + (size_t)v->ids[r] * v->n;
-        const dp_real *type = v->w + (size_t)v->types[r] * v->n;
-        const dp_real *place = v->z + (size_t)v->at[r] * v->n;
         dp_real *y = v->y + r * v->ldy;
         DP__EACH(v->n, i, k,
-            dp__v8 sum = dp__get(word + i, k, 0) + dp__get(type + i, k, 0);
-            dp__put(y + i, sum + dp__get(place + i, k, 0), k););
+            dp__v8 word, type, place;
+            dp__table_lanes(&word, v->x, v->scale[0], v->ids[r], v->n, i);
+            dp__table_lanes(&type, v->w, v->scale[1], v->types[r], v->n, i);
+            dp__table_lanes(&place, v->z, v->scale[2], v->at[r], v->n, i);
+            dp__put(y + i, (word + type) + place, k););
     }
 }
 
@@ -8526,7 +8558,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1900 lines
+ * [F] Network                                                                budget 1870 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -9152,7 +9184,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 850 lines
+ * [F2] Layers                                                                 budget 820 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -9501,50 +9533,20 @@ static void dp__norm_backward(const dp__pass *s, size_t gain, const dp__tokens *
 /* ---- embedding ------------------------------------------------------------------------------
  * y = LayerNorm(word[id] + type[t] + place[at]), then dropout. */
 
-/* y = row number row of a table of any type, or y += it. */
-static void dp__table_row(const dp__weight *table, int32_t row, int add, dp_real *y) {
-    size_t n = table->cols, at = (size_t)row * n;
-    if (table->scale == NULL) {
-        const dp_real *x = (const dp_real *)table->values + at;
-        for (size_t j = 0; j < n; j++) y[j] = add ? y[j] + x[j] : x[j];
-    } else {
-        const int8_t *x = (const int8_t *)table->values + at;
-        const dp_real scale = table->scale[row];
-        for (size_t j = 0; j < n; j++)
-            y[j] = add ? y[j] + scale * (dp_real)x[j] : scale * (dp_real)x[j];
-    }
-}
-
-/* The sum where a table is INT8. */
-static void dp__embed8_task(void *arg, int32_t tid, int32_t threads) {
-    const dp__pass   *s = (const dp__pass *)arg;
-    const dp__weight *table = s->net->at;
-    size_t            begin, end;
-    dp__share(s->work->all.m, 1, tid, threads, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        dp_real *y = s->work->embed.p + i * s->work->embed.ld;
-        dp__table_row(&table[DP__WORDS], s->batch->ids[i], 0, y);
-        dp__table_row(&table[DP__TYPES], s->batch->types[i], 1, y);
-        dp__table_row(&table[DP__PLACES], s->work->all.at[i], 1, y);
-    }
-}
-
 static void dp__embed_forward(const dp__pass *s, dp__mat y) {
     const dp__tokens *rows = &s->work->all;
     dp__mat           sum = s->work->embed;
-    if (s->net->int8_tables > 0) {
-        dp__pass pass = *s;
-        dp__exec_run(s->exec, dp__embed8_task, &pass);
-    } else {
-        dp__vec v = dp__vec_of(DP__VEC_GATHER, sum, dp__no_mat, dp__no_mat, rows->m, dp__width(s));
-        v.x = dp__real_of(s, DP__WORDS);
-        v.w = dp__real_of(s, DP__TYPES);
-        v.z = dp__real_of(s, DP__PLACES);
-        v.ids = s->batch->ids;
-        v.types = s->batch->types;
-        v.at = rows->at;
-        dp__vec_run(s->exec, &v);
-    }
+    dp__vec v = dp__vec_of(DP__VEC_GATHER, sum, dp__no_mat, dp__no_mat, rows->m, dp__width(s));
+    v.x = dp__real_of(s, DP__WORDS);
+    v.w = dp__real_of(s, DP__TYPES);
+    v.z = dp__real_of(s, DP__PLACES);
+    v.scale[0] = s->net->at[DP__WORDS].scale;
+    v.scale[1] = s->net->at[DP__TYPES].scale;
+    v.scale[2] = s->net->at[DP__PLACES].scale;
+    v.ids = s->batch->ids;
+    v.types = s->batch->types;
+    v.at = rows->at;
+    dp__vec_run(s->exec, &v);
     dp__norm_forward(s, DP__EMBED_GAIN, rows->m, y, s->work->embed_stats, sum,
                      dp__layer_weight(s, 0, DP__Q_W));
     dp__drop_rows(s, rows, s->drop.hidden, DP__SITE_EMBED, y, y, dp__no_mat);

@@ -329,6 +329,19 @@ static int kernels_pairs(int op) {
     return op == DP__VEC_BF16 || op == DP__VEC_BF16_DOWN || op == DP__VEC_SOFTMAX16;
 }
 
+/* INT8 tables of 4 rows and their scales instead of those of numbers. */
+static void kernels_fill_codes(kernels_case *c, size_t n, uint64_t *s) {
+    static const int regions[3] = {KERNELS_X, KERNELS_W, KERNELS_Z};
+    static const int scales[3] = {KERNELS_S, KERNELS_T, KERNELS_B};
+    const float    **tables[3] = {&c->v.x, &c->v.w, &c->v.z};
+    for (int i = 0; i < 3; i++) {
+        char *p = (char *)kernels_place(c, regions[i], 'b', 4 * n);
+        for (size_t j = 0; j < 4 * n; j++) p[j] = (char)test_rnd(s);
+        *tables[i] = (const float *)(const void *)p;
+        c->v.scale[i] = kernels_floats(c, scales[i], 4, s);
+    }
+}
+
 /* Operations on rows; tables have 4 rows. */
 static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap, uint64_t *s) {
     dp__vec *v = &c->v;
@@ -360,6 +373,7 @@ static void kernels_fill_rows(kernels_case *c, size_t rows, size_t n, size_t gap
     if (kernels_pairs(v->op) && gap & 1) v->q = NULL;
     if (v->op == DP__VEC_BF16 && gap & 2) v->s = NULL;
     if (gap & 1 && v->op == DP__VEC_DROPOUT) v->z = NULL;
+    if (gap & 1 && v->op == DP__VEC_GATHER) kernels_fill_codes(c, n, s);
     v->n = exact;
     c->count = out;
 }
@@ -483,7 +497,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0x353BB7B133D96098u
+#define KERNELS_DIGEST 0xADE4D3B304293552u
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special
@@ -856,6 +870,16 @@ static void test_vec_simple(void) {
     v.w = x, v.ids = ids, v.types = types, v.at = at;
     dp__vec_run(&e, &v);
     kernels_near("embedding", y, want, R * N, 2e-7);
+    int8_t codes[3 * N]; /* of all three tables, each with scales of its own */
+    for (size_t i = 0; i < 3 * N; i++) codes[i] = (int8_t)((int)(test_rnd(&s) % 255) - 127);
+    for (size_t i = 0; i < R * N; i++)
+        want[i] = (double)w[ids[i / N]] * codes[(size_t)ids[i / N] * N + i % N] +
+                  (double)w[types[i / N] + 3] * codes[(size_t)types[i / N] * N + i % N] +
+                  (double)w[at[i / N] + 5] * codes[(size_t)at[i / N] * N + i % N];
+    v.x = v.w = v.z = (const float *)(const void *)codes;
+    v.scale[0] = w, v.scale[1] = w + 3, v.scale[2] = w + 5;
+    dp__vec_run(&e, &v);
+    kernels_near("embedding by codes", y, want, R * N, 1e-6);
     memset(table, 0, sizeof table), memset(w, 0, sizeof w);
     for (size_t i = 0; i < R * N; i++) {
         grad[(size_t)ids[i / N] * N + i % N] += (double)x[i];
