@@ -2194,7 +2194,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1660 lines
+ * [C] Bytes from outside                                                     budget 1670 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -3286,7 +3286,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 560 lines
+ * [C5] Model configuration                                                    budget 570 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3534,7 +3534,8 @@ static int dp__name_compare(const void *a, const void *b) {
 }
 
 /* The names of "id2label" ({"0": "name"}) or "label2id" ({"name": 0}), the present value, by id.
- * Each id below the number of classes comes once, so that many members make it complete. */
+ * Each id below the number of classes comes once, so that many members make it complete. Python
+ * programs also leave names that are integers ({"0": 0}) and ids that are texts ({"name": "0"}). */
 static const char **dp__conf_labels(dp__doc *d, int by_id, dp__config *to) {
     dp_json  key;
     size_t   n = dp__doc_count(d);
@@ -3547,14 +3548,17 @@ static const char **dp__conf_labels(dp__doc *d, int by_id, dp__config *to) {
     if (to->classes == 0) to->classes = (int32_t)n;
     const char **labels = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *labels);
     while (dp__doc_next(d, depth, &key)) {
-        int ok = by_id ? dp__read_u64(key.text + key.token, key.length, &id)
-                       : dp__json_int(&d->json, 0, INT32_MAX, &number);
-        if (!by_id) id = (uint64_t)number;
+        dp_json place = by_id ? key : d->json, called = by_id ? d->json : key;
+        int     ok = dp__json_int(&place, 0, INT32_MAX, &number);
+        id = (uint64_t)number;
+        if (place.kind == DP_JSON_STRING || place.kind == DP_JSON_KEY)
+            ok = dp__read_u64(place.text + place.token, place.length, &id);
         if (!ok || id >= (uint64_t)to->classes || labels[id] != NULL) {
             dp__doc_bad(d, "V4", "ids of labels are not 0 .. n-1, each once");
             break;
         }
-        const char *name = dp__doc_name(d, by_id ? &d->json : &key, DP__MAX_LABEL);
+        if (dp__json_int(&called, INT64_MIN, INT64_MAX, &number)) called.kind = DP_JSON_STRING;
+        const char *name = dp__doc_name(d, &called, DP__MAX_LABEL);
         for (labels[id] = name; name != NULL && *name != 0; name++) {
             if ((unsigned char)*name < 32 || *name == 127)
                 dp__doc_bad(d, "V4", "a label holds a control character");

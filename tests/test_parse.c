@@ -1332,7 +1332,7 @@ static const conf_case config_cases[] = {
     {"{\"num_labels\":7}", DP_OK, "", 0},
     {"{\"id2label\":[]}", DP_E_FORMAT, "V4", 12},
     {"{\"id2label\":{}}", DP_E_FORMAT, "V4", 12},
-    {"{\"id2label\":{\"0\":1}}", DP_E_FORMAT, "J1", 17},
+    {"{\"id2label\":{\"0\":{}}}", DP_E_FORMAT, "J1", 17},
     {"{\"id2label\":{\"1\":\"a\"}}", DP_E_FORMAT, "V4", 18},
     {"{\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", DP_E_FORMAT, "V4", 26},
     {"{\"id2label\":{\"00\":\"a\"}}", DP_E_FORMAT, "V4", 19},
@@ -1344,7 +1344,12 @@ static const conf_case config_cases[] = {
     {"{\"id2label\":{\"0\":\"\\u0000\"}}", DP_E_FORMAT, "J3", 18},
     {"{\"id2label\":{\"0\":\"\\ud800\"}}", DP_E_FORMAT, "J3", 18},
     {"{\"label2id\":{\"a\":0,\"b\":0}}", DP_E_FORMAT, "V4", 23},
-    {"{\"label2id\":{\"a\":\"0\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"label2id\":{\"a\":\"x\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"label2id\":{\"a\":\"00\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"label2id\":{\"a\":\"\"}}", DP_E_FORMAT, "V4", 18},
+    {"{\"label2id\":{\"a\":true}}", DP_E_FORMAT, "V4", 17},
+    {"{\"id2label\":{\"0\":0.5}}", DP_E_FORMAT, "J1", 17},
+    {"{\"id2label\":{\"0\":null}}", DP_E_FORMAT, "J1", 17},
     {"{\"label2id\":{\"a\":0.0}}", DP_E_FORMAT, "V4", 17},
     {"{\"num_labels\":3,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_E_FORMAT, "V4", 43},
     {"{\"num_labels\":1,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", DP_E_FORMAT, "V4", 41},
@@ -1595,6 +1600,27 @@ static void test_config_memory(void) {
     conf_memory(QH "\"ignore\":[\"classifier\"],\"config_groups\":{" Q0 "}}}", 0);
 }
 
+/* Names that are integers and ids that are texts, as Python programs leave them. */
+static void test_config_label_forms(void) {
+    static const char *const forms[] = {
+        "{\"id2label\":{\"1\":-12,\"0\":7},\"label2id\":{\"7\":0,\"-12\":1}}",
+        "{\"label2id\":{\"-12\":\"1\",\"7\":\"0\"}}",
+        "{\"label2id\":{\"7\":\"0\",\"-12\":1},\"id2label\":{\"0\":\"7\",\"1\":-12}}",
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        dp__config c;
+        test_heap  heap;
+        dp__arena  arena;
+        dp_error   err;
+        memset(&heap, 0, sizeof heap);
+        CHECK(conf_run(forms[i], strlen(forms[i]), &heap, 0, &c, &arena, &err) == DP_OK);
+        CHECK_INT(c.classes, 2);
+        CHECK_TEXT(c.classes == 2 ? c.labels[0] : "", "7");
+        CHECK_TEXT(c.classes == 2 ? c.labels[1] : "", "-12");
+        dp__arena_free(&arena);
+    }
+}
+
 static void test_config_round_trip(void) {
     static const char *const acts[] = {"gelu", "gelu_new", "relu", "silu", "tanh",
                                        "quick_gelu", "mish"};
@@ -1822,6 +1848,7 @@ static const test tests_parse[] = {
     {"config_flips", test_config_flips},
     {"config_limits", test_config_limits},
     {"config_memory", test_config_memory},
+    {"config_label_forms", test_config_label_forms},
     {"config_round_trip", test_config_round_trip},
     {"tokenizer_config_cases", test_tokenizer_config_cases},
     {"tokenizer_config_flips", test_tokenizer_config_flips},
