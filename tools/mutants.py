@@ -10,9 +10,10 @@ The old text must stand in the file; where it stands more than once, "#N" behind
 says which is meant. A mutant is killed when the tests that the filter selects fail, crash or hang.
 One that survives a build is judged by the next: without vector instructions (mistakes of parse.txt,
 readers.txt and text.txt only, as that compiles in half the time), the ordinary build, and for
-mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks. Each build
-must pass its tests without a mistake first, or killing would mean nothing. Ends with "N passed,
-N failed". --places only checks that the old texts stand in the files.
+mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks. Without
+AVX-512 the ordinary build leaves these kernels out, and only the last judges mistakes in them.
+Each build must pass its tests without a mistake first, or killing would mean nothing. Ends with
+"N passed, N failed". --places only checks that the old texts stand in the files.
 """
 import argparse
 import concurrent.futures
@@ -27,8 +28,9 @@ import typing
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADER = "diseasepred.h"
 PLAIN = ("parse.txt", "readers.txt", "text.txt")  # their tests need no vector instructions
-SOFT_FLAGS = (("-mavx2", "-mfma")
-              if " avx2 " in pathlib.Path("/proc/cpuinfo").read_text() else ())
+CPU = pathlib.Path("/proc/cpuinfo").read_text().split()
+FLAGS = () if "avx512bw" in CPU else ("-DDP_NO_AVX512",)
+SOFT_FLAGS = ("-mavx2", "-mfma") if "avx2" in CPU else ()
 
 
 class Mutant(typing.NamedTuple):
@@ -40,15 +42,23 @@ class Mutant(typing.NamedTuple):
     builds: tuple  # of (test program, flags)
 
 
-def builds_of(list_name, file):
+def in_avx512(header, old):
+    """Does the text stand in the sections of AVX-512 and AMX?"""
+    return header.index(" * [E6]") < header.find(old) < header.index(" * [E8]")
+
+
+def builds_of(list_name, file, header, old):
     """The builds that judge a mistake, the cheapest first."""
     main = "tests/test_readers.c" if file.startswith("examples/") else "tests/test_main.c"
-    plain = ((main, ("-DDP_NO_SIMD",)),) if list_name in PLAIN else ()
     soft = (("tests/test_simde.c", SOFT_FLAGS),) if file == HEADER else ()
-    return plain + ((main, ()),) + soft
+    if FLAGS and soft and in_avx512(header, old):
+        return soft
+    plain = ((main, ("-DDP_NO_SIMD",)),) if list_name in PLAIN else ()
+    return plain + ((main, FLAGS),) + soft
 
 
 def read_mutants():
+    header = (ROOT / HEADER).read_text()
     for path in sorted((ROOT / "tests/mutants").glob("*.txt")):
         for line in path.read_text().splitlines():
             if not line.strip() or line.startswith("#"):
@@ -56,7 +66,7 @@ def read_mutants():
             fields = line.split(" ||| ")
             if len(fields) == 4:
                 fields.insert(1, HEADER)
-            yield Mutant(*fields, builds_of(path.name, fields[1]))
+            yield Mutant(*fields, builds_of(path.name, fields[1], header, fields[2]))
 
 
 def apply(text, old, new, which):
