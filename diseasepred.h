@@ -5117,7 +5117,7 @@ DP__INLINE void dp__mish_parts(const dp__v8 *x, dp__v8 *e, dp__v8 *w) {
     *w = *e * (*e + (dp_real)2);
 }
 
-#define DP__QUICK ((dp_real)1.702)
+#define DP__QUICK ((dp_real)1.702) /* quick_gelu of transformers: x sigmoid(1.702 x) */
 
 /* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional) and, quick_gelu, of
  * transformers 4.55. */
