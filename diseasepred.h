@@ -5111,8 +5111,8 @@ DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v) {
 
 /* For t = tanh(log(1 + exp x)): e = exp(x), w = e (e + 2), t = w / (w + 2), and nothing cancels.
  * From 18.8 on t rounds to 1 in double as well, so x stops at 20: e^2 cannot overflow. */
-DP__INLINE void dp__mish_parts(const dp__v8 *x, dp__v8 *e, dp__v8 *w) {
-    *e = dp__pick(dp__less(*x, dp__set(20)), *x, dp__set(20));
+DP__INLINE void dp__mish_parts(dp__v8 *x, dp__v8 *e, dp__v8 *w) {
+    *e = *x = dp__pick(dp__less(*x, dp__set(20)), *x, dp__set(20));
     dp__exp_lanes(e, 0);
     *w = *e * (*e + (dp_real)2);
 }
@@ -5122,14 +5122,14 @@ DP__INLINE void dp__mish_parts(const dp__v8 *x, dp__v8 *e, dp__v8 *w) {
 /* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional) and, quick_gelu, of
  * transformers 4.55. */
 DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
-    dp__v8 x = *v, t;
+    dp__v8 x = *v, t = x, u;
     switch (act) {
     case DP__GELU: dp__phi_parts(&x, v, &t); *v = x * *v; return;
     case DP__GELU_TANH: dp__gelu_tanh_lanes(v); *v = (dp_real)0.5 * x * ((dp_real)1 + *v); return;
     case DP__RELU: *v = dp__real(dp__bits(x) & ~dp__less(x, dp__none)); return;
     case DP__SILU: dp__sigmoid_lanes(v); *v = x * *v; return;
     case DP__QUICK_GELU: *v = DP__QUICK * x; dp__sigmoid_lanes(v); *v = x * *v; return;
-    case DP__MISH: dp__mish_parts(&x, &t, v); *v = x * (*v / (*v + (dp_real)2)); return;
+    case DP__MISH: dp__mish_parts(&t, &u, v); *v = x * (*v / (*v + (dp_real)2)); return;
     default: dp__tanh_lanes(v); return;
     }
 }
@@ -5164,7 +5164,6 @@ DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
         return;
     case DP__MISH:
         dp__mish_parts(&x, &t, &u);
-        x = dp__pick(dp__less(x, dp__set(20)), x, dp__set(20));
         *v = (u + x * ((dp_real)4 * t * (one + t) / (u + (dp_real)2))) / (u + (dp_real)2);
         return;
     default:
@@ -5955,7 +5954,7 @@ DP__INLINE void dp__vec_finite(const dp__vec *v, size_t begin, size_t end) {
 DP__INLINE void dp__code_lanes(dp__v8 *to, const int8_t *from, size_t k) {
     int8_t code[8] = {0};
     if (k >= 8) memcpy(code, from, 8);
-    for (size_t j = 0; k < 8 && j < k && j < DP__W; j++) code[j] = from[j];
+    else for (size_t j = 0; j < k; j++) code[j] = from[j];
 #ifdef DP__X86
     dp__v4  a, b;
     __m128i words = _mm_loadl_epi64((const __m128i *)(const void *)code);
