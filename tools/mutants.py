@@ -9,11 +9,11 @@ Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
 The old text must stand in the file; where it stands more than once, "#N" behind the id (from 1)
 says which is meant. A mutant is killed when the tests that the filter selects fail, crash or hang.
 One that survives a build is judged by the next: without vector instructions (mistakes of parse.txt,
-readers.txt and text.txt only, as that compiles in half the time), the ordinary build, and for
-mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks: mistakes in
-those of AVX-512 come to it at once where the CPU has none. Each build must pass its tests without a
-mistake first, or killing would mean nothing. Ends with "N passed, N failed". --places only checks
-that the old texts stand in the files.
+readers.txt and text.txt only: gcc compiles that in half the time, tcc in none), the ordinary build,
+and for mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks:
+mistakes in those of AVX-512 come to it at once where the CPU has none. Each build must pass its
+tests without a mistake first, or killing would mean nothing. Ends with "N passed, N failed".
+--places only checks that the old texts stand in the files.
 """
 import argparse
 import concurrent.futures
@@ -28,6 +28,7 @@ import typing
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADER = "diseasepred.h"
 PLAIN = ("parse.txt", "readers.txt", "text.txt")  # their tests need no vector instructions
+PLAIN_CC = "tcc" if shutil.which("tcc") else "cc"
 CPU = pathlib.Path("/proc/cpuinfo").read_text().split()
 SOFT_FLAGS = ("-mavx2", "-mfma") if "avx2" in CPU else ()
 
@@ -38,7 +39,7 @@ class Mutant(typing.NamedTuple):
     old: str
     new: str
     tests: str
-    builds: tuple  # of (test program, flags)
+    builds: tuple  # of (compiler, test program, flags)
 
 
 def in_avx512(header, old):
@@ -49,11 +50,11 @@ def in_avx512(header, old):
 def builds_of(list_name, file, header, old):
     """The builds that judge a mistake, the cheapest first."""
     main = "tests/test_readers.c" if file.startswith("examples/") else "tests/test_main.c"
-    soft = (("tests/test_simde.c", SOFT_FLAGS),) if file == HEADER else ()
+    soft = (("cc", "tests/test_simde.c", SOFT_FLAGS),) if file == HEADER else ()
     if soft and "avx512bw" not in CPU and in_avx512(header, old):
         return soft
-    plain = ((main, ("-DDP_NO_SIMD",)),) if list_name in PLAIN else ()
-    return plain + ((main, ()),) + soft
+    plain = ((PLAIN_CC, main, ("-DDP_NO_SIMD",)),) if list_name in PLAIN else ()
+    return plain + (("cc", main, ()),) + soft
 
 
 def read_mutants():
@@ -94,12 +95,12 @@ def judge_place(mutant):
 
 def run_tests(tree, build, tests, seconds):
     """'killed', 'survived', or what else happened, by one test program over the tree."""
-    main, flags = build
+    cc, main, flags = build
     binary = tree / "mutant"
-    built = subprocess.run(["cc", "-std=c99", "-Og", "-w", *flags, main, "-o", str(binary), "-lm",
+    built = subprocess.run([cc, "-std=c99", "-Og", "-w", *flags, main, "-o", str(binary), "-lm",
                             "-lpthread"], cwd=tree, capture_output=True)
     if built.returncode:
-        return f"{main} does not compile"
+        return f"{main} does not compile with {cc}"
     try:
         ran = subprocess.run([str(binary), f"--filter={tests}"], cwd=tree, capture_output=True,
                              timeout=seconds)
@@ -149,7 +150,7 @@ def jobs(mutants, places):
     if places:
         return [(m.name, judge_place, (m,)) for m in mutants]
     builds = sorted({build for m in mutants for build in m.builds})
-    return ([(" ".join(("no mistake in", build[0], *build[1])), sound, (build, mutants))
+    return ([(" ".join(("no mistake in", *build[:2], *build[2])), sound, (build, mutants))
              for build in builds] + [(m.name, judge, (m,)) for m in mutants])
 
 

@@ -9,7 +9,7 @@
 #     setup.sh skip FILE WHY  write a test program that only says why it was skipped
 set -eu
 
-dev="clang libclang-rt-14-dev llvm valgrind libsimde-dev libstb-dev python3-venv g++"
+dev="clang libclang-rt-14-dev llvm valgrind libsimde-dev libstb-dev python3-venv g++ tcc"
 elsewhere="tcc musl-tools gcc-mingw-w64-x86-64 wine64 qemu-user"
 elsewhere="$elsewhere gcc-arm-none-eabi libnewlib-arm-none-eabi"
 elsewhere="$elsewhere gcc-i686-linux-gnu libc6-dev-i386-cross"
