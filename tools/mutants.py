@@ -8,12 +8,13 @@ Reads tests/mutants/*.txt, a mutant a line, fields separated by " ||| ":
     id ||| file ||| old text ||| new text ||| test filter       (of another file)
 The old text must stand in the file; where it stands more than once, "#N" behind the id (from 1)
 says which is meant. A mutant is killed when the tests that the filter selects fail, crash or hang.
-One that survives a build is judged by the next: without vector instructions (mistakes of parse.txt,
-readers.txt and text.txt only: gcc compiles that in half the time, tcc in none), the ordinary build,
-and for mistakes of the header tests/test_simde.c, which runs the kernels that this CPU lacks:
-mistakes in those of AVX-512 come to it at once where the CPU has none. Each build must pass its
-tests without a mistake first, or killing would mean nothing. Ends with "N passed, N failed".
---places only checks that the old texts stand in the files.
+One that survives a build is judged by the next: tcc, which compiles in no time, without vector
+instructions and for tests that take no longer than QUICK; without tcc, gcc in the same way for
+parse.txt, readers.txt and text.txt; the ordinary build; and for mistakes of the header
+tests/test_simde.c, which runs the kernels that this CPU lacks: mistakes in those of AVX-512 come to
+it at once where the CPU has none. Each build must pass its tests without a mistake first, or
+killing would mean nothing. Ends with "N passed, N failed". --places only checks that the old texts
+stand in the files.
 """
 import argparse
 import concurrent.futures
@@ -28,9 +29,17 @@ import typing
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADER = "diseasepred.h"
 PLAIN = ("parse.txt", "readers.txt", "text.txt")  # their tests need no vector instructions
-PLAIN_CC = "tcc" if shutil.which("tcc") else "cc"
+TCC = shutil.which("tcc")
+QUICK, PATIENT = 5, 300  # seconds for the tests of a mutant
 CPU = pathlib.Path("/proc/cpuinfo").read_text().split()
 SOFT_FLAGS = ("-mavx2", "-mfma") if "avx2" in CPU else ()
+
+
+class Build(typing.NamedTuple):
+    cc: str
+    main: str
+    flags: tuple
+    seconds: int
 
 
 class Mutant(typing.NamedTuple):
@@ -39,22 +48,27 @@ class Mutant(typing.NamedTuple):
     old: str
     new: str
     tests: str
-    builds: tuple  # of (compiler, test program, flags)
+    builds: tuple  # of Build
 
 
-def in_avx512(header, old):
-    """Does the text stand in the sections of AVX-512 and AMX?"""
-    return header.index(" * [E6]") < header.find(old) < header.index(" * [E8]")
+def stands_in(header, old, first, behind):
+    """Does the text stand in the sections from first to the one before behind?"""
+    return header.index(f" * [{first}]") < header.find(old) < header.index(f" * [{behind}]")
 
 
 def builds_of(list_name, file, header, old):
     """The builds that judge a mistake, the cheapest first."""
     main = "tests/test_readers.c" if file.startswith("examples/") else "tests/test_main.c"
-    soft = (("cc", "tests/test_simde.c", SOFT_FLAGS),) if file == HEADER else ()
-    if soft and "avx512bw" not in CPU and in_avx512(header, old):
-        return soft
-    plain = ((PLAIN_CC, main, ("-DDP_NO_SIMD",)),) if list_name in PLAIN else ()
-    return plain + (("cc", main, ()),) + soft
+    builds = [Build("cc", main, (), PATIENT)]
+    if file == HEADER:
+        builds += [Build("cc", "tests/test_simde.c", SOFT_FLAGS, PATIENT)]
+        if "avx512bw" not in CPU and stands_in(header, old, "E6", "E8"):
+            return builds[1:]
+    if TCC and not (file == HEADER and stands_in(header, old, "E5", "E8")):
+        builds.insert(0, Build("tcc", main, ("-DDP_NO_SIMD",), QUICK))
+    elif list_name in PLAIN:
+        builds.insert(0, Build("cc", main, ("-DDP_NO_SIMD",), PATIENT))
+    return builds
 
 
 def read_mutants():
@@ -93,19 +107,21 @@ def judge_place(mutant):
     return plant(mutant)[1] or "killed"
 
 
-def run_tests(tree, build, tests, seconds):
-    """'killed', 'survived', or what else happened, by one test program over the tree."""
-    cc, main, flags = build
-    binary = tree / "mutant"
-    built = subprocess.run([cc, "-std=c99", "-Og", "-w", *flags, main, "-o", str(binary), "-lm",
-                            "-lpthread"], cwd=tree, capture_output=True)
-    if built.returncode:
-        return f"{main} does not compile with {cc}"
+def compiled(tree, build):
+    """None, or what is wrong."""
+    made = subprocess.run([build.cc, "-std=c99", "-Og", "-w", *build.flags, build.main, "-o",
+                           str(tree / "mutant"), "-lm", "-lpthread"], cwd=tree,
+                          capture_output=True)
+    return f"{build.main} does not compile with {build.cc}" if made.returncode else None
+
+
+def run_tests(tree, tests, seconds):
+    """'killed', 'survived', 'slow', or what else happened, by the test program in the tree."""
     try:
-        ran = subprocess.run([str(binary), f"--filter={tests}"], cwd=tree, capture_output=True,
-                             timeout=seconds)
+        ran = subprocess.run([str(tree / "mutant"), f"--filter={tests}"], cwd=tree,
+                             capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return "killed"
+        return "slow" if seconds == QUICK else "killed"
     if ran.returncode == 0:
         return "survived" if b" 0 passed" not in b" " + ran.stdout else "no test has this name"
     return "killed"
@@ -131,18 +147,21 @@ def judge(mutant):
     with copied_tree() as tree:
         (tree / mutant.file).write_text(mutated)
         for build in mutant.builds:
-            verdict = run_tests(tree, build, mutant.tests, 300)
-            if verdict != "survived":
+            verdict = compiled(tree, build) or run_tests(tree, mutant.tests, build.seconds)
+            if verdict not in ("survived", "slow"):
                 break
         return verdict
 
 
 def sound(build, mutants):
     """'passed' if the build passes all its tests without a mistake, which then does the killing."""
-    tests = ",".join(sorted({m.tests for m in mutants if build in m.builds}))
+    tests = sorted({m.tests for m in mutants if build in m.builds})
+    runs = [(t, QUICK) for t in tests] if build.seconds == QUICK else [(",".join(tests), 1800)]
     with copied_tree() as tree:
-        verdict = run_tests(tree, build, tests, 1800)
-    return {"survived": "passed", "killed": "its tests fail as it is"}.get(verdict, verdict)
+        fault = compiled(tree, build)
+        verdicts = {fault} if fault else {run_tests(tree, *run) for run in runs}
+    verdict = ", ".join(sorted(verdicts - {"survived", "slow"}))
+    return "its tests fail as it is" if verdict == "killed" else verdict or "passed"
 
 
 def jobs(mutants, places):
@@ -150,8 +169,8 @@ def jobs(mutants, places):
     if places:
         return [(m.name, judge_place, (m,)) for m in mutants]
     builds = sorted({build for m in mutants for build in m.builds})
-    return ([(" ".join(("no mistake in", *build[:2], *build[2])), sound, (build, mutants))
-             for build in builds] + [(m.name, judge, (m,)) for m in mutants])
+    return ([(" ".join(("no mistake in", build.cc, build.main, *build.flags)), sound,
+              (build, mutants)) for build in builds] + [(m.name, judge, (m,)) for m in mutants])
 
 
 def main():
