@@ -8040,18 +8040,12 @@ static void dp__pack(dp_real *to, size_t panel, const dp_real *b, size_t b_col, 
 }
 
 /* Where weight (j, p) of [n, k] stands in tile images with so many of k in a k-group. */
-static size_t dp__packed_at(size_t panel, size_t group, size_t n, size_t k, size_t j, size_t p) {
+DP__INLINE size_t dp__packed_at(size_t panel, size_t group, size_t n, size_t k, size_t j,
+                                size_t p) {
     size_t image_k = group * DP__TILE, blocks = (k + image_k - 1) / image_k;
     size_t image = dp__image_at(panel, n, blocks, j, p / image_k);
     return (image * DP__TILE + p % image_k / group) * DP__TILE * group + j % DP__TILE * group +
            p % group;
-}
-
-/* The inverse of dp__pack for rows [j0, j0 + rows) of n: to [rows, k], stride ldb. */
-static void dp__unpack(dp_real *to, size_t ldb, const dp_real *b, size_t panel, size_t n, size_t k,
-                       size_t j0, size_t rows) {
-    for (size_t j = j0; j < j0 + rows; j++, to += ldb)
-        for (size_t p = 0; p < k; p++) to[p] = b[dp__packed_at(panel, 1, n, k, j, p)];
 }
 
 #define DP__QUAD_K (4 * DP__TILE) /* k of a tile image of INT8 */
@@ -9129,15 +9123,20 @@ static dp__source dp__source_files(dp__files *files) {
     return s;
 }
 
-/* The inverse of dp__pack8: weight (j, p) of n rows x k. */
-static int8_t dp__packed8_at(const void *b, size_t panel, size_t n, size_t k, size_t j, size_t p) {
-    return ((const int8_t *)b)[dp__packed_at(panel, 4, n, k, j, p)];
-}
-
-/* The same of dp__pack16. */
-static float dp__packed16_at(const void *b, size_t panel, size_t n, size_t k, size_t j, size_t p) {
-    uint32_t pair = ((const uint32_t *)b)[dp__packed_at(panel, 2, n, k, j, p) / 2];
-    return dp__f32_from_bits(p % 2 != 0 ? pair & 0xFFFF0000u : pair << 16);
+/* Row j of a weight out of its tile images. */
+static void dp__packed_row(const dp__weight *w, size_t panel, size_t j, void *to) {
+    size_t n = w->rows, k = w->cols;
+    for (size_t p = 0; p < k; p++) {
+        if (w->form == DP__B_INT8) {
+            ((int8_t *)to)[p] = ((const int8_t *)w->values)[dp__packed_at(panel, 4, n, k, j, p)];
+        } else if (w->form == DP__B_BF16) {
+            uint32_t pair = ((const uint32_t *)w->values)[dp__packed_at(panel, 2, n, k, j, p) / 2];
+            float    x = dp__f32_from_bits(p % 2 != 0 ? pair & 0xFFFF0000u : pair << 16);
+            ((dp_real *)to)[p] = (dp_real)x;
+        } else {
+            ((dp_real *)to)[p] = ((const dp_real *)w->values)[dp__packed_at(panel, 1, n, k, j, p)];
+        }
+    }
 }
 
 /* A net as a source, for saving, training and quantizing. */
@@ -9155,16 +9154,8 @@ static dp_status dp__net_values(void *ctx, size_t t, size_t row, size_t rows, vo
         return dp__fail(err, DP_E_UNSUPPORTED, "an INT8 tensor has no real numbers to read");
     if (w->form == DP__B_NK)
         memcpy(to, (const char *)w->values + first * cols * item, rows * cols * item);
-    if (w->form == DP__B_PACKED)
-        dp__unpack((dp_real *)to, cols, (const dp_real *)w->values, net->panel, w->rows, cols,
-                   first, rows);
-    for (size_t i = 0; w->form == DP__B_INT8 && i < rows * cols; i++)
-        ((int8_t *)to)[i] = dp__packed8_at(w->values, net->panel, w->rows, cols, first + i / cols,
-                                           i % cols);
-    for (size_t i = 0; w->form == DP__B_BF16 && i < rows * cols; i++)
-        ((dp_real *)to)[i] =
-            (dp_real)dp__packed16_at(w->values, net->panel, w->rows, cols, first + i / cols,
-                                     i % cols);
+    for (size_t i = 0; w->form != DP__B_NK && i < rows; i++)
+        dp__packed_row(w, net->panel, first + i, (char *)to + i * cols * item);
     if (w->scale != NULL) memcpy(scale, w->scale + first, rows * sizeof *scale);
     return DP_OK;
 }
