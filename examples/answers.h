@@ -91,12 +91,12 @@ typedef struct score {
     double          nll, sure[SCORE_BINS], right_in[SCORE_BINS];
 } score;
 
-/* The classes of the TOP largest probabilities, descending; of equal ones the lower class. */
 static int are_finite(const float *x, int32_t n) {
     while (n > 0 && isfinite(x[n - 1])) n--;
     return n == 0;
 }
 
+/* The classes of the TOP largest probabilities, descending; of equal ones the lower class. */
 static void rank_classes(const float *prob, int32_t classes, int top, int32_t *order) {
     int held = 0;
     for (int32_t k = 0; k < classes; k++) {

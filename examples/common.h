@@ -413,14 +413,15 @@ static int sync_directory(const char *path) {
     return result;
 }
 
-/* Removes "PREFIX<pid>" files of processes that are dead. */
+/* Removes "PREFIX<pid>" files of processes that are dead; one of our own number is as well: in a
+ * container every run may have the same. */
 static void remove_dead_files(const char *directory, const char *prefix) {
     DIR *dir = opendir(directory);
     if (dir == NULL) return;
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0) continue;
         long pid = atol(entry->d_name + strlen(prefix));
-        if (pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+        if (pid == (long)getpid() || (pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH))
             unlinkat(dirfd(dir), entry->d_name, 0);
     }
     closedir(dir);

@@ -19,8 +19,9 @@ typedef struct settings {
 } settings;
 
 typedef struct item { /* what a row of the batch is, beside its text */
-    row_id  id;
-    int32_t label;
+    row_id   id;
+    int32_t  label;
+    uint64_t line;
 } item;
 
 typedef struct job {
@@ -82,7 +83,7 @@ static int read_batch(job *j, reader *r) {
         read_result got = read_row(r);
         heed_signal();
         if (got == READ_END || got == READ_FAILED) return 0;
-        item it = {id_of_row(r), got == READ_ROW ? label_of_row(j, r) : -1};
+        item it = {id_of_row(r), got == READ_ROW ? label_of_row(j, r) : -1, r->row_line};
         if (r->fault.rule[0] != 0) {
             report_row(r);
             continue;
@@ -132,7 +133,7 @@ static void put_tokens(job *j, const dp_text *text) {
     put(&j->out, "]", 1);
 }
 
-static void put_batch(job *j) {
+static void put_batch(job *j, const char *path) {
     ptrdiff_t n = arrlen(j->items);
     run_batch(j);
     for (ptrdiff_t row = 0; row < n; row++, j->rows++) {
@@ -147,7 +148,8 @@ static void put_batch(job *j) {
         j->truncated += a.truncated != 0;
         if (!are_finite(prob, a.classes)) {
             self.failed_rows++;
-            say(WARNING, "row %" PRIu64 ": the model gives a number that is not finite", j->rows);
+            say(WARNING, "%s: line %" PRIu64 ": the model gives a number that is not finite", path,
+                j->items[row].line);
         }
         if (j->set->evaluate) score_row(&j->score, j->items[row].label, prob, logits);
     }
@@ -227,7 +229,7 @@ int main(int argc, char **argv) {
         more = read_batch(&j, &r);
         if (arrlen(j.items) == 0) break;
         if (j.set->benchmark) benchmark(&j);
-        else put_batch(&j);
+        else put_batch(&j, r.path);
         forget_batch(&j);
         show_progress(j.rows, 0, "rows", "");
     }

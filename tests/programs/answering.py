@@ -381,10 +381,11 @@ def test_not_finite(work):
     shape = tensors["classifier.weight"][1]
     tensors["classifier.weight"][2] = struct.pack("<f", 3e38) * (shape[0] * shape[1])
     write_tensors(copy, tensors)
-    code, out, err = predict(copy, "-", "--lines", data=b"fever alpha\nrash\n")
-    check("answers that are not finite: null, each row named, 6",
+    code, out, err = predict(copy, "-", "--lines", data=b"fever alpha\n\nrash\n")
+    check("answers that are not finite: null, each line named, 6",
           code == 6 and [set(r["prognosis"].values()) for r in records(out)] == [{None}] * 2 and
-          "row 0: the model" in err and "row 1: the model" in err and "2 of 2 rows" in err,
+          "stdin: line 1: the model" in err and "stdin: line 3: the model" in err and
+          "2 of 2 rows" in err,
           (code, out, err))
 
 

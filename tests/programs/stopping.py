@@ -138,6 +138,13 @@ def test_resume(work):
           code == 0 and [p.name for p in work.glob(".late*")] == [f".late.jsonl.tmp-{os.getpid()}"],
           (err, list(work.glob(".late*"))))
     os.unlink(work / f".late.jsonl.tmp-{os.getpid()}")
+    script = ('echo half > "$5/.late.jsonl.tmp-$$"; '
+              'exec "$0" --model "$1" --input "$2" --output "$3" "$4"')
+    again = subprocess.run(["sh", "-c", script, BUILD / "predict", work / "small",
+                            work / "small.csv", work / "late.jsonl", "--force", work],
+                           capture_output=True)
+    check("a temporary with the number of this very process is of a dead one, as in containers",
+          again.returncode == 0 and not list(work.glob(".late*")), again.stderr)
     out = work / "torn"
     process = start(command(work, out, "--config", "mini", "--epochs", "100000",
                             "--checkpoint-every", "1"))
