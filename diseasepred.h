@@ -2802,13 +2802,12 @@ static int32_t dp__st_numbers(dp__doc *d, uint64_t *to, int32_t cap, int64_t max
     int64_t v;
     dp_json first;
     if (d->json.kind != DP_JSON_ARRAY) dp__doc_bad(d, "S6", "an array is expected");
-    for (; dp__doc_next(d, depth, &first); n++) {
+    while (dp__doc_next(d, depth, &first)) {
         if (!dp__json_int(&d->json, 0, INT64_MAX, &v))
             dp__doc_bad(d, "S6", "an integer from 0 up is expected");
         else if (n == cap || v > max)
             dp__doc_refuse(d, code, rule, &first, "too many numbers, or one too large");
-        else
-            to[n] = (uint64_t)v;
+        else to[n++] = (uint64_t)v;
     }
     return n;
 }

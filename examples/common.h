@@ -743,6 +743,16 @@ static void common_options(void) {
     for (int i = 0; i < COUNT(rows); i++) self.options[self.option_count++] = rows[i];
 }
 
+/* A column has one meaning. */
+static void refuse_shared_columns(void) {
+    const char *names[] = {self.text_column, self.pair_column, self.label_column};
+    for (int i = 0; i < COUNT(names); i++)
+        for (int k = 0; k < i; k++)
+            if (names[i] != NULL && names[k] != NULL && strcmp(names[i], names[k]) == 0)
+                stop(END_USAGE, "--text-column, --pair-column, --label-column: two name '%.40s'",
+                     names[i]);
+}
+
 /* Reads the command line into the places that the table names. USAGE: a line and an example. */
 static void parse_options(int argc, char **argv, const option *rows, int count,
                           const char *usage) {
@@ -756,6 +766,7 @@ static void parse_options(int argc, char **argv, const option *rows, int count,
         finish(END_USAGE);
     }
     for (int at = 1; at < argc; at++) parse_argument(argv, argc, &at, usage);
+    refuse_shared_columns();
     const char *missing = self.isa == DP_ISA_AUTO ? NULL : dp_isa_missing((dp_isa)self.isa);
     if (missing != NULL)
         stop(END_USAGE, "--isa %s: %s", dp_isa_name((dp_isa)self.isa), missing);

@@ -386,20 +386,30 @@ static read_format format_of(const char *path, int first_byte) {
     return first_byte == '{' ? FORMAT_JSONL : FORMAT_CSV;
 }
 
+/* The columns that are wanted: by option, else the usual ones that no option gives to another
+ * field. */
+static void reader_names(reader *r) {
+    static const char *const usual[FIELDS][2] = {
+        {"symptoms", "text"}, {NULL, NULL}, {"prognosis", "label"}, {"id", NULL}};
+    const char *given[FIELDS] = {self.text_column, self.pair_column, self.label_column, NULL};
+    for (int f = 0; f < FIELD_ID; f++)
+        if (!r->needed[f]) given[f] = NULL;
+    for (int at = 0; at < 2 * FIELDS; at++) {
+        int         f = at / 2, wanted = f == FIELD_ID || r->needed[f];
+        const char *name = given[f] == NULL ? usual[f][at % 2] : at % 2 == 0 ? given[f] : NULL;
+        for (int g = 0; g < FIELDS && name != NULL; g++)
+            wanted &= g == f || given[g] == NULL || strcmp(given[g], name) != 0;
+        r->names[f][at % 2] = wanted ? name : NULL;
+    }
+}
+
 /* A reader whose fd or bytes are set finds its format and, in a CSV, its columns: 0 when the
  * file cannot be used (r->fault says why). */
 static int reader_start(reader *r, int need) {
-    const char *text = self.text_column, *label = self.label_column;
-    const char *names[FIELDS][2] = {{text ? text : "symptoms", text ? NULL : "text"},
-                                    {self.pair_column, NULL},
-                                    {label ? label : "prognosis", label ? NULL : "label"},
-                                    {"id", NULL}};
-    memcpy(r->names, names, sizeof names);
     r->needed[FIELD_TEXT] = (need & NEED_TEXT) != 0;
     r->needed[FIELD_PAIR] = (need & NEED_TEXT) != 0 && self.pair_column != NULL;
     r->needed[FIELD_LABEL] = (need & NEED_LABEL) != 0;
-    for (int f = 0; f < FIELD_ID; f++)
-        if (!r->needed[f]) r->names[f][0] = r->names[f][1] = NULL;
+    reader_names(r);
     for (int f = 0; f < FIELDS; f++) r->column[f] = -1;
     r->line = r->row_line = 1;
     while (r->in.n < 3 && reader_more(r)) {}

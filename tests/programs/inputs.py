@@ -190,6 +190,17 @@ def test_pairs(work):
         check(f"{name}, --pair-column: a second segment behind the first one's [SEP]", code == 0 and
               len(got) == 3 and all(i.count(3) == 2 and i[:len(p)] == p for i, p in
                                     zip(got, parts)), (code, err, got))
+        for columns, option in ((["symptoms", "text"], "text"), (["text", "symptoms"], "symptoms")):
+            data = (table(columns, first, second) if name == "CSV" else
+                    jsonl(**dict(zip(columns, (first, second)))))
+            code, out, err = predict(work / "small", write(work / f"usual-{path}", data),
+                                     "--pair-column", option, "--tokens")
+            check(f"{name}, --pair-column {option}: the text is in the other usual column",
+                  code == 0 and [r["input_ids"] for r in records(out)] == got, err)
+    code, _, err = predict(work / "nowhere", work / "p.csv", "--text-column", "a", "--pair-column",
+                           "a")
+    check("one column for two things: 2, before a model is looked for", code == 2 and
+          "'a'" in err, (code, err))
     write(work / "p2.csv", table(["symptoms", "exam"], second, first))
     logits = [[r["logits"] for r in records(predict(
         work / "small", work / p, "--pair-column", "exam", "--logits")[1])]
