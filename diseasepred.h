@@ -5113,7 +5113,7 @@ DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v) {
 /* For t = tanh(log(1 + exp x)): e = exp(x), w = e (e + 2), t = w / (w + 2), and nothing cancels.
  * From 18.8 on t rounds to 1 in double as well, so x stops at 20: e^2 cannot overflow. */
 DP__INLINE void dp__mish_parts(dp__v8 *x, dp__v8 *e, dp__v8 *w) {
-    *e = *x = dp__pick(dp__less(*x, dp__set(20)), *x, dp__set(20));
+    *e = *x = dp__pick(dp__less(dp__set(20), *x), dp__set(20), *x);
     dp__exp_lanes(e, 0);
     *w = *e * (*e + (dp_real)2);
 }

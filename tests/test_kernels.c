@@ -668,6 +668,23 @@ static void test_act_formulas(void) {
     dp__exec_close(&e);
 }
 
+/* No activation hides a NaN; nor does a slope, but ReLU's, which is 0 where x > 0 is not true. */
+static void test_act_nan(void) {
+    float    x[8], one[8], y[8];
+    dp__exec e;
+    kernels_open(&e);
+    for (int i = 0; i < 8; i++) x[i] = NAN, one[i] = 1;
+    for (int act = 0; act < DP__ACT_COUNT; act++) {
+        dp__vec v = kernels_op(DP__VEC_ACT + act, y, x, NULL, 1, 8);
+        dp__vec_run(&e, &v);
+        for (int i = 0; i < 8; i++) CHECK(isnan(y[i]));
+        v = kernels_op(DP__VEC_ACT_GRAD + act, y, one, x, 1, 8);
+        dp__vec_run(&e, &v);
+        for (int i = 0; i < 8; i++) CHECK(isnan(y[i]) || (act == DP__RELU && y[i] == 0));
+    }
+    dp__exec_close(&e);
+}
+
 /* Outputs may be their input of the same shape and stride. */
 static void test_vec_in_place(void) {
     enum { R = 3, L = 48 };
@@ -1173,6 +1190,7 @@ static const test tests_kernels[] = {
     {"vec_flip_is_seen", test_vec_flip_is_seen},
     {"act_gelu_bounds", test_act_gelu_bounds},
     {"act_formulas", test_act_formulas},
+    {"act_nan", test_act_nan},
     {"vec_in_place", test_vec_in_place},
     {"vec_layernorm", test_vec_layernorm},
     {"vec_softmax", test_vec_softmax},
