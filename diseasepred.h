@@ -3330,6 +3330,7 @@ typedef struct dp__config {
     int32_t      ignore_count;
     const char **ignore;       /* [ignore_count] module names */
     const char **labels;       /* [classes] */
+    const char ***by_name;     /* [classes] places in labels, in the order of the names */
 } dp__config;
 
 typedef struct dp__tokenizer_config {
@@ -3530,8 +3531,8 @@ static void dp__members_write(dp__buffer *put, const dp__member *row, size_t n, 
 
 /* ---- label map (V4) ----------------------------------------------------------------------- */
 
-static int dp__name_compare(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+static int dp__label_compare(const void *a, const void *b) {
+    return strcmp(**(const char *const *const *)a, **(const char *const *const *)b);
 }
 
 /* The names of "id2label" ({"0": "name"}) or "label2id" ({"name": 0}), the present value, by id.
@@ -3613,14 +3614,14 @@ static void dp__conf_label_maps(dp__doc *d, const dp_json maps[2], dp__config *t
     }
     if (labels == NULL) labels = dp__conf_labels_usual(d, to);
     to->labels = labels;
-    const char **sorted = (const char **)dp__doc_get(d, (size_t)to->classes, sizeof *sorted);
-    if (sorted == NULL) return;
-    memcpy(sorted, labels, (size_t)to->classes * sizeof *sorted);
-    dp__sort(sorted, (size_t)to->classes, sizeof *sorted, dp__name_compare);
+    to->by_name = (const char ***)dp__doc_get(d, (size_t)to->classes, sizeof *to->by_name);
+    if (to->by_name == NULL) return;
+    for (int32_t i = 0; i < to->classes; i++) to->by_name[i] = &labels[i];
+    dp__sort(to->by_name, (size_t)to->classes, sizeof *to->by_name, dp__label_compare);
     for (int32_t i = 1; d->status == DP_OK && i < to->classes; i++) {
-        if (strcmp(sorted[i - 1], sorted[i]) == 0)
+        if (strcmp(*to->by_name[i - 1], *to->by_name[i]) == 0)
             d->status = dp__fail_at(d->err, DP_E_FORMAT, "V4", d->file, DP_NO_PLACE,
-                                    "a label stands twice", sorted[i]);
+                                    "a label stands twice", *to->by_name[i]);
     }
 }
 
@@ -8546,11 +8547,8 @@ static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
 static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
     dp__mm_job job = {x, mm};
     DP_ASSERT(mm->b_form != DP__B_INT8 || mm->k <= DP__INT8_MAX_K);
-    if ((double)mm->m * (double)mm->n * (double)mm->k < DP__MM_ALONE) {
-        dp__mm_task(&job, 0, 1);
-    } else {
-        dp__exec_run(x, dp__mm_task, &job);
-    }
+    if ((double)mm->m * (double)mm->n * (double)mm->k < DP__MM_ALONE) dp__mm_task(&job, 0, 1);
+    else dp__exec_run(x, dp__mm_task, &job);
 }
 
 /* ============================================================================================
@@ -8732,15 +8730,10 @@ static const char *dp__bare_name(const char *name) {
 }
 
 static const dp__entry *dp__store_find(const dp__store *store, const char *name) {
-    size_t low = 0, high = store->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        int    order = strcmp(store->entries[middle].name, name);
-        if (order == 0) return &store->entries[middle];
-        if (order < 0) low = middle + 1;
-        else high = middle;
-    }
-    return NULL;
+    dp__entry key;
+    key.name = name;
+    return (const dp__entry *)bsearch(&key, store->entries, store->count, sizeof key,
+                                      dp__entry_by_name);
 }
 
 /* *at becomes the entry of tensor x (or of what its name with an ending means) in whatever
@@ -8792,8 +8785,7 @@ static dp_status dp__bind_rest(dp__files *f, const char *used, dp_error *err) {
             return dp__bind_refuse(f->store, e, DP_E_FORMAT, "config.json has no such layer", err);
         if (strncmp(e->name, "cls.", 4) == 0 || strcmp(name, "embeddings.position_ids") == 0)
             f->ignored++;
-        else
-            f->unknown++;
+        else f->unknown++;
     }
     return DP_OK;
 }
@@ -9989,8 +9981,7 @@ static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) 
                        dp__layer_site(layer, DP__SITE_ATTENTION), dmixed};
     if ((double)a.rows->m * (double)s->work->longest * (double)dp__width(s) < DP__MM_ALONE)
         dp__attention_task(&a, 0, 1);
-    else
-        dp__exec_run(s->exec, dp__attention_task, &a);
+    else dp__exec_run(s->exec, dp__attention_task, &a);
     s->work->coded = s->work->form == DP__B_BF16;
 }
 
@@ -11737,7 +11728,7 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                        budget 990 lines
+ * [H] Public functions                                                       budget 1000 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
@@ -12151,12 +12142,21 @@ DPDEF const char *dp_model_label(const dp_model *model, int32_t cls) {
     return cls < 0 || cls >= model->config.classes ? NULL : model->config.labels[cls];
 }
 
+/* Order of a text, which has no 0 behind it, and a place of a label. */
+static int dp__label_search(const void *text, const void *place) {
+    const dp_text *key = (const dp_text *)text;
+    const char    *label = **(const char *const *const *)place;
+    size_t         n = strlen(label);
+    int            order = memcmp(key->a, label, n < key->a_bytes ? n : key->a_bytes);
+    return order != 0 ? order : (key->a_bytes > n) - (key->a_bytes < n);
+}
+
 DPDEF int32_t dp_model_find_label(const dp_model *model, const char *name, size_t name_bytes) {
-    for (int32_t i = 0; i < model->config.classes; i++) {
-        const char *label = model->config.labels[i];
-        if (strlen(label) == name_bytes && memcmp(label, name, name_bytes) == 0) return i;
-    }
-    return -1;
+    const dp__config *c = &model->config;
+    dp_text           key = {name != NULL ? name : "", name_bytes, NULL, 0};
+    const char ***at = (const char ***)bsearch(&key, c->by_name, (size_t)c->classes,
+                                               sizeof *c->by_name, dp__label_search);
+    return at != NULL ? (int32_t)(*at - c->labels) : -1;
 }
 
 DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,

@@ -175,13 +175,18 @@ static void test_api_new_limits(void) {
     api_spec(&spec);
     for (int i = 0; i < COUNT; i++) {
         labels[i] = names + i * BYTES;
-        snprintf(names + i * BYTES, BYTES, "%040d", i);
+        snprintf(names + i * BYTES, BYTES, "%0*d", 40 - i % 3, i * 7919 % COUNT);
     }
     spec.labels = labels;
     spec.label_count = COUNT; /* each stands twice in config.json */
     CHECK(dp_model_new(NULL, &spec, &m, &err) == DP_E_LIMIT && m == NULL);
     spec.label_count = COUNT / 2;
     CHECK(dp_model_new(NULL, &spec, &m, &err) == DP_OK && m != NULL);
+    for (int i = 0; i < COUNT; i++) {
+        size_t n = strlen(labels[i]);
+        CHECK_INT(dp_model_find_label(m, labels[i], n), i < COUNT / 2 ? i : -1);
+        CHECK_INT(dp_model_find_label(m, labels[i], n + 1), -1); /* the 0 counts */
+    }
     dp_model_close(m);
     api_spec(&spec);
     memset(config, ' ', DP_MAX_CONFIG_BYTES + 1);
@@ -207,6 +212,8 @@ static void test_api_labels(void) {
     }
     CHECK(dp_model_label(m, -1) == NULL && dp_model_label(m, API_CLASSES) == NULL);
     CHECK_INT(dp_model_find_label(m, "", 0), -1);
+    CHECK_INT(dp_model_find_label(m, NULL, 0), -1);
+    CHECK_INT(dp_model_find_label(m, "\xff", 1), -1);
     dp_model_close(m);
 }
 

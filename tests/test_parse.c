@@ -1659,7 +1659,9 @@ static void test_config_round_trip(void) {
         CHECK(d.ignore_count == c.ignore_count && d.classes == c.classes);
         for (int k = 0; k < c.classes; k++) CHECK_TEXT(d.labels[k], c.labels[k]);
         for (int k = 0; k < c.ignore_count; k++) CHECK_TEXT(d.ignore[k], c.ignore[k]);
+        for (int k = 1; k < c.classes; k++) CHECK(strcmp(*d.by_name[k - 1], *d.by_name[k]) < 0);
         d.labels = c.labels;
+        d.by_name = c.by_name;
         d.ignore = c.ignore;
         CHECK(memcmp(&c, &d, sizeof c) == 0);
     }

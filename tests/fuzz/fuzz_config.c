@@ -41,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             MUST(b.problem_given);
             b.problem_given = a.problem_given;
             b.labels = a.labels;
+            b.by_name = a.by_name;
             b.ignore = a.ignore;
             b.ignore_count = a.ignore_count;
             MUST(memcmp(&a, &b, sizeof a) == 0);
