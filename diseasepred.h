@@ -11893,9 +11893,8 @@ static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int
                                   dp_error *err) {
     dp__config config = model->config;
     dp__buffer text;
-    if ((o->labels == NULL) != (o->label_count == 0) || o->label_count < 0 ||
-        o->label_count > DP_MAX_CLASSES)
-        return dp__fail(err, DP_E_ARG, "labels and label_count do not agree");
+    if ((o->labels == NULL) != (o->label_count == 0) || (uint32_t)o->label_count > DP_MAX_CLASSES)
+        return dp__fail(err, DP_E_ARG, "labels and label_count do not agree, or are too many");
     *changed = o->label_count > 0 && o->label_count != config.classes;
     for (int32_t i = 0; i < o->label_count && !*changed; i++)
         *changed = strcmp(o->labels[i], config.labels[i]) != 0;
@@ -11906,7 +11905,8 @@ static dp_status dp__model_labels(dp_model *model, const dp_open_options *o, int
     dp__buffer_init(&text, &model->env.alloc);
     dp_status status = dp__config_write(&config, &text) ? DP_OK : dp__no_memory(err);
     if (status == DP_OK)
-        status = dp__config_parse(text.p, text.n, &model->arena, "labels", &model->config, err);
+        status = dp__config_parse(text.p, text.n, &model->arena, "config.json with the labels",
+                                  &model->config, err);
     dp__buffer_free(&text);
     for (int32_t i = 0; i < o->label_count && status == DP_OK; i++) /* bad UTF-8 was replaced */
         if (strcmp(o->labels[i], model->config.labels[i]) != 0) status = DP_E_FORMAT;
