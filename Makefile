@@ -160,6 +160,10 @@ vectors: ## test vectors from PyTorch, in a virtual environment outside the tree
 	$$venv/bin/python -m pip install --quiet $(TORCH) && \
 	$$venv/bin/python tools/gen_vectors.py
 
+reliability: ## tests/RELIABILITY.md from the logs of test-all
+	python3 tools/reliability.py >build/reliability.md
+	mv build/reliability.md tests/RELIABILITY.md
+
 setup: ## what test and demo need (apt, as root)
 	sh tools/setup.sh stb
 
@@ -179,5 +183,5 @@ clean: ## removes build/
 	rm -rf build
 
 .PHONY: all help test test-all long hygiene no-features elsewhere asan ubsan msan tsan valgrind \
-        mutants fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors setup \
-        setup-dev install clean
+        mutants fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors \
+        reliability setup setup-dev install clean
