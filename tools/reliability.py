@@ -59,8 +59,9 @@ def log(suite):
 def counts(text):
     """Passed, failed, skipped of a suite, or None if its log does not end as it must."""
     found = re.findall(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", text, re.M)
-    ended = re.search(r"^exit 0$", text, re.M)
-    return [n or "0" for n in found[-1]] if found and ended else None
+    code = re.findall(r"^exit (\d+)$", text, re.M)
+    sound = found and code and (code[-1] == "0") == (found[-1][1] == "0")
+    return [n or "0" for n in found[-1]] if sound else None
 
 
 def suites():
@@ -105,6 +106,14 @@ def extremes():
           f"{': ' + ', '.join(missed) if missed else ''}.")
 
 
+def skipped():
+    lines = {line[5:] for s in SUITES for line in (log(s) or "").splitlines()
+             if line.startswith("SKIP ")}
+    print("\n## What was skipped on this machine\n")
+    for line in sorted(lines):
+        print(f"- {line}")
+
+
 def main():
     newest = max((p.stat().st_mtime for p in LOGS.glob("*.txt")), default=0)
     day = datetime.datetime.fromtimestamp(newest, datetime.timezone.utc).date()
@@ -117,6 +126,7 @@ def main():
     print("\n## What the tests counted")
     for suite in FIGURES:
         told(suite)
+    skipped()
     print("\n## What is not covered\n\n" + NOT_COVERED)
 
 
