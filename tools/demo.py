@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -76,13 +77,17 @@ def evaluate(model, data, name):
     return dict(json.loads(report.read_text()), seconds=seconds)
 
 
-def latency(model, data):
-    """Mean milliseconds of one text at a time (the kit's benchmark, batch 1)."""
-    report = data / f"latency_{model.name}.json"
-    run(BUILD / "predict", "--model", model, "--input", data / TESTS["known"], "--batch-size", "1",
-        "--benchmark", "--runs", "100", "--report", report, "--output", os.devnull, "--quiet",
-        stderr=subprocess.DEVNULL)
-    return json.loads(report.read_text())["benchmark"]["mean_ms"]
+def latency(models, data):
+    """Milliseconds of one text at a time for each model (the kit's benchmark, batch 1): the median
+    of five means, the models in turn, as other programs of the machine come and go."""
+    report = data / "latency.json"
+    means = {name: [] for name in models}
+    for name in [*models] * 5:
+        run(BUILD / "predict", "--model", models[name], "--input", data / TESTS["known"],
+            "--batch-size", "1", "--benchmark", "--runs", "100", "--report", report, "--output",
+            os.devnull, "--quiet", "--force", stderr=subprocess.DEVNULL)
+        means[name].append(json.loads(report.read_text())["benchmark"]["mean_ms"])
+    return {name: statistics.median(values) for name, values in means.items()}
 
 
 def measure(model, data):
@@ -92,7 +97,6 @@ def measure(model, data):
     return {"accuracy": {test: 100 * p["accuracy"] for test, p in parts.items()},
             "macro_f1": {test: p["macro_f1"] for test, p in parts.items()},
             "megabytes": (model / "model.safetensors").stat().st_size / 1e6,
-            "latency": latency(model, data),
             "rows_per_second": rows / sum(p["seconds"] for p in parts.values())}
 
 
@@ -127,7 +131,10 @@ def quantize_and_compare(work, data, quiet):
     """INT8 beside FP32; returns the lines of the table."""
     run(BUILD / "quantize", "--model", work / "model", "--output", work / "int8", "--embeddings",
         "int8", "--data", data / "Training.csv", "--criterion", "none", "--force", "--quiet")
-    lines = {"FP32": measure(work / "model", data), "INT8": measure(work / "int8", data)}
+    models = {"FP32": work / "model", "INT8": work / "int8"}
+    lines = {name: measure(model, data) for name, model in models.items()}
+    for name, milliseconds in latency(models, data).items():
+        lines[name]["latency"] = milliseconds
     naive = bayes(data)
     if not quiet:
         table(lines, naive)
