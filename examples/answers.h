@@ -91,6 +91,7 @@ typedef struct score {
     double          nll, sure[SCORE_BINS], right_in[SCORE_BINS];
 } score;
 
+/* Are all n numbers finite? */
 static int are_finite(const float *x, int32_t n) {
     while (n > 0 && isfinite(x[n - 1])) n--;
     return n == 0;

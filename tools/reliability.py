@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """reliability.py -- prints tests/RELIABILITY.md from what `make test-all` has left in build/log/.
 
-Every figure is one that a test printed and that the same test would have failed on; none is typed
-in here. A test's figures are the indented lines above its "ok". A suite whose log is missing is
+Every figure is one that a test printed; none is typed in here. A test's figures are the indented lines above its "ok". A suite whose log is missing is
 named as not run.
 """
 import datetime
@@ -34,8 +33,8 @@ SUITES = {
 }
 FIGURES = ["test", "test_readers", "test_double", "test_simde", "test_amx"]
 NOT_COVERED = """\
-- Compilers other than gcc, clang, tcc, zig; Windows and macOS; CPUs other than x86-64, but for
-  what `make elsewhere` runs under qemu.
+- Compilers other than gcc, clang, tcc, zig; macOS; Windows, and CPUs other than x86-64, but
+  for what `make elsewhere` runs under wine and qemu.
 - Instructions that the CPU above lacks ran in software only: results are proved, times are not.
 - Machines that lose power: faults are simulated call by call, kills are real, no disk was cut off.
 - A model whose weights are valid numbers chosen to mislead; faults of the hardware; root.
@@ -118,7 +117,7 @@ def main():
     newest = max((p.stat().st_mtime for p in LOGS.glob("*.txt")), default=0)
     day = datetime.datetime.fromtimestamp(newest, datetime.timezone.utc).date()
     print("# Reliability\n\nMade by `make reliability` from the logs of `make test-all`; every "
-          f"figure was printed by a test that\nfails where it is not what it must be. Commit "
+          f"figure was printed by a test.\nCommit "
           f"{command('git', 'rev-parse', '--short', 'HEAD')}, {day}, {processor()},\n"
           f"{command('cc', '--version').splitlines()[0]}.\n\n## Suites\n")
     suites()
