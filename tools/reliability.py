@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """reliability.py -- prints tests/RELIABILITY.md from what `make test-all` has left in build/log/.
 
-Every figure is one that a test printed; none is typed in here. A test's figures are the indented lines above its "ok". A suite whose log is missing is
-named as not run.
+Every figure is one that a test printed; none is typed in here. A test's figures are the indented
+lines above its "ok". A suite whose log is missing is named as not run.
 """
 import datetime
 import pathlib
