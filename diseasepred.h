@@ -169,9 +169,10 @@
  *   DP_MAX_SHARDS, 1024                files of a sharded checkpoint
  *   DP_MAX_JSON_MEMBERS, 4194304       members of a JSON document
  *   DP_MAX_JSON_STRING, 16777216       bytes of a JSON string
- *   DP_MAX_CONFIG_BYTES, 1048576       config.json, tokenizer_config.json, special_tokens_map.json
+ *   DP_MAX_CONFIG_BYTES, 16777216      config.json, tokenizer_config.json, special_tokens_map.json
  *   DP_MAX_VOCAB, 4194304              vocabulary entries
  *   DP_MAX_VOCAB_ENTRY, 1024           bytes of an entry
+ *   DP_MAX_VOCAB_BYTES, 33554432       vocab.txt
  *   DP_MAX_LAYERS, 512                 also DP_MAX_HIDDEN 16384, DP_MAX_HEADS 512,
  *                                      DP_MAX_INNER 65536, DP_MAX_POSITIONS 1048576,
  *                                      DP_MAX_CLASSES 65536, DP_MAX_TYPES 16
@@ -3302,7 +3303,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * Fuzz:   tests/fuzz/fuzz_config.c, tests/fuzz/fuzz_tokenizer_config.c
  * ============================================================================================ */
 
-#define DP_MAX_CONFIG_BYTES 1048576
+#define DP_MAX_CONFIG_BYTES 16777216 /* 65,536 labels of 100 bytes, twice: both maps */
 #define DP_MAX_LAYERS 512
 #define DP_MAX_HIDDEN 16384
 #define DP_MAX_HEADS 512
@@ -3312,6 +3313,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
 #define DP_MAX_TYPES 16
 #define DP_MAX_VOCAB 4194304
 #define DP_MAX_VOCAB_ENTRY 1024
+#define DP_MAX_VOCAB_BYTES 33554432 /* 8 an entry; bert-base-cased has 7.4 */
 #define DP__MAX_LABEL 1024 /* bytes of the name of a label */
 #define DP__MAX_IGNORED (8 * DP_MAX_LAYERS) /* names of modules: six Linears a layer, few beside */
 
@@ -4423,7 +4425,7 @@ static dp_status dp__vocab_parse(dp__vocab *v, const char *text, size_t bytes, d
     if (bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
         return dp__vocab_fail(err, DP_E_FORMAT, file, 0, "begins with a byte order mark");
     for (size_t i = 0; i + 1 < bytes; i++) lines += text[i] == '\n';
-    if (lines > DP_MAX_VOCAB || bytes > UINT32_MAX / 4)
+    if (lines > DP_MAX_VOCAB || bytes > DP_MAX_VOCAB_BYTES)
         return dp__vocab_fail(err, DP_E_LIMIT, file, 0, "too many entries, or too many bytes");
     v->start = (uint32_t *)dp__arena_get(arena, lines + 1, sizeof(uint32_t));
     v->text = (char *)dp__arena_get(arena, bytes + 1, 1);
@@ -11874,7 +11876,7 @@ static dp_status dp__model_alloc(const dp_env *env, dp_model **out, dp_error *er
 /* Text number which of a recipe, in memory of the model. */
 static dp_status dp__recipe_text(dp_model *model, const dp__recipe *r, int which, char **text,
                                  size_t *bytes, dp_error *err) {
-    uint64_t most = which == DP__VOCAB_TEXT ? (uint64_t)DP_MAX_VOCAB * 64 : DP_MAX_CONFIG_BYTES;
+    uint64_t most = which == DP__VOCAB_TEXT ? DP_MAX_VOCAB_BYTES : DP_MAX_CONFIG_BYTES;
     *text = NULL;
     *bytes = r->bytes[which];
     if (r->dir != NULL)

@@ -48,14 +48,14 @@ static bytes model_config(const char *name, const bytes *vocab) {
         free(text);
         return config;
     }
-    return read_file(name, 1 << 20, END_MODEL);
+    return read_file(name, DP_MAX_CONFIG_BYTES, END_MODEL);
 }
 
 static dp_model *new_model(const dp_env *env, const model_source *from) {
     dp_model_spec spec;
     dp_model     *model = NULL;
     dp_error      err;
-    bytes         vocab = read_file(from->vocab, (size_t)DP_MAX_VOCAB * 64, END_MODEL);
+    bytes         vocab = read_file(from->vocab, DP_MAX_VOCAB_BYTES, END_MODEL);
     bytes         config = model_config(from->config, &vocab);
     DP_CLEAR(spec);
     spec.config = config.p;

@@ -165,7 +165,7 @@ static void test_api_new(void) {
 /* Labels and texts that a directory could not hold are refused when the model is made, not when
  * it has been trained, saved and is opened again. */
 static void test_api_new_limits(void) {
-    enum { COUNT = 12000, BYTES = 48 };
+    enum { COUNT = 12000, FIT = 2000, BYTES = 1008 };
     const char  **labels = (const char **)malloc(COUNT * sizeof *labels);
     char         *names = (char *)malloc(COUNT * BYTES);
     char         *config = (char *)malloc(DP_MAX_CONFIG_BYTES + 1);
@@ -175,16 +175,16 @@ static void test_api_new_limits(void) {
     api_spec(&spec);
     for (int i = 0; i < COUNT; i++) {
         labels[i] = names + i * BYTES;
-        snprintf(names + i * BYTES, BYTES, "%0*d", 40 - i % 3, i * 7919 % COUNT);
+        snprintf(names + i * BYTES, BYTES, "%0*d", 1000 - i % 3, i * 7919 % COUNT);
     }
     spec.labels = labels;
     spec.label_count = COUNT; /* each stands twice in config.json */
     CHECK(dp_model_new(NULL, &spec, &m, &err) == DP_E_LIMIT && m == NULL);
-    spec.label_count = COUNT / 2;
+    spec.label_count = FIT;
     CHECK(dp_model_new(NULL, &spec, &m, &err) == DP_OK && m != NULL);
     for (int i = 0; i < COUNT; i++) {
         size_t n = strlen(labels[i]);
-        CHECK_INT(dp_model_find_label(m, labels[i], n), i < COUNT / 2 ? i : -1);
+        CHECK_INT(dp_model_find_label(m, labels[i], n), i < FIT ? i : -1);
         CHECK_INT(dp_model_find_label(m, labels[i], n + 1), -1); /* the 0 counts */
     }
     dp_model_close(m);

@@ -1560,6 +1560,7 @@ static void test_config_limits(void) {
             at += (size_t)sprintf(big + at, "%s\"%x\":%d", i ? "," : "", (unsigned)i, i);
         at += (size_t)sprintf(big + at, "}}");
         CHECK(at <= DP_MAX_CONFIG_BYTES);
+        heap.peak_bytes = 0;
         CHECK_INT(conf_run(big, at, &heap, 0, &c, &arena, &err), more > 0 ? DP_E_LIMIT : DP_OK);
         CHECK(heap.peak_bytes <= 32 * at + (2u << 20));
         dp__arena_free(&arena);

@@ -818,7 +818,25 @@ static void test_text_vocab_bound(void) {
     free(text);
 }
 
-/* Limits: an entry of L - 1, L, L + 1 bytes. */
+/* Bytes c, n of them, as a vocabulary that gets no memory: beyond its limits, DP_E_LIMIT, without
+ * asking for any; within, DP_E_MEMORY. */
+static dp_status text_vocab_starved(char c, size_t n) {
+    test_heap heap = {0, 0, 0, 1, 1};
+    dp_alloc  alloc = {test_heap_alloc, test_heap_free, &heap};
+    dp__arena arena;
+    dp__vocab v;
+    char     *text = (char *)malloc(n);
+    memset(text, c, n);
+    dp__tokenizer_config config = text_config(1, -1);
+    dp__arena_init(&arena, &alloc);
+    dp_status status = dp__vocab_parse(&v, text, n, &arena, "vocab.txt", &config, NULL);
+    dp__arena_free(&arena);
+    free(text);
+    CHECK_INT(heap.calls > 0, status == DP_E_MEMORY);
+    return status;
+}
+
+/* Limits at L - 1, L, L + 1: bytes of an entry, entries, bytes of the file. */
 static void test_text_vocab_limits(void) {
     dp_alloc alloc = {dp__default_alloc, dp__default_free, NULL};
     char    *text = (char *)malloc(DP_MAX_VOCAB_ENTRY + 100);
@@ -831,6 +849,11 @@ static void test_text_vocab_limits(void) {
         CHECK_INT(status, n <= DP_MAX_VOCAB_ENTRY ? DP_OK : DP_E_LIMIT);
     }
     free(text);
+    for (int more = -1; more <= 1; more++) {
+        dp_status want = more > 0 ? DP_E_LIMIT : DP_E_MEMORY;
+        CHECK_INT(text_vocab_starved('\n', (size_t)(DP_MAX_VOCAB + more)), want);
+        CHECK_INT(text_vocab_starved('x', (size_t)(DP_MAX_VOCAB_BYTES + more)), want);
+    }
 }
 
 static const test tests_text[] = {
