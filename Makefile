@@ -87,7 +87,7 @@ no-features: ## each DP_NO_ macro, with nm as proof
 	CC="$(CC)" sh tests/run.sh features-full
 
 elsewhere: ## the same digest on other processors (by qemu) and compilers, if installed
-	@sh tests/elsewhere.sh
+	sh tests/run.sh elsewhere
 
 asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 	@mkdir -p build

@@ -20,6 +20,7 @@ run() { # the suite's command
     lint-full) python3 tests/test_lint.py ;;
     spills) python3 tools/kernel_loops.py check ;;
     fuzz-replay) sh tests/fuzz/run.sh replay ;;
+    elsewhere) sh tests/elsewhere.sh ;;
     mutants) python3 tools/mutants.py ;;
     valgrind) valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
         build/test_valgrind ;;

@@ -24,6 +24,7 @@ SUITES = {
     "fuzz-replay": "fuzz targets on their seeds",
     "hygiene-full": "compilers, standards, levels of optimization, macros, sizes",
     "features-full": "builds that leave parts out",
+    "elsewhere": "other processors by qemu, other compilers, another C library, Windows by wine",
     "test_asan": "AddressSanitizer",
     "test_ubsan": "UndefinedBehaviorSanitizer",
     "test_msan": "MemorySanitizer",
@@ -33,7 +34,7 @@ SUITES = {
 }
 FIGURES = ["test", "test_readers", "test_double", "test_simde", "test_amx"]
 NOT_COVERED = """\
-- Compilers other than gcc, clang, tcc, zig; macOS; Windows, and CPUs other than x86-64, but
+- Compilers other than gcc, clang and tcc; macOS; Windows, and CPUs other than x86-64, but
   for what `make elsewhere` runs under wine and qemu.
 - Instructions that the CPU above lacks ran in software only: results are proved, times are not.
 - Machines that lose power: faults are simulated call by call, kills are real, no disk was cut off.
