@@ -113,7 +113,8 @@
  * are borrowed until their object is closed. Arrays are always yours, with a capacity; where
  * one is too small the call returns DP_E_SPACE and the needed count. The library keeps no
  * pointer to any argument after it returns, except the allocator, the file hooks and the log
- * of dp_env, which each object stores. An argument may be NULL only where its block says so.
+ * of dp_env, and a trainer's progress callback. An argument may be NULL only where its block says
+ * so.
  *
  * Errors. Every function that can fail returns dp_status, writes *err (its last parameter, which
  * may be NULL), and leaves its outputs as its block says. The text names file, place and rule;
@@ -295,7 +296,8 @@ typedef enum dp_isa {
     DP_ISA_COUNT
 } dp_isa;
 
-/* All set, or all NULL: then DP_MALLOC and DP_FREE. free gets the size back. */
+/* All set, or all NULL: then DP_MALLOC and DP_FREE, as the system's file hooks use in any case.
+ * free gets the size back. */
 typedef struct dp_alloc {
     void *(*alloc)(void *ctx, size_t bytes, size_t align); /* NULL when there is none */
     void (*free)(void *ctx, void *p, size_t bytes);
@@ -372,7 +374,7 @@ DPDEF const char *dp_isa_missing(dp_isa isa);
  * same after two training steps (parts that the build leaves out are left out). The digest of a
  * full build is the same on every machine, level and number of threads; the README states it.
  * Returns DP_OK, or what opening, training or predicting returned (digest is then empty).
- * Memory: below 8 MB through env, all freed.
+ * Memory: below 4 MB and 4 MB a thread through env, all freed.
  * Threads: reentrant; starts env->threads workers for its duration.
  * Tests: tests/test_api.c: api_selftest */
 DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err);
@@ -486,7 +488,7 @@ DPDEF void dp_json_begin(dp_json *json, const char *text, size_t bytes);
  *
  * Formula: the grammar of RFC 8259 as a state machine with a stack of DP_MAX_JSON_DEPTH bits.
  * Returns DP_OK (kind is DP_JSON_END behind the last token, also when called again); DP_E_FORMAT,
- * DP_E_LIMIT. Duplicate keys are the business of whoever keeps the keys.
+ * DP_E_LIMIT; DP_E_FORMAT after any error. Duplicate keys are for whoever keeps the keys.
  * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_next(dp_json *json, dp_error *err);
 
@@ -517,7 +519,7 @@ DPDEF dp_status dp_json_string(const dp_json *json, char *to, size_t cap, size_t
  *   min, max  the range allowed, both ends included
  *   to        out
  *
- * Formula: decimal digits; a fraction or an exponent is refused even if it vanishes ("2.0").
+ * Formula: decimal digits; "2.0", "2e0" and "-0" are refused.
  * Returns DP_OK; DP_E_FORMAT (no integer, or out of range): *to is then untouched.
  * Memory: none. Threads: as dp_json_begin. Tests: tests/test_parse.c: json_* */
 DPDEF dp_status dp_json_integer(const dp_json *json, int64_t min, int64_t max, int64_t *to,
@@ -639,7 +641,8 @@ DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_mo
  * Formula: none. model.safetensors, vocab.txt, tokenizer_config.json, special_tokens_map.json and,
  * last, config.json, each under a temporary name, then fsync and rename. An old config.json goes
  * when the weights are written and not yet renamed: a directory with a config.json is complete.
- * The same model gives the same bytes. INT8 models: compressed-tensors, int-quantized.
+ * With it go an old added_tokens.json, tokenizer.json and model.safetensors.index.json. The same
+ * model gives the same bytes. INT8 models: compressed-tensors, int-quantized.
  * Returns DP_OK; DP_E_NOT_FOUND (no parent); DP_E_IO; DP_E_MEMORY. Files not renamed are the old.
  * Memory: 48 rows of the widest tensor, and the table of tensors.
  * Threads: any number at once on one model, into different directories.
@@ -690,7 +693,7 @@ typedef struct dp_session_options {
     size_t  struct_size;
     int32_t max_tokens;   /* 0: min(512, positions) */
     int32_t batch_tokens; /* tokens computed together; 0: chosen */
-    uint64_t memory_limit; /* bytes of working memory; 0: none */
+    uint64_t memory_limit; /* bytes that dp_session_memory may ever give; 0: none */
     int32_t attention32;   /* 1: attention in float32, where the model is INT8 or bf16, too */
     dp_case letter_case;
 } dp_session_options;
@@ -711,9 +714,10 @@ typedef struct dp_prediction {
  *   out      out, the session; NULL on failure
  *
  * Formula: none. Returns DP_OK; DP_E_ARG (max_tokens not from 3 to the model's positions, another
- * option out of range), DP_E_MEMORY. Threads that cannot be started are done without.
- * Memory: grows with the longest sequence seen, at most options->memory_limit; after the first
- * prediction of a size no call of that size or less allocates.
+ * option out of range), DP_E_LIMIT (memory_limit is too little to begin with), DP_E_MEMORY. Threads
+ * that cannot be started are done without.
+ * Memory: grows with the batches seen, at most to options->memory_limit; a call allocates only when
+ * it has more bytes, tokens or texts, or a longer text, than any before.
  * Threads: a session belongs to one thread at a time; it owns env.threads - 1 workers.
  * Tests: tests/test_api.c: api_session, api_no_allocation */
 DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
@@ -730,7 +734,7 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
  * Formula: softmax(classifier(tanh(pooler(BERT(text)[CLS])))) with exact erf-GELU where the model
  * says gelu; "BERT" (Devlin and others, 2018) and [F].
  * Returns DP_OK; DP_E_SPACE (prob_cap below K: prob is untouched); DP_E_LIMIT (over
- * DP_MAX_TEXT_BYTES, or the work takes more than memory_limit), DP_E_ARG (bytes at NULL),
+ * DP_MAX_TEXT_BYTES, or this text alone takes more than memory_limit), DP_E_ARG (bytes at NULL),
  * DP_E_MEMORY: prob is then all zeros.
  * Memory: the session's. Threads: as the session. Tests: tests/test_api.c: api_predict */
 DPDEF dp_status dp_predict(dp_session *session, const char *text, size_t text_bytes, float *prob,
@@ -808,12 +812,14 @@ typedef struct dp_train_progress {
     int32_t epoch_done;      /* 1: the figures below stand for the whole epoch */
     uint64_t step, steps;    /* optimizer steps done and to do, over all epochs */
     uint64_t rows, tokens;   /* since the start of this call */
-    double loss;             /* mean over rows: of the step, or of the epoch */
-    double accuracy;         /* of the training rows as they were computed */
+    double loss;             /* mean over rows: of the step, or of the epoch, where rows of steps
+                              * that were not applied count with 0 */
+    double accuracy;         /* of the training rows as they were computed; the same */
     double valid_loss, valid_accuracy, valid_f1; /* NaN when there is no validation set */
     double grad_norm;        /* before clipping */
     double lr;
-    uint64_t valid_rows;     /* not 0: so many are measured, validation goes on */
+    uint64_t valid_rows;     /* not 0: so many are measured, validation goes on; the figures above
+                              * are then of before */
 } dp_train_progress;
 
 typedef struct dp_train_options {
@@ -889,7 +895,8 @@ DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, doub
  * on from there); DP_E_ARG (no rows, a label out of range, K13: other rows than before);
  * DP_E_LIMIT; DP_E_DIVERGED after three steps in a row that were not finite, or three and more
  * than one in a hundred; DP_E_MEMORY.
- * Memory: the trainer's, and 8 bytes a token of all rows of both, wiped at the end.
+ * Memory: the trainer's; for each row of both 12 bytes, and 8 for each of its bytes or for
+ * max_tokens, whichever is less. Tokens are wiped at the end.
  * Threads: as the trainer. Tests: tests/test_learn.c: train_*, resume_* */
 DPDEF dp_status dp_train(dp_trainer *trainer, const dp_dataset *train, const dp_dataset *valid,
                          dp_train_report *report, dp_error *err);
@@ -2197,7 +2204,7 @@ static void dp__hex(const uint8_t *bytes, size_t n, char *to) {
 }
 
 /* ============================================================================================
- * [C] Bytes from outside                                                     budget 1670 lines
+ * [C] Bytes from outside                                                     budget 1680 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -2560,8 +2567,8 @@ static int dp__json_int(const dp_json *json, int64_t min, int64_t max, int64_t *
     uint64_t v;
     if (json->kind != DP_JSON_NUMBER) return 0;
     if (!dp__read_u64(p + minus, json->length - minus, &v)) return 0;
-    if (v > (uint64_t)INT64_MAX || (minus && v == 0)) return 0;
-    int64_t value = minus ? -(int64_t)v : (int64_t)v;
+    if (v > (uint64_t)INT64_MAX + minus || (minus && v == 0)) return 0;
+    int64_t value = minus ? -1 - (int64_t)(v - 1) : (int64_t)v;
     if (value < min || value > max) return 0;
     *to = value;
     return 1;
@@ -3288,7 +3295,7 @@ static dp_status dp__st_end(dp__st_writer *w, dp_error *err) {
  * ============================================================================================ */
 
 /* ============================================================================================
- * [C5] Model configuration                                                    budget 570 lines
+ * [C5] Model configuration                                                    budget 580 lines
  * Owns:   config.json and tokenizer_config.json, both ways; defaults; the label map.
  * Needs:  B3 memory, B4 errors, C2 JSON.
  * Never:  guesses. null means "not given"; other members that do not change the network or the
@@ -3326,6 +3333,8 @@ typedef struct dp__config {
     int32_t      act, problem; /* dp__act, dp_problem: fields of 32 bits for one table of members */
     float        eps, init_range, hidden_dropout, attention_dropout, classifier_dropout;
     int32_t      pad_id;
+    int32_t      tokenizer;     /* 0: no class is named; else 2 + its number as dp__tokenizer_config
+                                 * has it; 1: none of ours */
     int32_t      problem_given; /* 0: the number of labels decided */
     int32_t      quantized;    /* 1: int-quantized; Linears are INT8 but those in ignore */
     int32_t      int8_tables;  /* 1: so are the embedding tables */
@@ -3338,6 +3347,8 @@ typedef struct dp__config {
 typedef struct dp__tokenizer_config {
     int32_t lower_case, strip_accents /* -1: follows lower_case */, chinese_chars;
     int32_t explicit_case; /* 1: the file says do_lower_case */
+    int32_t kind;          /* of DP__TOKENIZERS: its number; -1: not named */
+    int32_t types;         /* model_input_names: 1 without, 2 with token_type_ids; 0: by kind */
     int32_t lists_added;   /* 1: it has its own list of added words */
     int32_t max_length;    /* tokens of a sequence for other programs; 0: not given */
     const char *unk, *cls, *sep, *pad, *mask;
@@ -3368,7 +3379,7 @@ typedef struct dp__member {
     "gelu,gelu_python;gelu_new,gelu_pytorch_tanh,gelu_fast;relu;silu,swish;tanh;quick_gelu;mish"
 #define DP__PROBLEMS "single_label_classification;multi_label_classification;regression"
 #define DP__TOKENIZERS                                                                           \
-    "BertTokenizer,BertTokenizerFast,DistilBertTokenizer,DistilBertTokenizerFast"
+    "BertTokenizer,BertTokenizerFast;DistilBertTokenizer,DistilBertTokenizerFast"
 /* Above 0 and below 1 as floats: the ends lie between two of them. */
 #define DP__ABOVE_0 1e-46
 #define DP__BELOW_1 0.99999997
@@ -3403,7 +3414,7 @@ static const dp__member dp__config_members[] = {
 #define DP__AT(field) offsetof(dp__tokenizer_config, field)
 #define DP__TOKENIZER_WRITTEN 9 /* of these; the last five are also special_tokens_map.json */
 static const dp__member dp__tokenizer_members[] = {
-    {"tokenizer_class", "T3", DP__MUST, 0, DP_JSON_STRING, 0, 0, DP__TOKENIZERS},
+    {"tokenizer_class", "T3", DP__WORD, DP__AT(kind), -1, 0, 0, DP__TOKENIZERS},
     {"do_lower_case", "T1", DP__SWITCH, DP__AT(lower_case), 1, 0, 0, NULL},
     {"strip_accents", "T1", DP__SWITCH, DP__AT(strip_accents), -1, 0, 0, NULL},
     {"tokenize_chinese_chars", "T1", DP__SWITCH, DP__AT(chinese_chars), 1, 0, 0, NULL},
@@ -3738,6 +3749,8 @@ static dp_status dp__config_parse(const char *text, size_t bytes, dp__arena *are
     dp__members_usual(dp__config_members, to, sizeof *to);
     while (dp__doc_next(&d, 1, &key)) {
         if (dp__members_read(&d, &key, dp__config_members, to)) continue;
+        if (dp__json_is(&key, "tokenizer_class"))
+            to->tokenizer = 2 + dp__word_number(&d.json, DP__TOKENIZERS);
         if (dp__json_is(&key, "id2label")) maps[0] = d.json;
         if (dp__json_is(&key, "label2id")) maps[1] = d.json;
         if (dp__json_is(&key, "quantization_config")) dp__conf_quant(&d, to);
@@ -3820,6 +3833,10 @@ static dp_status dp__tokenizer_config_parse(const char *text, size_t bytes, dp__
         } else if (dp__json_is(&key, "added_tokens_decoder")) {
             to->lists_added = 1;
             dp__conf_added(&d);
+        } else if (dp__json_is(&key, "model_input_names") && d.json.kind == DP_JSON_ARRAY) {
+            to->types = 1;
+            while (dp__doc_next(&d, 2, &key))
+                if (dp__json_is(&d.json, "token_type_ids")) to->types = 2;
         } else if (dp__json_is(&key, "model_max_length")) { /* about 1e30: no bound */
             if (!dp__json_int(&d.json, 1, DP_MAX_POSITIONS, &tokens)) tokens = 0;
             to->max_length = (int32_t)tokens;
@@ -3848,6 +3865,8 @@ static int dp__tokenizer_config_write(const dp__tokenizer_config *from, int32_t 
         dp__put_u64(put, (uint64_t)most);
         dp__put_text(put, ",\n");
     }
+    if (positions > 0 && from->types == 1)
+        dp__put_text(put, "  \"model_input_names\": [\"input_ids\", \"attention_mask\"],\n");
     dp__members_write(put, dp__tokenizer_members + skip, DP__TOKENIZER_WRITTEN - skip, from,
                       "\n}\n");
     return !put->failed;
@@ -4473,6 +4492,7 @@ typedef struct dp__tokenizer {
     dp__vocab vocab;
     dp__fold  fold[2];    /* [letters lower-cased] */
     int32_t   lower_case; /* what the model asks for */
+    int32_t   types;      /* 1: the second of a pair has tokens of type 1 */
     int32_t   positions;  /* of the model: no sequence is longer */
 } dp__tokenizer;
 
@@ -4726,8 +4746,9 @@ static dp_status dp__encode(const dp__tokenizer *t, dp__scratch *s, const dp_tex
     if (out->n > out->cap) return dp__fail(err, DP_E_SPACE, "the arrays are too small");
     dp__write_token(out, at++, 0, &cls);
     for (int i = 0; i <= pair; i++) {
-        at = dp__write_part(&s->part[i], kept[i], i, special[DP__UNK], out, at);
-        dp__write_token(out, at++, i, &sep);
+        int32_t type = i * t->types;
+        at = dp__write_part(&s->part[i], kept[i], type, special[DP__UNK], out, at);
+        dp__write_token(out, at++, type, &sep);
     }
     return DP_OK;
 }
@@ -4741,6 +4762,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
     dp_status status = dp__vocab_parse(&t->vocab, text, bytes, arena, file, config, err);
     if (status != DP_OK) return status;
     t->lower_case = config->lower_case != 0;
+    t->types = config->types != 1;
     t->positions = positions;
     for (int lower = 0; lower < 2; lower++) {
         int strip = config->strip_accents < 0 ? lower : config->strip_accents != 0;
@@ -5023,11 +5045,11 @@ DP__INLINE void dp__exp_lanes(dp__v8 *v, int low) {
  * log(0) = -inf, log(negative) = NaN, log(inf) = inf. */
 DP__INLINE void dp__log_lanes(dp__v8 *v) {
     dp__v8 x = *v;
-    dp__m8 small = dp__less(x, dp__set(FLT_MIN));
-    dp__m8 u = dp__bits(dp__pick(small, x * 8388608.0f, x));
+    dp__m8 tiny = dp__less(x, dp__set(FLT_MIN));
+    dp__m8 u = dp__bits(dp__pick(tiny, x * 8388608.0f, x));
     dp__m8 biased = (u + 0x004AFB0Du) >> 23;
     dp__v8 f = dp__real(u - (biased << 23) + 0x3F800000u) - 1.0f;
-    dp__v8 e = dp__real(biased | 0x4B000000u) - dp__pick(small, dp__set(8388758.0f),
+    dp__v8 e = dp__real(biased | 0x4B000000u) - dp__pick(tiny, dp__set(8388758.0f),
                                                          dp__set(8388735.0f));
     dp__v8 p = f * -7.634944469e-02f + 1.276772320e-01f;
     p = p * f - 1.316232830e-01f;
@@ -5052,8 +5074,8 @@ DP__INLINE void dp__tanh_lanes(dp__v8 *v) {
     p = p * s - 5.373651534e-02f;
     p = p * s + 1.333140582e-01f;
     p = p * s - 3.333328068e-01f;
-    dp__v8 near = a + a * (s * p), far = (1.0f - e) / (1.0f + e);
-    *v = dp__with_sign(dp__pick(dp__less(a, dp__set(0.625f)), near, far), x);
+    dp__v8 series = a + a * (s * p), closed = (1.0f - e) / (1.0f + e);
+    *v = dp__with_sign(dp__pick(dp__less(a, dp__set(0.625f)), series, closed), x);
 }
 
 /* bell = exp(-x^2 / 2), phi = Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution.
@@ -7617,7 +7639,7 @@ static const char *dp__row_missing(dp_isa isa, uint32_t cpu, uint32_t os) {
 }
 
 /* ============================================================================================
- * [E9] Threads                                                                budget 320 lines
+ * [E9] Threads                                                                budget 330 lines
  * Owns:   the team of workers, and dp__exec: how a session computes.    Needs: B3, E3, E8.
  * Never:  divides a sum; a task gets (tid, threads) and writes outputs of its own.
  * Tests:  tests/test_gemm.c: gemm_team_*, gemm_patience, gemm_apart
@@ -7856,6 +7878,11 @@ static void dp__team_run(dp__team *team, dp__task *task, void *arg) {
 
 static void dp__team_close(dp__team *team, const dp_alloc *alloc, int32_t created) {
     (void)team, (void)alloc, (void)created;
+}
+
+static size_t dp__team_bytes(int32_t threads) {
+    (void)threads;
+    return 0;
 }
 
 static dp__team *dp__team_open(const dp_alloc *alloc, int32_t threads) {
@@ -8113,6 +8140,8 @@ static void dp__compensate(int32_t *comp, const int8_t *w, size_t ldw, size_t n,
 }
 
 #define DP__PAIR_K (2 * DP__TILE) /* k of a tile image of pairs */
+
+#define DP__BF16_END 3.3961775292304601e38 /* 2^128 (1 - 2^-9): from here on it is an infinity */
 
 static size_t dp__pack16_bytes(size_t n, size_t k) {
     return dp__ceil(n, DP__TILE) * dp__ceil(k, DP__PAIR_K) * sizeof(uint16_t);
@@ -8554,7 +8583,7 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1870 lines
+ * [F] Network                                                                budget 1880 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -9012,6 +9041,10 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
         dp_status status = dp__build_rows(b, t, j, n, rows, int8 ? scale + j : NULL);
         if (status != DP_OK) return status;
         if (form == DP__B_BF16) {
+            for (size_t i = 0; i < n * x->cols; i++)
+                if (fabs((double)((dp_real *)rows)[i]) >= DP__BF16_END)
+                    return dp__fail_at(b->err, DP_E_FORMAT, "S12", NULL, DP_NO_PLACE,
+                                       "a weight is too large for bfloat16", x->name);
             dp__pack16((uint32_t *)here, panel, (dp_real *)rows, x->cols, n, x->cols);
         } else if (comp != NULL) {
             int hold = dp__weights_hold((int8_t *)rows, x->cols, n, x->cols);
@@ -9787,7 +9820,10 @@ static void dp__head_load8(dp__head *h, dp__mat k, dp__mat v) {
     op.t = h->k_sum;
     h->row->vec(&op, 0, h->t);
     dp__pack8(h->k.packed, panel, (const int8_t *)h->key_codes, ld, h->t, h->d);
-    for (size_t j = 0; j < h->t; j++) h->k.comp[j] = -128 * (int32_t)h->k_sum[j];
+    for (size_t j = 0; j < h->t; j++) { /* of a key that is not finite the sum is a NaN */
+        dp_real sum = h->k_sum[j];
+        h->k.comp[j] = sum - sum == 0 ? -128 * (int32_t)sum : 0;
+    }
     op = dp__vec_of(DP__VEC_QUANTIZE_COLUMNS, dp__no_mat, v, dp__no_mat, h->t, h->d);
     op.q = (uint8_t *)h->v.packed;
     op.panel = panel;
@@ -9988,7 +10024,7 @@ static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) 
 }
 
 /* ============================================================================================
- * [F3] BERT forward                                                           budget 330 lines
+ * [F3] BERT forward                                                           budget 340 lines
  * Owns:   working memory of passes; the network as a list of calls.   Needs: F1, F2.
  * Never:  allocates while it computes; computes a padding token.
  * Tests:  tests/test_network.c: network_*
@@ -10132,35 +10168,47 @@ static void dp__work_close(dp__work *w) {
     w->bytes = w->tokens = w->texts = w->longest = 0;
 }
 
+/* Bytes of a w with its room; SIZE_MAX: more than there can be. */
+static void dp__work_measure(dp__work *w, const dp__exec *exec, const dp__net *net) {
+    dp__carving c = {NULL, 0, 0};
+    w->bytes = SIZE_MAX;
+    if (w->tokens > SIZE_MAX / 256) return; /* room for the rounding in strides */
+    dp__carve_work(w, &c, exec, net);
+    if (!c.too_big) w->bytes = c.at;
+}
+
 /* Room for batches of so many tokens, texts and tokens of one text; train: also for backward
- * passes. Nothing is allocated if there is room already; what fitted before still does. On
- * failure w is empty, not closed. */
+ * passes. Nothing is allocated if there is room already; what fitted before still does, unless
+ * both together are over the limit. On failure w stays as it was or, without memory, is empty. */
 static dp_status dp__work_reserve(dp__work *w, const dp__exec *exec, const dp__net *net,
                                   size_t tokens, size_t texts, size_t longest, int train,
                                   dp_error *err) {
-    dp__carving c = {NULL, 0, 0};
-    int         again = w->memory != NULL && train == w->train;
+    dp__work next = *w;
+    size_t   limit = w->limit > 0 && w->limit < SIZE_MAX ? (size_t)w->limit : SIZE_MAX - 1;
+    int      again = w->memory != NULL && train == w->train;
     if (again && tokens <= w->tokens && texts <= w->texts && longest <= w->longest) return DP_OK;
-    if (again && tokens < w->tokens) tokens = w->tokens;
-    if (again && texts < w->texts) texts = w->texts;
-    if (again && longest < w->longest) longest = w->longest;
+    next.train = train;
+    next.tokens = again && tokens < w->tokens ? w->tokens : tokens;
+    next.texts = again && texts < w->texts ? w->texts : texts;
+    next.longest = again && longest < w->longest ? w->longest : longest;
+    dp__work_measure(&next, exec, net);
+    if (next.bytes > limit) {
+        next.tokens = tokens;
+        next.texts = texts;
+        next.longest = longest;
+        dp__work_measure(&next, exec, net);
+    }
+    if (next.bytes == SIZE_MAX) return dp__no_memory(err);
+    if (next.bytes > limit)
+        return dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than allowed");
     dp__work_close(w);
-    if (tokens > SIZE_MAX / 256) return dp__no_memory(err); /* room for the rounding in strides */
-    w->tokens = tokens;
-    w->texts = texts;
-    w->longest = longest;
-    w->train = train;
-    dp__carve_work(w, &c, exec, net);
-    int fits = w->limit == 0 || c.at <= w->limit;
-    w->bytes = c.at;
-    if (!c.too_big && fits) w->memory = dp__alloc(&w->alloc, w->bytes, 1);
+    *w = next;
+    w->memory = dp__alloc(&w->alloc, w->bytes, 1);
     if (w->memory == NULL) {
         dp__work_close(w);
-        return fits || c.too_big ? dp__no_memory(err)
-                   : dp__fail(err, DP_E_LIMIT, "the batch needs more working memory than allowed");
+        return dp__no_memory(err);
     }
-    c.p = (char *)w->memory;
-    c.at = 0;
+    dp__carving c = {(char *)w->memory, 0, 0};
     dp__carve_work(w, &c, exec, net);
     return DP_OK;
 }
@@ -10599,13 +10647,13 @@ static int dp__meter_multi(dp__meter *m, const dp_real *z, const float *target) 
     int    right = 1;
     for (size_t i = 0; i < m->classes; i++) {
         double x = (double)z[i], y = (double)target[i];
-        double small = (double)dp__exp((dp_real)-fabs(x));
+        double e = (double)dp__exp((dp_real)-fabs(x));
         int    guess = x > 0, label = y > 0.5;
-        loss += (x > 0 ? x : 0) - x * y + (double)dp__log((dp_real)(1 + small));
+        loss += (x > 0 ? x : 0) - x * y + (double)dp__log((dp_real)(1 + e));
         m->tally[i].label += (uint64_t)label;
         m->tally[i].guess += (uint64_t)guess;
         m->tally[i].both += (uint64_t)(label && guess);
-        dp__meter_bin(m, 1 / (1 + small), guess == label);
+        dp__meter_bin(m, 1 / (1 + e), guess == label);
         right = right && guess == label;
     }
     m->loss += loss / (double)m->classes;
@@ -11208,6 +11256,7 @@ typedef struct dp__corpus {
 
 static void dp__corpus_close(dp__corpus *c) {
     if (c->ids != NULL) dp__wipe(c->ids, c->cap * sizeof *c->ids);
+    if (c->types != NULL) dp__wipe(c->types, c->cap * sizeof *c->types); /* tell parts of pairs */
     dp__arena_free(&c->arena);
     memset(c, 0, sizeof *c);
 }
@@ -11730,7 +11779,7 @@ static dp_status dp__quantizer_init(dp__quantizer *z, const dp__net *net, const 
  * ============================================================================================ */
 
 /* ============================================================================================
- * [H] Public functions                                                       budget 1000 lines
+ * [H] Public functions                                                       budget 1050 lines
  * Owns:   argument checks, lifetimes, glue.                    Needs: everything above.
  * Tests:  tests/test_api.c
  * ============================================================================================ */
@@ -11763,18 +11812,25 @@ DPDEF void dp_json_begin(dp_json *json, const char *text, size_t bytes) {
     dp__json_begin(json, text, bytes);
 }
 
+/* Gives the reader back; after an error it stands at the end of a text that breaks off. */
+static dp_status dp__json_leave(dp_json *json, const dp__doc *d) {
+    *json = d->json;
+    if (d->status == DP_OK) return DP_OK;
+    json->at = json->bytes;
+    json->state = DP__J_VALUE;
+    return d->status;
+}
+
 DPDEF dp_status dp_json_next(dp_json *json, dp_error *err) {
-    dp__doc   d = {*json, DP_OK, NULL, NULL, err};
-    dp_status status = dp__json_next(&d);
-    *json = d.json;
-    return status;
+    dp__doc d = {*json, DP_OK, NULL, NULL, err};
+    dp__json_next(&d);
+    return dp__json_leave(json, &d);
 }
 
 DPDEF dp_status dp_json_skip(dp_json *json, dp_error *err) {
-    dp__doc   d = {*json, DP_OK, NULL, NULL, err};
-    dp_status status = dp__json_skip(&d);
-    *json = d.json;
-    return status;
+    dp__doc d = {*json, DP_OK, NULL, NULL, err};
+    dp__json_skip(&d);
+    return dp__json_leave(json, &d);
 }
 
 /* A value that is not what the caller has asked for. */
@@ -11942,6 +11998,19 @@ static dp_status dp__model_vocab(dp_model *model, const dp__recipe *r, const cha
     return DP_OK;
 }
 
+/* The class of the tokenizer, as transformers finds it: config.json names it where the file of the
+ * tokenizer does not (T3). DistilBERT's gives no token types unless model_input_names has them. */
+static dp_status dp__model_tokenizer(dp_model *model, dp_error *err) {
+    dp__tokenizer_config *to = &model->words;
+    if (to->kind < 0 && model->config.tokenizer == 1)
+        return dp__fail_at(err, DP_E_UNSUPPORTED, "T3", "config.json", DP_NO_PLACE,
+                           "this tokenizer_class is not supported", NULL);
+    if (to->kind < 0) to->kind = model->config.tokenizer > 0 ? model->config.tokenizer - 2 : 0;
+    if (to->types == 0) to->types = to->kind == 0 ? 2 : 1;
+    to->kind = 0; /* as it is written: with the types said, a class of its own adds nothing */
+    return DP_OK;
+}
+
 /* Rules and special words of the tokenizer. As in transformers, the names of the older files hold,
  * but not where the configuration lists the added words. */
 static dp_status dp__model_words(dp_model *model, const dp__recipe *r, dp_error *err) {
@@ -11960,7 +12029,7 @@ static dp_status dp__model_words(dp_model *model, const dp__recipe *r, dp_error 
         else if (status == DP_OK)
             status = dp__tokenizer_config_parse(text, bytes, arena, file, to, err);
     }
-    return status;
+    return status == DP_OK ? dp__model_tokenizer(model, err) : status;
 }
 
 /* Configuration, labels, vocabulary and the table of parameters. */
@@ -12219,12 +12288,17 @@ static dp_status dp__save_tensor(const dp__params *params, const dp__source *sou
 }
 
 /* Without its config.json a directory cannot be opened until it is complete again. That goes when
- * the weights, all but the name of their file, are written: on a full disk the old model stays. */
+ * the weights, all but the name of their file, are written: on a full disk the old model stays.
+ * The others are not written again and would be read as parts of the new model. */
 static dp_status dp__save_unseal(const dp_model *model, void *dir, dp_error *err) {
+    static const char *const names[] = {"config.json", "added_tokens.json", "tokenizer.json",
+                                        "model.safetensors.index.json"};
     const dp_io *io = &model->env.io;
-    dp_status    status = io->remove(io->ctx, dir, "config.json");
-    if (status == DP_OK || status == DP_E_NOT_FOUND) return DP_OK;
-    return dp__io_fail(err, status, "config.json");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        dp_status status = io->remove(io->ctx, dir, names[i]);
+        if (status != DP_OK && status != DP_E_NOT_FOUND) return dp__io_fail(err, status, names[i]);
+    }
+    return DP_OK;
 }
 
 static dp_status dp__save_weights(const dp_model *model, void *dir, dp__arena *arena,
@@ -12306,11 +12380,32 @@ struct dp_session {
 DPDEF void dp_session_close(dp_session *session) {
     if (session == NULL) return;
     dp__arena arena = session->arena;
-    if (session->ids != NULL) dp__wipe(session->ids, session->token_cap * sizeof *session->ids);
+    size_t    bytes = session->token_cap * sizeof *session->ids;
+    if (session->ids != NULL) dp__wipe(session->ids, bytes);
+    if (session->types != NULL) dp__wipe(session->types, bytes);
     dp__scratch_free(&session->scratch);
     dp__work_close(&session->work);
     dp__exec_close(&session->exec);
     dp__arena_free(&arena);
+}
+
+DPDEF uint64_t dp_session_memory(const dp_session *session) {
+    const dp__side *part = session->scratch.part;
+    const dp__exec *x = &session->exec;
+    uint64_t        packing = (uint64_t)x->threads * DP__SCRATCH * sizeof(dp_real);
+    if (x->team != NULL) packing += dp__team_bytes(x->asked);
+    return session->work.bytes + packing + session->arena.total +
+           (part[0].cap + part[1].cap) * sizeof *part->kept;
+}
+
+/* What the limit leaves for batches, with tokens of both parts of a document at hand. */
+static dp_status dp__session_limit(dp_session *s, uint64_t limit, dp_error *err) {
+    uint64_t fixed = dp_session_memory(s) +
+                     2 * (uint64_t)s->encode.max_tokens * sizeof *s->scratch.part->kept;
+    if (limit > 0 && limit <= fixed)
+        return dp__fail(err, DP_E_LIMIT, "memory_limit is too little for any text");
+    s->work.limit = limit > 0 ? limit - fixed : 0;
+    return DP_OK;
 }
 
 DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
@@ -12339,10 +12434,11 @@ DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options 
     s->infos = (dp_prediction *)dp__arena_get(&arena, s->token_cap / 2, sizeof *s->infos);
     s->ids = (int32_t *)dp__arena_get(&arena, s->token_cap, sizeof *s->ids);
     s->arena = arena;
-    dp__work_init(&s->work, &arena.alloc, o.memory_limit);
+    dp__work_init(&s->work, &arena.alloc, 0);
     s->work.attention32 = o.attention32 != 0;
     dp__scratch_init(&s->scratch, &arena.alloc);
     status = arena.failed ? dp__no_memory(err) : dp__exec_open(&s->exec, &model->env, err);
+    if (status == DP_OK) status = dp__session_limit(s, o.memory_limit, err);
     if (status == DP_OK) *out = s;
     else dp_session_close(s);
     return status;
@@ -12384,15 +12480,11 @@ static dp_status dp__session_next(dp_session *s, const dp_text *texts, size_t n,
     for (; rows < n && s->begin[rows] < s->batch_tokens && status == DP_OK; rows++)
         status = dp__session_encode(s, &texts[rows], rows, err);
     if (status == DP_OK) status = dp__session_run(s, rows, err);
+    int ranked = s->model->config.problem != DP_REGRESSION;
     for (size_t i = 0; i < rows && status == DP_OK; i++)
-        s->infos[i].best = (int32_t)dp__best(s->work.logits + i * classes, classes);
+        s->infos[i].best = ranked ? (int32_t)dp__best(s->work.logits + i * classes, classes) : 0;
     *count = rows;
     return status;
-}
-
-DPDEF uint64_t dp_session_memory(const dp_session *session) {
-    uint64_t packing = (uint64_t)session->exec.threads * DP__SCRATCH * sizeof(dp_real);
-    return session->work.bytes + packing + session->arena.total;
 }
 
 /* p [K] of logits z [K]: softmax, sigmoid, or the values themselves. */
@@ -12508,6 +12600,7 @@ DPDEF void dp_trainer_close(dp_trainer *trainer) {
     if (trainer == NULL) return;
     dp__micro *p = &trainer->piece;
     if (p->ids != NULL) dp__wipe(p->ids, p->tokens * sizeof *p->ids);
+    if (p->types != NULL) dp__wipe(p->types, p->tokens * sizeof *p->types);
     dp__work_close(&trainer->work);
     dp__exec_close(&trainer->exec);
     dp_model_close(trainer->model);

@@ -437,13 +437,71 @@ static void test_api_session(void) {
     CHECK(dp_session_open(m, &options, &s, &err) == DP_E_ARG && s == NULL);
     DP_CLEAR(options);
     options.memory_limit = 1000;
-    CHECK(dp_session_open(m, &options, &s, &err) == DP_OK);
-    float prob[API_CLASSES] = {1, 1, 1, 1, 1};
-    CHECK(dp_predict(s, "a", 1, prob, API_CLASSES, NULL, &err) == DP_E_LIMIT);
-    CHECK(prob[0] == 0 && prob[4] == 0);
-    dp_session_close(s);
+    CHECK(dp_session_open(m, &options, &s, &err) == DP_E_LIMIT && s == NULL);
     dp_session_close(NULL);
     dp_model_close(m);
+}
+
+/* One text of 64 tokens (0), or 500 without any (1): the status, and the memory behind it. */
+static dp_status api_work(dp_session *s, int many, uint64_t *memory) {
+    static const char a[] = "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a "
+                            "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a";
+    static float      prob[500 * API_CLASSES];
+    dp_text           texts[500];
+    prob[0] = prob[API_CLASSES - 1] = 1;
+    memset(texts, 0, sizeof texts);
+    texts[0].a = many ? NULL : a;
+    texts[0].a_bytes = many ? 0 : sizeof a - 1;
+    dp_status status = dp_predict_batch(s, texts, many ? 500 : 1, prob, NULL, NULL, NULL);
+    CHECK((status == DP_OK) == (prob[0] > 0 && prob[API_CLASSES - 1] > 0));
+    *memory = dp_session_memory(s);
+    return status;
+}
+
+/* What a call may take does not depend on those before it; a call that is refused changes nothing;
+ * and the memory that a session names is all that it holds, and never above the limit. */
+static void test_api_memory_limit(void) {
+    test_heap          heap = {0, 0, 0, 0, 0};
+    dp_session_options options;
+    dp_session        *s = NULL;
+    uint64_t           alone[2], both, memory;
+    dp_env             env;
+    DP_CLEAR(env);
+    DP_CLEAR(options);
+    env.threads = 2;
+    env.alloc.alloc = test_heap_alloc;
+    env.alloc.free = test_heap_free;
+    env.alloc.ctx = &heap;
+    dp_model *m = api_model(&env);
+    size_t    before = heap.live_bytes;
+    for (int many = 0; many < 2; many++) {
+        CHECK(dp_session_open(m, NULL, &s, NULL) == DP_OK);
+        CHECK(api_work(s, many, &alone[many]) == DP_OK);
+        if (many) CHECK(api_work(s, 0, &both) == DP_OK && both > alone[0] && both > alone[1]);
+        CHECK_INT(heap.live_bytes - before, dp_session_memory(s));
+        dp_session_close(s);
+    }
+    uint64_t tokens = 2 * 64 * sizeof(dp__token); /* are always left */
+    options.memory_limit = (alone[0] > alone[1] ? alone[0] : alone[1]) + tokens;
+    CHECK(options.memory_limit < both);
+    CHECK(dp_session_open(m, &options, &s, NULL) == DP_OK);
+    for (int i = 0; i < 8; i++) {
+        CHECK(api_work(s, i / 2 % 2, &memory) == DP_OK);
+        CHECK(memory <= options.memory_limit);
+    }
+    dp_session_close(s);
+    int most = alone[1] > alone[0];
+    options.memory_limit = alone[most] - 1;
+    CHECK(dp_session_open(m, &options, &s, NULL) == DP_OK);
+    for (int i = 0; i < 3; i++) {
+        CHECK(api_work(s, !most, &memory) == DP_OK);
+        size_t calls = heap.calls;
+        CHECK(api_work(s, most, &memory) == DP_E_LIMIT);
+        CHECK(api_work(s, !most, &memory) == DP_OK && heap.calls == calls);
+    }
+    dp_session_close(s);
+    dp_model_close(m);
+    CHECK_INT(heap.live_bytes, 0);
 }
 
 static void test_api_no_allocation(void) {
@@ -906,7 +964,134 @@ static void test_api_fp_state(void) {
 }
 #endif
 
+/* The self-test's model with members more in its config.json, or NULL. */
+static dp_model *api_with(const char *members, dp_status want, dp_error *err) {
+    char          config[1000];
+    dp_model_spec spec;
+    dp_model     *m = NULL;
+    api_spec(&spec);
+    spec.config_bytes = (size_t)snprintf(config, sizeof config, "{%s,%s", members,
+                                         dp__self_config + 1);
+    spec.config = config;
+    CHECK_INT(dp_model_new(NULL, &spec, &m, err), want);
+    return m;
+}
+
+/* Of several values none is the most probable. */
+static void test_api_regression(void) {
+    dp_model     *m = api_with("\"problem_type\":\"regression\"", DP_OK, NULL);
+    dp_prediction infos[API_TEXTS];
+    float         logits[API_TEXTS * API_CLASSES];
+    int           other = 0;
+    if (m == NULL) return;
+    api_logits(m, 0, logits, infos);
+    for (int i = 0; i < API_TEXTS; i++) {
+        CHECK_INT(infos[i].best, 0);
+        other += dp__best(logits + i * API_CLASSES, API_CLASSES) != 0;
+    }
+    CHECK(other > 0);
+    dp_model_close(m);
+}
+
+static void api_write(const char *path, const char *text) {
+    FILE *f = fopen(path, "wb");
+    CHECK(f != NULL);
+    if (f == NULL) return;
+    CHECK(fputs(text, f) >= 0);
+    CHECK(fclose(f) == 0);
+}
+
+/* Types of the tokens of a pair: the sum, of 4 tokens and [SEP] in the second part. */
+static int32_t api_types(const dp_model *m) {
+    int32_t     ids[64], types[64], sum = 0;
+    dp_text     text = {"a b", 3, "c d e f", 7};
+    dp_encoding e;
+    memset(&e, 0, sizeof e);
+    e.ids = ids;
+    e.types = types;
+    e.cap = 64;
+    CHECK(dp_encode(m, &text, NULL, &e, NULL) == DP_OK && e.n == 9);
+    for (size_t i = 0; i < e.n; i++) sum += types[i];
+    return sum;
+}
+
+/* config.json names the tokenizer's class where tokenizer_config.json does not, as in
+ * transformers' AutoTokenizer; DistilBERT's gives no types; what was decided is saved. */
+static void test_api_tokenizer_class(void) {
+    static const struct { const char *config, *words; int32_t types; } cases[] = {
+        {"\"x\":1", "{}", 5},
+        {"\"tokenizer_class\":null", "{}", 5},
+        {"\"tokenizer_class\":\"BertTokenizerFast\"", "{}", 5},
+        {"\"tokenizer_class\":\"DistilBertTokenizer\"", "{}", 0},
+        {"\"tokenizer_class\":\"RobertaTokenizer\"", "{}", -1},
+        {"\"tokenizer_class\":7", "{}", -1},
+        {"\"tokenizer_class\":\"RobertaTokenizer\"", "{\"tokenizer_class\":\"BertTokenizer\"}", 5},
+        {"\"x\":1", "{\"tokenizer_class\":\"DistilBertTokenizerFast\"}", 0},
+        {"\"x\":1", "{\"tokenizer_class\":\"DistilBertTokenizer\","
+         "\"model_input_names\":[\"input_ids\",\"token_type_ids\"]}", 5},
+        {"\"x\":1", "{\"model_input_names\":[\"input_ids\",\"attention_mask\"]}", 0},
+    };
+    dp_model *plain = api_model(NULL);
+    char      path[400], config[1000];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        dp_model *m = NULL, *again = NULL;
+        dp_error  err;
+        CHECK(dp_model_save(plain, api_dir("class"), NULL) == DP_OK);
+        snprintf(path, sizeof path, "%s/config.json", api_dir("class"));
+        snprintf(config, sizeof config, "{%s,%s", cases[i].config, dp__self_config + 1);
+        api_write(path, config);
+        snprintf(path, sizeof path, "%s/tokenizer_config.json", api_dir("class"));
+        api_write(path, cases[i].words);
+        dp_status status = dp_model_open(NULL, api_dir("class"), &m, &err);
+        CHECK_INT(status, cases[i].types < 0 ? DP_E_UNSUPPORTED : DP_OK);
+        if (status != DP_OK) {
+            CHECK_TEXT(err.rule, "T3");
+            continue;
+        }
+        CHECK_INT(api_types(m), cases[i].types);
+        CHECK(dp_model_save(m, api_dir("class"), NULL) == DP_OK);
+        CHECK(dp_model_open(NULL, api_dir("class"), &again, NULL) == DP_OK);
+        if (again != NULL) CHECK_INT(api_types(again), cases[i].types);
+        dp_model_close(again);
+        dp_model_close(m);
+    }
+    dp_model_close(plain);
+}
+
+/* Finite weights whose products are not: INT8 answers something, and no number is turned into an
+ * integer that cannot be one (UBSan). As bfloat16 the largest are infinite: refused. */
+static void test_api_huge(void) {
+    dp_model       *m = api_model(NULL), *n = NULL;
+    dp_open_options options;
+    dp_error        err;
+    float          *key = (float *)(uintptr_t)m->net.at[dp__layer_tensor(0, DP__K_W)].values;
+    float           logits[API_TEXTS * API_CLASSES];
+    DP_CLEAR(options);
+    options.dtype = DP_BF16;
+    for (int over = 0; over < 2; over++) {
+        key[0] = dp__f32_from_bits(over ? 0x7F7F8000u : 0x7F7F7FFFu);
+        CHECK(dp_model_save(m, api_dir("huge"), NULL) == DP_OK);
+        dp_status status = dp_model_open_with(NULL, api_dir("huge"), &options, &n, &err);
+        CHECK_INT(status, over ? DP_E_FORMAT : DP_OK);
+        if (over) CHECK_TEXT(err.rule, "S12");
+        dp_model_close(n);
+    }
+    for (int i = 0; i < 16; i++) key[i] = i % 2 ? 3.4e38f : -3.4e38f;
+#ifndef DP_NO_QUANTIZE
+    CHECK(dp_quantize(m, NULL, NULL, &n, NULL, NULL) == DP_OK);
+    api_logits(n, 0, logits, NULL);
+    dp_model_close(n);
+#else
+    (void)logits;
+#endif
+    dp_model_close(m);
+}
+
 static const test tests_api[] = {
+    {"api_memory_limit", test_api_memory_limit},
+    {"api_regression", test_api_regression},
+    {"api_tokenizer_class", test_api_tokenizer_class},
+    {"api_huge", test_api_huge},
     {"api_builds", test_api_builds},
     {"api_status", test_api_status},
     {"api_machine", test_api_machine},

@@ -901,9 +901,9 @@ static void test_trainer_dropout(void) {
     memory_free(files);
 }
 
-/* An allocator that looks for a sequence of tokens and a text in what is given back. */
+/* An allocator that looks for sequences of tokens and of types and a text in what is given back. */
 typedef struct learn_spy {
-    int32_t     ids[5];
+    int32_t     ids[5], types[12]; /* the ends of two pairs, and what lies between them */
     const char *text;
     size_t      hits, bytes;
 } learn_spy;
@@ -922,6 +922,8 @@ static void learn_spy_free(void *ctx, void *p, size_t bytes) {
     s->bytes += bytes;
     for (size_t i = 0; i + sizeof s->ids <= bytes; i += 4)
         s->hits += memcmp(at + i, s->ids, sizeof s->ids) == 0;
+    for (size_t i = 0; i + sizeof s->types <= bytes; i += 4)
+        s->hits += memcmp(at + i, s->types, sizeof s->types) == 0;
     for (size_t i = 0; i + n <= bytes; i++) s->hits += memcmp(at + i, s->text, n) == 0;
     dp__default_free(NULL, p, bytes);
 }
@@ -929,7 +931,7 @@ static void learn_spy_free(void *ctx, void *p, size_t bytes) {
 /* No memory is given back with tokens or words of the rows in it. */
 static void test_trainer_wipes(void) {
     memory_dir      *files = memory_new();
-    learn_spy        spy = {{2, 4, 4, 5, 5}, "secret", 0, 0};
+    learn_spy        spy = {{2, 4, 4, 5, 5}, {1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1}, "secret", 0, 0};
     learn_bench      b;
     learn_rows       r;
     dp_model        *model = NULL;
@@ -945,10 +947,13 @@ static void test_trainer_wipes(void) {
     env.alloc.free = learn_spy_free;
     env.alloc.ctx = &spy;
     CHECK(dp_model_new(&env, &spec, &model, NULL) == DP_OK);
+    o.max_tokens = 16; /* of 12: nothing is cut */
     learn_texts(&r, 2, 5, 1);
     for (int i = 0; i < 2; i++) {
         r.text[i].a = "a a b b secretsecret";
         r.text[i].a_bytes = 20;
+        r.text[i].b = "a b a b";
+        r.text[i].b_bytes = 7;
     }
     CHECK(dp_trainer_open(model, &o, &t, NULL) == DP_OK);
     CHECK(dp_train_step(t, &r.data, NULL, NULL) == DP_OK);

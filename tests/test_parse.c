@@ -195,8 +195,8 @@ static void test_json_flips(void) {
 static void test_json_values(void) {
     static const char text[] = "[12, -7, 1.5, 9223372036854775807, -9223372036854775808, "
                                "9223372036854775808, -0, 1e2, \"ab\\u0000c\", 1e999]";
-    static const int64_t ints[] = {12, -7, 0, INT64_MAX, 0, 0, 0, 0};
-    static const int     good[] = {1, 1, 0, 1, 0, 0, 0, 0};
+    static const int64_t ints[] = {12, -7, 0, INT64_MAX, INT64_MIN, 0, 0, 0};
+    static const int     good[] = {1, 1, 0, 1, 1, 0, 0, 0};
     dp_json  json;
     dp_error err;
     int64_t  v;
@@ -227,6 +227,13 @@ static void test_json_values(void) {
     CHECK(dp_json_next(&json, &err) == DP_OK);
     d = 3;
     CHECK(dp_json_real(&json, &d, &err) == DP_E_FORMAT && d == 3 && strcmp(err.rule, "J6") == 0);
+    for (int skip = 0; skip < 2; skip++) { /* an error is final */
+        dp_json_begin(&json, "[1.]", 4);
+        CHECK(dp_json_next(&json, &err) == DP_OK);
+        CHECK((skip ? dp_json_skip(&json, &err) : dp_json_next(&json, &err)) == DP_E_FORMAT);
+        CHECK_TEXT(err.rule, "J6");
+        for (int i = 0; i < 3; i++) CHECK(dp_json_next(&json, &err) == DP_E_FORMAT);
+    }
 }
 
 static void test_json_skip(void) {
@@ -1694,6 +1701,7 @@ static const conf_case tokenizer_cases[] = {
     {"{\"pad_token\":\"\\ud800x\"}", DP_E_FORMAT, "J3", 14},
     {"{\"tokenizer_class\":\"RobertaTokenizer\"}", DP_E_UNSUPPORTED, "T3", 20},
     {"{\"tokenizer_class\":3}", DP_E_UNSUPPORTED, "T3", 19},
+    {"{\"tokenizer_class\":null,\"model_input_names\":\"token_type_ids\"}", DP_OK, "", 0},
     {"{\"do_basic_tokenize\":false}", DP_E_UNSUPPORTED, "T3", 21},
     {"{\"truncation_side\":\"right\"}", DP_OK, "", 0},
     {"{\"truncation_side\":\"left\"}", DP_E_UNSUPPORTED, "T3", 20},
@@ -1727,6 +1735,21 @@ static void test_tokenizer_config_cases(void) {
     dp__arena_free(&arena);
     dp__members_usual(dp__tokenizer_members, &t, sizeof t);
     CHECK(t.lower_case == 1);
+    static const struct { const char *text; int32_t kind, types; } kinds[] = {
+        {"{}", -1, 0}, {"{\"tokenizer_class\":null,\"model_input_names\":null}", -1, 0},
+        {"{\"tokenizer_class\":\"BertTokenizer\"}", 0, 0},
+        {"{\"tokenizer_class\":\"BertTokenizerFast\",\"model_input_names\":[]}", 0, 1},
+        {"{\"tokenizer_class\":\"DistilBertTokenizer\"}", 1, 0},
+        {"{\"model_input_names\":[\"input_ids\",\"token_type_ids\"],\"tokenizer_class\":"
+         "\"DistilBertTokenizerFast\"}", 1, 2},
+        {"{\"model_input_names\":[\"input_ids\",[\"token_type_ids\"]]}", -1, 1},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        text = kinds[i].text;
+        CHECK(conf_run(text, strlen(text), &heap, 1, &t, &arena, &err) == DP_OK);
+        CHECK(t.kind == kinds[i].kind && t.types == kinds[i].types);
+        dp__arena_free(&arena);
+    }
 }
 
 static const char tokenizer_crafted[] =

@@ -122,6 +122,9 @@ inclusion() {
         -o $out/stdio -lm -lpthread
     try "$cc files by C99 stdio, run" $out/stdio
     try "$cc headers came first, gnu99" c gnu99 -fsyntax-only after_others.c
+    try "$cc names that <windows.h> takes" c gnu99 -Dnear= -Dfar= -Dsmall=char -Dhyper=long \
+        -Dinterface=struct -DIN= -DOUT= -DOPTIONAL= -DERROR=0 -DTRUE=1 -DFALSE=0 \
+        '-Dmin(a,b)=((a)<(b)?(a):(b))' '-Dmax(a,b)=((a)>(b)?(a):(b))' -fsyntax-only after_others.c
     refuse "$cc DP_MALLOC without DP_FREE" "both DP_MALLOC and DP_FREE" \
         c c99 "-DDP_MALLOC(n)=0" -c feature.c -o $out/a.o
     refuse "$cc -ffast-math" "fast-math changes results" c c99 -ffast-math -c feature.c -o $out/a.o
