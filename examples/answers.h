@@ -1,8 +1,13 @@
-/* answers.h -- what predict gives: records in four formats, and figures of a run (how often the
+/* answers.h -- what a model answers: records in four formats, and figures of a run (how often the
  * model was right, how sure it was, which classes it confused, how long a batch takes). Include
  * it once, after rows.h. */
 #ifndef ANSWERS_H
 #define ANSWERS_H
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function" /* no program needs all of it */
+#endif
 
 /* ---- records ------------------------------------------------------------------------------- */
 
@@ -49,7 +54,8 @@ static void put_table_answer(sink *out, const answer *a, char separator, int fir
         const char *label = dp_model_label(a->model, a->order[k]);
         put(out, &separator, 1);
         put_cell(out, label, strlen(label), separator);
-        putf(out, "%c%.6g", separator, (double)a->prob[a->order[k]]);
+        put(out, &separator, 1);
+        put_real(out, "%.6g", (double)a->prob[a->order[k]]);
     }
     putf(out, "%c%s", separator, a->truncated ? "true" : "false");
 }
@@ -119,6 +125,11 @@ static void score_open(score *s, const dp_model *model) {
     s->classes = info.classes;
     arrsetlen(s->of, info.classes);
     memset(s->of, 0, (size_t)info.classes * sizeof *s->of);
+}
+
+static void score_close(score *s) {
+    arrfree(s->of);
+    hmfree(s->pairs);
 }
 
 /* Adds a row: its label, the probabilities and the logits [classes]. */
@@ -225,6 +236,50 @@ static void put_score(sink *out, score *s) {
     put(out, "]", 1);
 }
 
+/* The score of a model on a data set, by a session of its own. A row without a finite answer is
+ * a wrong one. A signal ends the program; progress is shown. */
+static score measure(const dp_model *model, const data_set *data, int32_t max_tokens) {
+    enum { BATCH = 64 };
+    dp_session_options options;
+    dp_session        *session = NULL;
+    dp_error           err;
+    score              s;
+    float             *prob = NULL, *logits = NULL; /* arrays of stb_ds: [BATCH, K] */
+    DP_CLEAR(options);
+    options.max_tokens = max_tokens;
+    require(dp_session_open(model, &options, &session, &err), &err, END_RUN);
+    score_open(&s, model);
+    arrsetlen(prob, BATCH * (ptrdiff_t)s.classes);
+    arrsetlen(logits, BATCH * (ptrdiff_t)s.classes);
+    self.started = seconds();
+    self.done_before = 0;
+    for (ptrdiff_t at = 0, n, all = arrlen(data->texts); at < all; at += n) {
+        n = all - at < BATCH ? all - at : BATCH;
+        require(dp_predict_batch(session, data->texts + at, (size_t)n, prob, logits, NULL, &err),
+                &err, END_RUN);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const float *p = prob + i * s.classes;
+            if (are_finite(p, s.classes))
+                score_row(&s, data->labels[at + i], p, logits + i * s.classes);
+            else s.rows++;
+        }
+        heed_signal();
+        show_progress((uint64_t)(at + n), (uint64_t)all, "rows", "");
+    }
+    arrfree(prob);
+    arrfree(logits);
+    dp_session_close(session);
+    return s;
+}
+
+/* The same: accuracy alone. */
+static double measure_accuracy(const dp_model *model, const data_set *data, int32_t max_tokens) {
+    score  s = measure(model, data, max_tokens);
+    double accuracy = score_accuracy(&s);
+    score_close(&s);
+    return accuracy;
+}
+
 /* ---- timing -------------------------------------------------------------------------------- */
 
 typedef struct timing { /* of a batch, in milliseconds */
@@ -262,4 +317,7 @@ static void put_timing(sink *out, const timing *t) {
          t->p50, t->p99, t->rows_per_second);
 }
 
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 #endif /* ANSWERS_H */

@@ -171,6 +171,7 @@ typedef struct program {
     int         log_fd, log_failed, terminal;
     int         bar;            /* columns of the progress bar on the terminal now */
     double      shown, started; /* seconds: progress */
+    uint64_t    done_before;    /* steps of an earlier run, which took none of that time */
     uint64_t    failed_rows;
     block      *documents;
     char       *unfinished;     /* temporary file to remove when the program ends */
@@ -193,8 +194,9 @@ static double seconds(void) {
 /* Standard descriptors are open, there is no core file, signals set a flag. Trap: with
  * descriptor 1 closed the first file opened becomes stdout. */
 static void start_program(const char *name) {
+    static const int heeded[] = {SIGINT, SIGTERM, SIGHUP};
     struct rlimit    none = {0, 0};
-    struct sigaction on;
+    struct sigaction on, was;
     self.name = name;
     self.log_fd = -1;
     for (int fd = 0; fd < 3; fd++)
@@ -204,10 +206,11 @@ static void start_program(const char *name) {
     prctl(PR_SET_DUMPABLE, 0);
     memset(&on, 0, sizeof on);
     on.sa_handler = on_signal;
-    sigaction(SIGINT, &on, NULL);
-    sigaction(SIGTERM, &on, NULL);
-    sigaction(SIGHUP, &on, NULL);
+    for (int i = 0; i < COUNT(heeded); i++) /* under nohup SIGHUP is ignored, and stays so */
+        if (sigaction(heeded[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+            sigaction(heeded[i], &on, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond ulimit -f fails and says why */
     const char *terminal = getenv("TERM"); /* no colour is ever used: NO_COLOR is honoured */
     self.terminal = isatty(2) && terminal != NULL && strcmp(terminal, "dumb") != 0;
     self.started = self.shown = seconds();
@@ -217,10 +220,13 @@ static void start_program(const char *name) {
 
 typedef enum importance { INFO, WARNING, ERROR } importance;
 
+/* A signal ends what goes to stdout: whoever reads it may never read on. */
 static void write_all(int fd, const char *p, size_t n, int *failed) {
     while (n > 0) {
-        ssize_t done = write(fd, p, n);
-        if (done < 0 && errno == EINTR) continue;
+        int     stopped = fd == 1 && stop_signal != 0;
+        ssize_t done = stopped ? -1 : write(fd, p, n);
+        if (stopped) errno = ECANCELED;
+        else if (done < 0 && errno == EINTR) continue;
         if (done <= 0) {
             *failed = errno != 0 ? errno : EIO;
             return;
@@ -357,7 +363,7 @@ static void show_progress(uint64_t done, uint64_t total, const char *unit, const
     double now = seconds(), passed = now - self.started;
     if (self.quiet || now - self.shown < (self.terminal ? 0.1 : 10.0)) return;
     self.shown = now;
-    double   rate = passed > 0 ? (double)done / passed : 0;
+    double   rate = passed > 0 ? (double)(done - self.done_before) / passed : 0;
     uint64_t left = rate > 0 && total > done ? (uint64_t)((double)(total - done) / rate) : 0;
     for (uint64_t i = 0; i < 20; i++) scale[i] = total > 0 && i * total < done * 20 ? '#' : '.';
     scale[20] = 0;
@@ -455,6 +461,7 @@ static sink sink_open(const char *path) {
         free(directory);
         free(prefix);
     }
+    if (s.fd < 0 && errno == EINTR) heed_signal(); /* a pipe that nobody reads */
     if (s.fd < 0) stop(END_RUN, "%s: cannot be written: %s", path, strerror(errno));
     return s;
 }
@@ -463,6 +470,7 @@ static void sink_flush(sink *s) {
     int failed = 0;
     write_all(s->fd, s->b.p, s->b.n, &failed);
     s->b.n = 0;
+    if (failed == ECANCELED) heed_signal();
     if (failed) stop(END_RUN, "%s: cannot be written: %s", s->path, strerror(failed));
 }
 
@@ -534,6 +542,7 @@ static bytes read_file(const char *path, size_t limit, int code) {
     bytes       b = {NULL, 0, 0};
     struct stat about;
     int fd = strcmp(path, "-") == 0 ? 0 : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 && errno == EINTR) heed_signal(); /* a pipe that nobody writes */
     if (fd < 0) stop(code, "%s: cannot be read: %s", path, strerror(errno));
     if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && (uint64_t)about.st_size < limit &&
         !bytes_reserve(&b, (size_t)about.st_size + 1)) stop(END_RUN, "out of memory");

@@ -164,6 +164,10 @@ static char **list_directory(const char *directory, const char *begin, const cha
     return names;
 }
 
+static char **list_checkpoints(const char *directory) {
+    return list_directory(directory, "ckpt-", ".dpck");
+}
+
 static void free_names(char **names) {
     for (ptrdiff_t i = 0; i < arrlen(names); i++) free(names[i]);
     arrfree(names);
@@ -271,7 +275,29 @@ static void check_replaced(const char *output, const char *model) {
     free_names(names);
 }
 
-/* Early: an output that exists needs --force, or --resume when no run has completed in it. It is
+/* Does a directory hold nothing but the log, which a run that failed early has begun? */
+static int holds_log_only(const char *output) {
+    char **names = list_directory(output, "", "");
+    int    others = 0;
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) {
+        char *path = text_of("%s/%s", output, names[i]);
+        others += strcmp(names[i], ".") != 0 && strcmp(names[i], "..") != 0 &&
+                  !(self.log_path != NULL && same_file(path, self.log_path));
+        free(path);
+    }
+    free_names(names);
+    return others == 0;
+}
+
+/* Can a run go on in it: did none complete, or was one killed that was to replace its result? */
+static int is_resumable(const char *output) {
+    char **checkpoints = list_checkpoints(output);
+    int    found = arrlen(checkpoints) > 0 || !exists_in(output, "config.json");
+    free_names(checkpoints);
+    return found;
+}
+
+/* Early: an output that exists needs --force, or --resume when there is a run to go on with. It is
  * never the directory of the model that is read. */
 static void check_directory(const char *output, const char *model, int resume) {
     struct stat a, b;
@@ -280,7 +306,7 @@ static void check_directory(const char *output, const char *model, int resume) {
     if (model != NULL && stat(model, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
         stop(END_USAGE, "%s: is the directory of the model that is read", output);
     check_replaced(output, model);
-    if (self.force || (resume && !exists_in(output, "config.json"))) return;
+    if (self.force || holds_log_only(output) || (resume && is_resumable(output))) return;
     stop(END_USAGE, "%s: exists; --force replaces it%s", output,
          resume ? " (its run is complete: there is nothing to resume)" : "");
 }
@@ -297,10 +323,6 @@ static double peak_megabytes(void) {
     if (kilobytes > 0) return kilobytes / 1024;
     getrusage(RUSAGE_SELF, &use);
     return (double)use.ru_maxrss / 1024;
-}
-
-static char **list_checkpoints(const char *directory) {
-    return list_directory(directory, "ckpt-", ".dpck");
 }
 
 /* Removes all checkpoints but the newest KEEP; their names sort by step. */
@@ -331,20 +353,36 @@ static void resume_trainer(dp_trainer *trainer, const char *directory) {
         stop(END_MODEL, "%s: no checkpoint can be used; --force starts from the beginning",
              directory);
     say(INFO, "no checkpoint to resume from: starting from the beginning");
+    remove_checkpoints(directory, 0); /* else steps of another run count as the newest */
     free_names(names);
 }
 
-/* Files that a killed run left behind: NAME.tmp- and a number, decimal or hexadecimal. */
+/* Files that a killed run left behind: NAME.tmp- and a number, decimal or hexadecimal. Those of
+ * sinks begin with a dot and may be another program's, at work. */
 static void remove_temporaries(const char *directory) {
     char **names = list_directory(directory, "", "");
     for (ptrdiff_t i = 0; i < arrlen(names); i++) {
         const char *mark = strstr(names[i], ".tmp-");
         char       *path = text_of("%s/%s", directory, names[i]);
-        size_t      n = mark != NULL && mark != names[i] ? strlen(mark + 5) : 0;
+        size_t      n = mark != NULL && names[i][0] != '.' ? strlen(mark + 5) : 0;
         if (n > 0 && strspn(mark + 5, "0123456789abcdef") == n) unlink(path);
         free(path);
     }
     free_names(names);
+}
+
+/* Bytes of the checkpoints in a directory, which new ones replace. */
+static double checkpoint_bytes(const char *directory) {
+    char **names = list_checkpoints(directory);
+    double total = 0;
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) {
+        struct stat about;
+        char       *path = text_of("%s/%s", directory, names[i]);
+        if (stat(path, &about) == 0) total += (double)about.st_size;
+        free(path);
+    }
+    free_names(names);
+    return total;
 }
 
 /* Makes the directory, locks it and tries what saving will do: create, fsync, remove. NEED is the
@@ -363,14 +401,19 @@ static void prepare_directory(const char *path, uint64_t need) {
     if (file >= 0) self.unfinished = trial; /* goes whatever happens below */
     if (file < 0 || write(file, "x", 1) != 1 || fsync(file) != 0 || close(file) != 0 ||
         unlink(trial) != 0) stop(END_RUN, "%s: cannot be written: %s", path, strerror(errno));
-    if (fstatvfs(fd, &space) == 0 && (double)space.f_bavail * (double)space.f_frsize < (double)need)
-        stop(END_RUN, "%s: less than %.0f MB free", path, (double)need / 1e6);
+    double missing = (double)need - checkpoint_bytes(path);
+    if (fstatvfs(fd, &space) == 0 && (double)space.f_bavail * (double)space.f_frsize < missing)
+        stop(END_RUN, "%s: less than %.0f MB free", path, missing / 1e6);
     self.unfinished = NULL;
     free(trial);
 }
 
-static void save_model(const dp_model *model, const char *directory) {
+/* STALE: the report that another program has left beside the model that is replaced. */
+static void save_model(const dp_model *model, const char *directory, const char *stale) {
     dp_error err;
+    char    *path = text_of("%s/%s", directory, stale);
+    unlink(path);
+    free(path);
     require(dp_model_save(model, directory, &err), &err, END_RUN);
 }
 

@@ -83,11 +83,12 @@ static int read_batch(job *j, reader *r) {
         read_result got = read_row(r);
         heed_signal();
         if (got == READ_END || got == READ_FAILED) return 0;
-        item it = {id_of_row(r), got == READ_ROW ? label_of_row(j, r) : -1, r->row_line};
+        int32_t label = got == READ_ROW ? label_of_row(j, r) : -1;
         if (r->fault.rule[0] != 0) {
             report_row(r);
             continue;
         }
+        item    it = {id_of_row(r), label, r->row_line};
         dp_text text = text_of_row(r);
         arrput(j->items, it);
         arrput(j->texts, text);
@@ -146,12 +147,11 @@ static void put_batch(job *j, const char *path) {
         if (j->set->tokens) put_tokens(j, &j->texts[row]);
         put_answer_end(&j->out, j->set->format);
         j->truncated += a.truncated != 0;
-        if (!are_finite(prob, a.classes)) {
-            self.failed_rows++;
-            say(WARNING, "%s: line %" PRIu64 ": the model gives a number that is not finite", path,
-                j->items[row].line);
-        }
-        if (j->set->evaluate) score_row(&j->score, j->items[row].label, prob, logits);
+        int finite = are_finite(prob, a.classes);
+        self.failed_rows += !finite;
+        if (!finite) say(WARNING, "%s: line %" PRIu64 ": the model gives a number that is not "
+                         "finite", path, j->items[row].line);
+        else if (j->set->evaluate) score_row(&j->score, j->items[row].label, prob, logits);
     }
     sink_flush(&j->out);
 }
@@ -212,6 +212,8 @@ static settings *read_settings(int argc, char **argv) {
     if (s.model == NULL || s.input == NULL) stop(END_USAGE, "--model and --input are needed");
     if ((s.logits || s.tokens) && s.format != JSONL)
         stop(END_USAGE, "--logits and --tokens belong to --format jsonl");
+    if (s.report != NULL && is_stdout(s.report) && is_stdout(s.output))
+        stop(END_USAGE, "--report and --output are both stdout");
     refuse_existing(s.output);
     if (s.report != NULL) refuse_existing(s.report);
     open_log(NULL);
@@ -224,7 +226,7 @@ int main(int argc, char **argv) {
     j.set = read_settings(argc, argv);
     open_model(&j);
     reader r = reader_open(j.set->input, j.set->evaluate ? NEED_TEXT | NEED_LABEL : NEED_TEXT);
-    j.out = sink_open(j.set->output);
+    j.out = sink_open(j.set->benchmark ? "-" : j.set->output); /* which writes no records */
     for (int more = 1; more && j.timing.runs == 0;) {
         more = read_batch(&j, &r);
         if (arrlen(j.items) == 0) break;

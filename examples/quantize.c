@@ -10,6 +10,7 @@
 #include "common.h"
 #include "rows.h"
 #include "models.h"
+#include "answers.h"
 
 typedef struct settings {
     const char *model, *output, *data, *criterion;
@@ -20,8 +21,7 @@ typedef struct settings {
 } settings;
 
 typedef struct side { /* a model measured */
-    dp_metrics metrics;
-    double     seconds;
+    double accuracy, macro_f1, seconds;
 } side;
 
 typedef struct run {
@@ -107,10 +107,9 @@ static void load_rows(run *r) {
 
 static side measure_side(const run *r, const dp_model *model) {
     double start = seconds();
-    side   s;
-    s.metrics = measure(model, &r->data, (int32_t)r->set->length);
-    s.seconds = seconds() - start;
-    heed_signal();
+    score  found = measure(model, &r->data, (int32_t)r->set->length);
+    side   s = {score_accuracy(&found), score_macro_f1(&found), seconds() - start};
+    score_close(&found);
     return s;
 }
 
@@ -130,9 +129,10 @@ static void quantize(run *r) {
 
 /* Does the loss of accuracy stay within the criterion? */
 static int criterion_met(const run *r) {
-    double before = r->fp32.metrics.accuracy, lost = before - r->int8.metrics.accuracy;
+    double before = r->fp32.accuracy, lost = before - r->int8.accuracy;
     if (r->set->tolerance < 0) return 1;
-    return lost <= (r->set->relative ? r->set->tolerance * before : r->set->tolerance);
+    double limit = r->set->relative ? r->set->tolerance * before : r->set->tolerance;
+    return lost <= limit + 1e-9; /* 1 - 0.99 is above 0.01 in double; a row is more than that */
 }
 
 static void say_result(const run *r) {
@@ -144,7 +144,7 @@ static void say_result(const run *r) {
     say(INFO, "signal to quantization noise %.1f dB (%.1f dB below full-range weights), worst "
         "tensor %.1f dB", q->sqnr_db, q->full_db - q->sqnr_db, q->worst_db);
     if (r->set->data == NULL) return;
-    const dp_metrics *a = &r->fp32.metrics, *b = &r->int8.metrics;
+    const side *a = &r->fp32, *b = &r->int8;
     say(INFO, "%-14s %10s %10s %10s", "Info Type", "FP32", "INT8", "ratio");
     say(INFO, "%-14s %10.4f %10.4f %+10.4f", "Accuracy", a->accuracy, b->accuracy,
         b->accuracy - a->accuracy);
@@ -168,15 +168,17 @@ static void write_report(const run *r) {
     put_real(&out, "%.6g", r->report.sqnr_db);
     putf(&out, ",\"full_db\":");
     put_real(&out, "%.6g", r->report.full_db);
-    putf(&out, ",\"criterion\":\"%s\",\"criterion_met\":%s,", r->set->criterion,
+    putf(&out, ",\"criterion\":");
+    put_json(&out, r->set->criterion, strlen(r->set->criterion));
+    putf(&out, ",\"criterion_met\":%s,",
          r->set->tolerance < 0 ? "null" : r->met ? "true" : "false");
     put_options(&out);
     if (r->set->data != NULL) {
         putf(&out, ",\"data_sha256\":\"%s\",\"rows\":%td,\"accuracy_before\":", r->data.sha256,
              arrlen(r->data.texts));
-        put_real(&out, "%.10g", r->fp32.metrics.accuracy);
+        put_real(&out, "%.10g", r->fp32.accuracy);
         putf(&out, ",\"accuracy_after\":");
-        put_real(&out, "%.10g", r->int8.metrics.accuracy);
+        put_real(&out, "%.10g", r->int8.accuracy);
     }
     putf(&out, "}\n");
     sink_close(&out);
@@ -196,7 +198,7 @@ int main(int argc, char **argv) {
     if (r.set->data != NULL) r.int8 = measure_side(&r, r.small);
     r.met = criterion_met(&r);
     write_report(&r);
-    save_model(r.small, r.set->output);
+    save_model(r.small, r.set->output, "training_report.json");
     say_result(&r);
     dp_model_close(r.small);
     dp_model_close(r.model);

@@ -31,7 +31,7 @@ enum { READ_MAX_ROW = 67108864, READ_MAX_COLUMNS = 65536, MAX_LABEL = 1024 };
 typedef enum read_format { FORMAT_AUTO, FORMAT_CSV, FORMAT_JSONL, FORMAT_LINES } read_format;
 typedef enum read_field { FIELD_TEXT, FIELD_PAIR, FIELD_LABEL, FIELD_ID, FIELDS } read_field;
 typedef enum read_result { READ_ROW, READ_BAD, READ_END, READ_FAILED } read_result;
-enum { NEED_TEXT = 1, NEED_LABEL = 2 };
+enum { NEED_TEXT = 1, NEED_LABEL = 2, NO_ID = 4 }; /* an id is taken where there is one */
 enum { ABSENT, STRING, NUMBER }; /* kinds of a field */
 
 typedef struct read_fault { /* why a row or the file cannot be used; rule "" when it can */
@@ -92,6 +92,7 @@ static uint64_t reader_place(const reader *r) {
 /* More bytes behind those that are there: 1, or 0 at the end and on failure. */
 static int reader_more(reader *r) {
     ssize_t n = 0;
+    heed_signal(); /* a row may have no end */
     if (r->fd < 0 || r->end) return 0;
     if (!bytes_reserve(&r->in, READ_BLOCK)) {
         memory_fault(r);
@@ -388,14 +389,14 @@ static read_format format_of(const char *path, int first_byte) {
 
 /* The columns that are wanted: by option, else the usual ones that no option gives to another
  * field. */
-static void reader_names(reader *r) {
+static void reader_names(reader *r, int need) {
     static const char *const usual[FIELDS][2] = {
         {"symptoms", "text"}, {NULL, NULL}, {"prognosis", "label"}, {"id", NULL}};
     const char *given[FIELDS] = {self.text_column, self.pair_column, self.label_column, NULL};
     for (int f = 0; f < FIELD_ID; f++)
         if (!r->needed[f]) given[f] = NULL;
     for (int at = 0; at < 2 * FIELDS; at++) {
-        int         f = at / 2, wanted = f == FIELD_ID || r->needed[f];
+        int         f = at / 2, wanted = f == FIELD_ID ? !(need & NO_ID) : r->needed[f];
         const char *name = given[f] == NULL ? usual[f][at % 2] : at % 2 == 0 ? given[f] : NULL;
         for (int g = 0; g < FIELDS && name != NULL; g++)
             wanted &= g == f || given[g] == NULL || strcmp(given[g], name) != 0;
@@ -409,7 +410,7 @@ static int reader_start(reader *r, int need) {
     r->needed[FIELD_TEXT] = (need & NEED_TEXT) != 0;
     r->needed[FIELD_PAIR] = (need & NEED_TEXT) != 0 && self.pair_column != NULL;
     r->needed[FIELD_LABEL] = (need & NEED_LABEL) != 0;
-    reader_names(r);
+    reader_names(r, need);
     for (int f = 0; f < FIELDS; f++) r->column[f] = -1;
     r->line = r->row_line = 1;
     while (r->in.n < 3 && reader_more(r)) {}
@@ -454,6 +455,7 @@ static reader reader_open(const char *path, int need) {
     memset(&r, 0, sizeof r);
     r.path = strcmp(path, "-") == 0 ? "stdin" : path;
     r.fd = strcmp(path, "-") == 0 ? 0 : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (r.fd < 0 && errno == EINTR) heed_signal();
     if (r.fd < 0) stop(END_DATA, "%s: cannot be read: %s", path, strerror(errno));
     if (fstat(r.fd, &about) == 0 && S_ISDIR(about.st_mode))
         stop(END_DATA, "%s: cannot be read: is a directory", path);
@@ -487,7 +489,9 @@ static int32_t class_of(const dp_model *model, const char *label, size_t n) {
         if (label[i] < '0' || label[i] > '9') return -1;
         number = number * 10 + (label[i] - '0');
     }
-    return number < info.classes ? number : -1;
+    if (number >= info.classes) return -1;
+    const char *name = dp_model_label(model, number);
+    return strspn(name, "0123456789") == strlen(name) ? -1 : number; /* numbers are names there */
 }
 
 /* The label's place in the map, which grows; -1 when it cannot be a name (rule V4). */
@@ -553,7 +557,7 @@ static data_set load_data(const char *path, label_entry **names) {
     r.fd = -1;
     r.in = read_file(path, SIZE_MAX / 8, END_DATA);
     dp_sha256(r.in.p, r.in.n, data.sha256);
-    if (!reader_start(&r, NEED_TEXT | NEED_LABEL)) report_file(&r);
+    if (!reader_start(&r, NEED_TEXT | NEED_LABEL | NO_ID)) report_file(&r);
     for (read_result got; (got = read_row(&r)) != READ_END;) {
         heed_signal();
         if (got == READ_FAILED) report_file(&r);
@@ -579,7 +583,13 @@ static data_set load_data(const char *path, label_entry **names) {
 static void load_labels(const char *path, label_entry **names) {
     reader r = reader_open(path, NEED_LABEL);
     for (read_result got; (got = read_row(&r)) != READ_END;) {
-        if (got == READ_ROW && label_index(names, &r.field[FIELD_LABEL]) == shlen(*names) - 1 &&
+        char number[24];
+        int  n = snprintf(number, sizeof number, "%" PRIu64, r.rows - 1);
+        if (is_number(&r.field[FIELD_ID]) && (r.field[FIELD_ID].n != (size_t)n ||
+                                              memcmp(r.field[FIELD_ID].p, number, (size_t)n) != 0))
+            row_fault(&r, "V4", r.row_place, "the id is not the number of the row, from 0");
+        if (r.fault.rule[0] == 0 && got == READ_ROW &&
+            label_index(names, &r.field[FIELD_LABEL]) == shlen(*names) - 1 &&
             (uint64_t)shlen(*names) == r.rows) continue;
         if (got == READ_ROW) row_fault(&r, "V4", r.row_place, "an empty or repeated label");
         r.fault.code = END_DATA;
@@ -630,22 +640,6 @@ static dp_dataset view_of(const data_set *data) {
     view.texts = data->texts;
     view.labels = data->labels;
     return view;
-}
-
-/* Accuracy and the rest on a data set, by a session of its own. */
-static dp_metrics measure(const dp_model *model, const data_set *data, int32_t max_tokens) {
-    dp_session_options options;
-    dp_session        *session = NULL;
-    dp_metrics         metrics;
-    dp_error           err;
-    dp_dataset         view = view_of(data);
-    DP_CLEAR(options);
-    DP_CLEAR(metrics);
-    options.max_tokens = max_tokens;
-    require(dp_session_open(model, &options, &session, &err), &err, END_RUN);
-    require(dp_evaluate(session, &view, &metrics, NULL, &err), &err, END_RUN);
-    dp_session_close(session);
-    return metrics;
 }
 
 /* The exit code of a run that came to its end: 6 when rows failed. */

@@ -3,14 +3,14 @@
  *     train --data data --output model                   new weights, mini
  *     train --data data --output model --model bert-dir  from a Hugging Face directory
  *
- * While it runs the output directory holds checkpoints only; the model's files come at the end,
- * config.json last. A signal leaves a checkpoint; --resume goes on from it to the same bytes. */
+ * Until it ends the output holds checkpoints only. From one --resume goes on to the same bytes. */
 #define DISEASEPRED_IMPLEMENTATION
 #include "../diseasepred.h"
 
 #include "common.h"
 #include "rows.h"
 #include "models.h"
+#include "answers.h"
 
 typedef struct settings {
     const char *data, *train, *valid, *labels, *model, *config, *vocab, *output;
@@ -70,6 +70,7 @@ static settings *read_settings(int argc, char **argv) {
     if (s.data != NULL) s.train = text_of("%s/Training.csv", s.data);
     if (s.data != NULL) s.valid = text_of("%s/Testing.csv", s.data);
     if (s.train == NULL || s.output == NULL) stop(END_USAGE, "needed: --data or --train, --output");
+    if (s.epochs == 0 && s.resume) stop(END_USAGE, "--epochs 0: there is nothing to resume");
     if (s.batch == 0) stop(END_USAGE, "--batch-size 0: a batch has rows");
     choose_source(s.model, &s.config, &s.vocab);
     if (s.lr == 0) s.lr = s.model != NULL ? 1e-5 : 5e-4;
@@ -169,7 +170,7 @@ static void prepare(run *r) {
         arrlen(r->valid.texts), self.seed, (int)r->env.threads, r->set->dtype ? ", bf16" : "");
     if (r->set->dtype == DP_BF16) say_bf16(&info);
     if (r->set->epochs > 0) open_trainer(r);
-    prepare_directory(r->set->output, 24 * info.parameters); /* two checkpoints */
+    prepare_directory(r->set->output, (r->set->epochs > 0 ? 24 : 4) * info.parameters);
 }
 
 /* Trains; afterwards r->model is the result. A signal ends the program with a checkpoint. */
@@ -178,7 +179,7 @@ static void train_model(run *r) {
     dp_error   err;
     if (r->set->resume) resume_trainer(r->trainer, r->set->output);
     else remove_checkpoints(r->set->output, 0);
-    r->resumed = dp_trainer_step(r->trainer);
+    self.done_before = r->resumed = dp_trainer_step(r->trainer);
     self.started = r->started = r->epoch_started = r->trained = seconds();
     dp_status status = dp_train(r->trainer, &train, r->set->valid ? &valid : NULL, NULL, &err);
     if (status == DP_E_STOPPED) {
@@ -188,7 +189,7 @@ static void train_model(run *r) {
             dp_trainer_step(r->trainer));
         heed_signal();
     }
-    require(status, &err, END_RUN);
+    require(status, &err, strcmp(err.rule, "K13") == 0 ? END_MODEL : END_RUN); /* other rows */
     require(dp_trainer_model(r->trainer, &r->model, &err), &err, END_RUN);
 }
 
@@ -236,9 +237,9 @@ int main(int argc, char **argv) {
     if (arrlen(r.epochs) > 0)
         accuracy = r.set->valid ? arrlast(r.epochs).valid_accuracy : arrlast(r.epochs).accuracy;
     else if (r.set->valid != NULL) /* --epochs 0, or resumed behind the last epoch */
-        accuracy = measure(r.model, &r.valid, (int32_t)r.set->length).accuracy;
+        accuracy = measure_accuracy(r.model, &r.valid, (int32_t)r.set->length);
     write_report(&r, accuracy, took);
-    save_model(r.model, r.set->output);
+    save_model(r.model, r.set->output, "diseasepred.json");
     remove_checkpoints(r.set->output, 0);
     say(INFO, "%saccuracy %s, training time %.1f s, peak memory %.0f MB", r.set->valid ? "" :
         "training ", isnan(accuracy) ? "not measured" : text_of("%.4f", accuracy), took,

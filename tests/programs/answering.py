@@ -339,8 +339,8 @@ def test_refused(work):
     refuses(work, "an integer with an exponent", lambda c: write(
         c / "config.json", (c / "config.json").read_text().replace(
             '"hidden_size": 32', '"hidden_size": 32e0')), programs=everyone)
-    refuses(work, "config.json over 1 MiB", lambda c: write(
-        c / "config.json", (c / "config.json").read_text() + " " * (1 << 20)), programs=everyone)
+    refuses(work, "config.json over 16 MiB", lambda c: write(
+        c / "config.json", (c / "config.json").read_text() + " " * (1 << 24)), programs=everyone)
     for name, change in (("a BOM", lambda t: b"\xef\xbb\xbf" + t),
                          ("a NUL", lambda t: t.replace(b"fever", b"fe\0er")),
                          ("invalid UTF-8", lambda t: t.replace(b"fever", b"fe\xffer"))):
@@ -351,7 +351,7 @@ def test_refused(work):
         check(f"--vocab with {name}: 3, nothing written", code == 3 and
               not (work / "never").exists(), (code, err))
     code, _, err = quick(work, work / "never", "--vocab", "/dev/zero")
-    check("--vocab that has no end: 3, at 256 MiB", code == 3 and "268435456" in err, err)
+    check("--vocab that has no end: 3, at 32 MiB", code == 3 and "33554432" in err, err)
     refuses(work, "two tensors of one name", twice, programs=everyone)
     refuses(work, "no vocab.txt", lambda c: (c / "vocab.txt").unlink(), programs=everyone)
     refuses(work, "only checkpoints", lambda c: (c / "config.json").rename(
@@ -387,6 +387,13 @@ def test_not_finite(work):
           "stdin: line 1: the model" in err and "stdin: line 3: the model" in err and
           "2 of 2 rows" in err,
           (code, out, err))
+    code, out, err = predict(copy, work / "small.csv", "--evaluate", "--format", "csv", "--report",
+                             work / "overflows.json")
+    report = load(work / "overflows.json")
+    check("rows without a finite answer count as failed, not as right; CSV says null", code == 6
+          and report["failed_rows"] == 100 and report["accuracy"] is None and
+          report["confusions"] == [] and b"nan" not in out and out.count(b",null,") == 300,
+          (code, report, err))
 
 
 def test_other_heads(work):

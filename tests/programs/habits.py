@@ -12,7 +12,7 @@ import subprocess
 import time
 
 from .base import (BUILD, LEVELS, PROGRAMS, ROOT, check, load, predict, quick, records, rows,
-                   run, skip, write)
+                   run, skip, write, write_csv)
 
 COMMON = {"input-format": "auto", "lines": "", "text-column": "symptoms", "pair-column": "none",
           "label-column": "prognosis", "threads": "0", "isa": "auto", "seed": "0", "force": "",
@@ -385,6 +385,11 @@ def test_terminal(work):
     said = on_terminal([BUILD / "predict", "--model", work / "small", "--input", work / "many.txt",
                         "--isa", "scalar", "--threads", "1", "--batch-size", "1"])
     check("predict on a terminal: rows and rate", re.search(r"\d+ rows, [\d.]+/s", said), said)
+    write_csv(work / "many.csv", rows(9000))
+    said = on_terminal([BUILD / "quantize", "--model", work / "small", "--output", work / "bars8",
+                        "--data", work / "many.csv", "--isa", "scalar", "--threads", "1"])
+    check("quantize on a terminal: a bar while it measures", re.search(
+        r"\[[#.]{20}\] \d+/9000 rows, [\d.]+/s, \d+:\d\d left", said), said)
 
 
 class Slow:

@@ -154,6 +154,19 @@ def test_labels(work):
         ends.append((code, weights(work / "by"), load(work / "by/config.json")["id2label"]))
     check("train --model: labels by number are the model's classes", ends[0][0] == 0 and
           ends[0] == ends[1], (ends[0][0], ends[1][0], ends[0][2], ends[1][2]))
+    # Where labels are numbers themselves, a number is a name and never a place.
+    for path, first in (("one.csv", 1), ("nought.csv", 0)):
+        write(work / path, table(["symptoms", "prognosis"], texts, [n + first for n in numbers]))
+    quick(work, work / "one", "--train", work / "one.csv", "--valid", work / "one.csv", "--epochs",
+          "0")
+    code, out, err = predict(work / "one", work / "nought.csv", "--evaluate")
+    check("a model of the labels 1, 2, 3: 0 is unknown", code == 6 and
+          len(records(out)) == sum(n > 0 for n in numbers), err)
+    code, _, err = quick(work, work / "next", "--model", work / "one", "--train",
+                         work / "nought.csv", "--valid", work / "nought.csv", "--epochs", "0")
+    check("train --model: 0, 1, 2 are not its labels 1, 2, 3: a new head", code == 0 and
+          "a new head" in err and sorted(load(work / "next/config.json")["label2id"]) ==
+          ["0", "1", "2"], err)
     for name, label in (("bytes that are no UTF-8", b"Fl\xff"), ("a line feed", b'"a\nb"'),
                         ("1025 bytes", b"L" * 1025)):
         write(work / "l.csv", b"symptoms,prognosis\nfever,A\nrash,B\ncough," + label + b"\n")
@@ -173,6 +186,16 @@ def test_labels(work):
     check("--labels F fixes classes and their order", code == 0 and list(
         load(work / "ordered/config.json")["id2label"].values()) ==
         ["Common Cold", "Flu", 'Hepatitis, "B"', "Acne"], err)
+    for ids, want in (("012", 0), ("120", 4), ("abc", 0)):
+        write(work / "order.csv", table(["id", "prognosis"], ids, CLASSES[:3]))
+        code, _, err = quick(work, work / "numbered", "--labels", work / "order.csv", "--epochs",
+                             "0", "--force")
+        check(f"--labels F with ids {ids}: {want}", code == want and
+              (code == 0 or "line 2" in err), err)
+    write_jsonl(work / "oids.jsonl", [{"symptoms": t, "prognosis": n, "id": {"$oid": i}}
+                                   for i, (t, n) in enumerate(data)])
+    code, _, err = quick(work, work / "unasked", "--train", work / "oids.jsonl", "--epochs", "0")
+    check("train: an id, which nobody asks for, may be anything", code == 0, err)
 
 
 def test_pairs(work):

@@ -115,6 +115,17 @@ def test_criterion(work):
         ends[criterion] = code, load(work / "c8/diseasepred.json")["criterion_met"], err
         check(f"--criterion {criterion}: the model is saved", predict(
             work / "c8", work / "small.csv")[0] == 0 and not out, err)
+    long = "relative:0." + "1" * 600
+    code, _, err = run("quantize", "--model", model, "--output", work / "c8", "--data",
+                       work / "close.csv", "--force", "--criterion", long)
+    check("a criterion of 600 digits stands in the report as it is", code in (0, 5) and
+          load(work / "c8/diseasepred.json")["criterion"] == long, err)
+    after = round(100 * load(work / "c8/diseasepred.json")["accuracy_after"])
+    edge = (100 - after) / 100
+    for kind in ("relative", "absolute"):
+        code, _, err = run("quantize", "--model", model, "--output", work / "c8", "--data",
+                           work / "close.csv", "--force", "--criterion", f"{kind}:{edge}")
+        check(f"{kind}:{edge}, exactly what is lost: met", code == 0, err)
     lost = 1 - load(work / "c8/diseasepred.json")["accuracy_after"]
     check(f"INT8 loses {lost:.3f} here", 0.01 < lost < 1)
     check("a criterion that is not met: 5, said; one that is met, or none: 0",

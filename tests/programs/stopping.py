@@ -72,6 +72,107 @@ def test_signals(work):
           (process.returncode, list(work.glob("*cut*"))))
 
 
+def silent(words, how, ready=None, **more):
+    """The end of a process that gets a signal once READY (0.5 s: always) and has 20 s to go."""
+    process = subprocess.Popen(list(map(str, words)), stderr=subprocess.PIPE, **more)
+    wait_for(ready or (lambda: False), process, 20 if ready else 0.5)
+    process.send_signal(how)
+    try:
+        err = process.communicate(timeout=20)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        err = process.communicate()[1]
+    return process.returncode, err
+
+
+def test_waiting(work):
+    """Signals while a program waits for others, and signals that it is to ignore."""
+    os.mkfifo(work / "empty")
+    ask = [BUILD / "predict", "--model", work / "small", "--input"]
+    for name, words in (
+            ("predict --input", [*ask, work / "empty"]),
+            ("predict --output", [*ask, work / "small.csv", "--output", work / "empty"]),
+            ("train --train", command(work, work / "never", "--train", work / "empty")),
+            ("quantize --data", [BUILD / "quantize", "--model", work / "small", "--output",
+                                 work / "never", "--data", work / "empty"])):
+        end = silent(words, signal.SIGTERM)
+        check(f"{name}, a pipe that nobody opens, SIGTERM: 143", end[0] == 143, end)
+    write_csv(work / "much.csv", rows(3000))
+    write_csv(work / "more.csv", rows(20000))
+    out = work / "started"
+    end = silent(command(work, out, "--epochs", "0", "--valid", work / "more.csv", "--isa",
+                         "scalar", "--threads", "1"), signal.SIGTERM, ready=out.exists)
+    check("train --epochs 0, measuring, SIGTERM: 143, no model", end[0] == 143 and
+          not (out / "config.json").exists(), end)
+    end = silent([*ask, "/dev/zero"], signal.SIGTERM)
+    check("predict, a row without an end, SIGTERM: 143", end[0] == 143, end)
+    read, wrote = os.pipe()
+    end = silent([*ask, work / "much.csv", "--tokens", "--logits"], signal.SIGTERM, stdout=wrote)
+    os.close(read)
+    os.close(wrote)
+    check("predict, a pipe that nobody reads on, SIGTERM: 143", end[0] == 143, end)
+    out = work / "hung"
+    process = subprocess.Popen(["nohup", *command(work, out, "--epochs", "100000",
+                                                  "--checkpoint-every", "0")],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               stdin=subprocess.DEVNULL)
+    wait_for(lambda: out.exists() and not list(out.glob("*.tmp-*")), process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    check("train under nohup: SIGHUP is ignored, SIGTERM is not", alive and
+          process.wait(60) == 143 and checkpoints(out), (alive, process.returncode))
+
+
+def test_replacing(work):
+    """Runs with --force into a directory where others have been."""
+    out, plain = work / "again", ["--epochs", "1"]
+    quick(work, out, *plain)
+    old = weights(out)
+    for name in ("added_tokens.json", "tokenizer.json", "model.safetensors.index.json",
+                 "diseasepred.json"):
+        write(out / name, '{"[X]": 18}')
+    code, _, err = quick(work, out, *plain, "--force")
+    check("train --force: what belongs to the old model goes, the new one opens", code == 0 and
+          len(list(out.iterdir())) == 6 and predict(out, work / "small.csv")[0] == 0 and
+          weights(out) == old, (err, list(out.iterdir())))
+    long = ["--epochs", "100000", "--checkpoint-every", "0"]
+
+    def stopped(*more):
+        before = checkpoints(out)
+        process = start(command(work, out, *long, *more))
+        wait_for(lambda: not list(out.glob("*.tmp-*")) and checkpoints(out) != before, process, 1)
+        process.send_signal(signal.SIGTERM)
+        return process.communicate()[1].decode()
+    stopped("--force")
+    first = checkpoints(out)
+    code, _, err = quick(work, out, "--epochs", "2", "--lr", "1e-3", "--resume")
+    check("a --force run that was killed: --resume finds its checkpoint, not a complete run",
+          first and code == 3 and "--force" in err and "complete" not in err, (first, err))
+    write(out / "ckpt-999999999999.dpck", (out / first[0]).read_bytes())
+    err = stopped("--resume", "--force", "--lr", "1e-3")
+    left = checkpoints(out)
+    check("--resume --force with other options: the old checkpoints go, its own stays",
+          len(left) == 1 and left[0] not in (*first, "ckpt-999999999999.dpck") and
+          f"step {int(left[0][5:17])};" in err, (left, err))
+    code, _, err = quick(work, out, "--epochs", "0", "--resume")
+    check("--resume --epochs 0: 2, the checkpoint stays", code == 2 and checkpoints(out) == left,
+          err)
+    shutil.rmtree(out)
+    log = ["--logfile", out / "log"]
+    code, _, err = quick(work, out, *plain, *log, "--train", work / "missing.csv")
+    again, _, said = quick(work, out, *plain, *log)
+    check("a start that failed has left its log: the next needs no --force", code == 4 and
+          again == 0 and "missing.csv" in (out / "log").read_text(), (err, said))
+    write(out / f".answers.jsonl.tmp-{os.getpid()}", "of a living process")
+    code, _, err = run("quantize", "--model", work / "small", "--output", out, "--force")
+    check("quantize --force: the temporary file of another program at work stays; the report of "
+          "train goes", code == 0 and len(list(out.glob(".answers.jsonl.tmp-*"))) == 1 and
+          not (out / "training_report.json").exists(), (err, list(out.iterdir())))
+    shutil.rmtree(out)
+
+
 def test_resume(work):
     plain = ["--epochs", "2", "--batch-size", "8"]
     quick(work, work / "straight", *plain)
@@ -211,7 +312,7 @@ def test_random_kills(work):
 def limited(size):
     """Files of this process end at SIZE bytes: a write beyond fails, as on a full disk."""
     def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     return limit
 
