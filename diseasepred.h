@@ -719,7 +719,7 @@ typedef struct dp_prediction {
  * Memory: grows with the batches seen, at most to options->memory_limit; a call allocates only when
  * it has more bytes, tokens or texts, or a longer text, than any before.
  * Threads: a session belongs to one thread at a time; it owns env.threads - 1 workers.
- * Tests: tests/test_api.c: api_session, api_no_allocation */
+ * Tests: tests/test_api.c: api_session, api_no_allocation, api_memory_limit */
 DPDEF dp_status dp_session_open(const dp_model *model, const dp_session_options *options,
                                 dp_session **out, dp_error *err);
 
@@ -779,7 +779,7 @@ DPDEF dp_status dp_predict_ids(dp_session *session, const int32_t *ids, const in
  *   session  from dp_session_open
  *
  * Formula: none. Returns the number; cannot fail.
- * Memory: none. Threads: as the session. Tests: tests/test_api.c: api_no_allocation */
+ * Memory: none. Threads: as the session. Tests: tests/test_api.c: api_memory_limit */
 DPDEF uint64_t dp_session_memory(const dp_session *session);
 
 /* dp_session_close -- wipe and free a session, end its workers.

@@ -1826,6 +1826,8 @@ static void test_tokenizer_config_round_trip(void) {
         t.strip_accents = i / 2 % 3 - 1;
         t.chinese_chars = i / 6;
         t.explicit_case = 1;
+        t.kind = i / 3 % 2;
+        t.types = i / 2 % 2;
         t.unk = "[UNK]"; t.cls = "[CLS]"; t.sep = "</\"s>"; t.pad = "[PAD]"; t.mask = "\xc3\xa9";
         dp__buffer_init(&out, &alloc);
         t.max_length = i < 6 ? 100 : i < 9 ? 0 : 513;

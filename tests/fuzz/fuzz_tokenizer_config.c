@@ -15,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         const char *words[] = {a.unk, a.cls, a.sep, a.pad, a.mask};
         dp_error    err;
         MUST((a.lower_case | 1) == 1 && a.strip_accents >= -1 && a.strip_accents <= 1);
+        MUST(a.kind >= -1 && a.kind <= 1 && a.types >= 0 && a.types <= 2);
         for (int i = 0; i < 5; i++) MUST(words[i] != NULL && words[i][0] != 0);
         dp__buffer_init(&out, &f.env.alloc);
         MUST(dp__tokenizer_config_write(&a, 512, &out));
@@ -23,6 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         for (int i = 0; i < 5; i++) MUST(strcmp(words[i], again[i]) == 0);
         MUST(a.lower_case == b.lower_case && a.strip_accents == b.strip_accents);
         MUST(a.chinese_chars == b.chinese_chars && b.explicit_case);
+        MUST(b.kind == (a.kind > 0) && b.types == (a.types == 1));
         MUST(b.max_length == (a.max_length > 0 && a.max_length < 512 ? a.max_length : 512));
         dp__buffer_free(&out);
     } else {
