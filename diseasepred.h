@@ -436,8 +436,8 @@ typedef struct dp_trainer dp_trainer; /* its own weights and Adam state */
  * as well, but where canonical order moves a combining character that stays across one that is
  * dropped: theirs may then be the dropped one's bytes, ours are those of what stays.
  * Returns DP_OK; DP_E_SPACE when cap is too small (out->n is then what is needed, the arrays are
- * untouched); DP_E_LIMIT when the document exceeds DP_MAX_TEXT_BYTES, or max_tokens under
- * DP_TRUNCATE_NEVER; DP_E_ARG for max_tokens above the model's positions; DP_E_MEMORY.
+ * untouched); DP_E_LIMIT when the document exceeds DP_MAX_TEXT_BYTES, or max_tokens and may not be
+ * cut, or not there, so far; DP_E_ARG for max_tokens above the model's positions; DP_E_MEMORY.
  * Memory: a scratch buffer bounded by max_tokens, freed on return and wiped first.
  * Threads: any number at once. Tests: tests/test_text.c: text_*, tests/test_api.c: api_encode */
 DPDEF dp_status dp_encode(const dp_model *model, const dp_text *text,
@@ -612,8 +612,8 @@ DPDEF dp_status dp_model_open(const dp_env *env, const char *dir, dp_model **out
  *   out       out, the model; NULL on failure
  *
  * Formula: none. Returns as dp_model_open; DP_E_ARG for a dtype that is none, for labels without
- * label_count or the reverse, or that a config.json could not hold (not UTF-8, too long, twice
- * the same).
+ * label_count or the reverse, or that a config.json could not hold (not UTF-8, a control character,
+ * twice the same); DP_E_LIMIT for one over 1,024 bytes, or all over DP_MAX_CONFIG_BYTES.
  * Memory: as dp_model_open. Threads: reentrant.
  * Tests: tests/test_api.c: api_open, api_new_head */
 DPDEF dp_status dp_model_open_with(const dp_env *env, const char *dir,
@@ -643,7 +643,8 @@ DPDEF dp_status dp_model_new(const dp_env *env, const dp_model_spec *spec, dp_mo
  * when the weights are written and not yet renamed: a directory with a config.json is complete.
  * With it go an old added_tokens.json, tokenizer.json and model.safetensors.index.json. The same
  * model gives the same bytes. INT8 models: compressed-tensors, int-quantized.
- * Returns DP_OK; DP_E_NOT_FOUND (no parent); DP_E_IO; DP_E_MEMORY. Files not renamed are the old.
+ * Returns DP_OK; DP_E_NOT_FOUND (no parent); DP_E_FORMAT (dir is a file); DP_E_ARG (NULL); DP_E_IO;
+ * DP_E_MEMORY. Files not renamed are the old.
  * Memory: 48 rows of the widest tensor, and the table of tensors.
  * Threads: any number at once on one model, into different directories.
  * Tests: tests/test_api.c: api_save */
@@ -927,7 +928,7 @@ DPDEF dp_status dp_trainer_save(dp_trainer *trainer, const char *dir, const char
 DPDEF dp_status dp_trainer_load(dp_trainer *trainer, const char *dir, const char *name,
                                 dp_error *err);
 
-/* dp_trainer_step -- optimizer steps done so far.
+/* dp_trainer_step -- optimizer steps so far, those not applied included.
  *
  *   trainer  any
  *
@@ -940,7 +941,7 @@ DPDEF uint64_t dp_trainer_step(const dp_trainer *trainer);
  *   trainer  any
  *   out      out, an independent model; NULL on failure
  *
- * Formula: none. Returns DP_OK; DP_E_MEMORY.
+ * Formula: none; its dropouts are the trainer's. Returns DP_OK; DP_E_MEMORY.
  * Memory: as dp_model_open. Threads: as the trainer. Tests: tests/test_learn.c: trainer_* */
 DPDEF dp_status dp_trainer_model(const dp_trainer *trainer, dp_model **out, dp_error *err);
 

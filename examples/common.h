@@ -200,8 +200,8 @@ static void start_program(const char *name) {
     self.name = name;
     self.log_fd = -1;
     for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR) != fd)
-            _exit(END_RUN);
+        if (fcntl(fd, F_GETFD) < 0 && /* a closed stdout is no file that --output may name */
+            open(fd == 1 ? "/" : "/dev/null", fd == 1 ? O_RDONLY : O_RDWR) != fd) _exit(END_RUN);
     setrlimit(RLIMIT_CORE, &none);
     prctl(PR_SET_DUMPABLE, 0);
     memset(&on, 0, sizeof on);
@@ -220,17 +220,23 @@ static void start_program(const char *name) {
 
 typedef enum importance { INFO, WARNING, ERROR } importance;
 
+/* Waits for a stream that another program has made non-blocking, or for a signal. */
+static void wait_for(int fd, short event) {
+    struct pollfd ready = {fd, event, 0};
+    poll(&ready, 1, -1);
+}
+
 /* A signal ends what goes to stdout: whoever reads it may never read on. */
 static void write_all(int fd, const char *p, size_t n, int *failed) {
     while (n > 0) {
         int     stopped = fd == 1 && stop_signal != 0;
-        ssize_t done = stopped ? -1 : write(fd, p, n);
-        if (stopped) errno = ECANCELED;
-        else if (done < 0 && errno == EINTR) continue;
-        if (done <= 0) {
-            *failed = errno != 0 ? errno : EIO;
+        ssize_t done = stopped ? 0 : write(fd, p, n);
+        if (done < 0 && errno == EAGAIN) wait_for(fd, POLLOUT);
+        else if (done <= 0 && (done == 0 || errno != EINTR)) {
+            *failed = stopped ? ECANCELED : done == 0 ? EIO : errno;
             return;
         }
+        if (done < 0) continue;
         p += done;
         n -= (size_t)done;
     }

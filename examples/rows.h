@@ -98,8 +98,10 @@ static int reader_more(reader *r) {
         memory_fault(r);
         return 0;
     }
-    do n = read(r->fd, r->in.p + r->in.n, READ_BLOCK);
-    while (n < 0 && errno == EINTR && stop_signal == 0);
+    do {
+        if (n < 0 && errno == EAGAIN) wait_for(r->fd, POLLIN);
+        n = read(r->fd, r->in.p + r->in.n, READ_BLOCK);
+    } while (n < 0 && (errno == EINTR || errno == EAGAIN) && stop_signal == 0);
     if (n < 0) file_fault(r, "C3.2", reader_place(r), "cannot be read");
     if (n <= 0) r->end = 1;
     else r->in.n += (size_t)n;

@@ -408,6 +408,30 @@ def test_pipes(work):
     done = subprocess.run(["sh", "-c", '"$0" --model "$1" --input "$2" >&-', BUILD / "predict",
                            work / "small", work / "small.csv"], stderr=subprocess.PIPE)
     check("a closed stdout: 1", done.returncode == 1, done.stderr)
+    done = subprocess.run(["sh", "-c", '"$0" --model "$1" --input "$2" --output /dev/null >&-',
+                           BUILD / "predict", work / "small", work / "small.csv"],
+                          stderr=subprocess.PIPE)
+    check("a closed stdout, --output /dev/null: 0", done.returncode == 0, done.stderr)
+    want = predict(work / "small", work / "small.csv", "--logits", "--tokens")[1]
+    ends = [os.pipe(), os.pipe()]
+    for fd in (ends[0][0], ends[1][1]):
+        os.set_blocking(fd, False)
+    process = subprocess.Popen([BUILD / "predict", "--model", work / "small", "--input", "-",
+                                "--input-format", "csv", "--logits", "--tokens"],
+                               stdin=ends[0][0], stdout=ends[1][1], stderr=subprocess.PIPE)
+    os.close(ends[0][0])
+    os.close(ends[1][1])
+    time.sleep(0.2)
+    text = (work / "small.csv").read_bytes()
+    os.write(ends[0][1], text + text.split(b"\n", 1)[1] * 20)
+    os.close(ends[0][1])
+    time.sleep(0.5)
+    with os.fdopen(ends[1][0], "rb") as pipe:
+        got = pipe.read()
+    process.wait()
+    check("stdin and stdout that do not block: waited for", process.returncode == 0 and
+          got.startswith(want) and len(got) > 20 * len(want) > 80000,
+          (process.returncode, process.stderr.read(), len(got), len(want)))
     os.mkfifo(work / "fifo")
     reader = subprocess.Popen(["timeout", "30", "cat", work / "fifo"], stdout=subprocess.PIPE)
     code, out, err = predict(work / "small", work / "small.csv", "--output", work / "fifo")
