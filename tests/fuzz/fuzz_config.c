@@ -40,6 +40,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             for (int32_t i = 0; i < a.classes; i++) MUST(strcmp(a.labels[i], b.labels[i]) == 0);
             MUST(b.problem_given);
             b.problem_given = a.problem_given;
+            MUST(b.tokenizer == 0); /* the tokenizer's own file says it */
+            b.tokenizer = a.tokenizer;
             b.labels = a.labels;
             b.by_name = a.by_name;
             b.ignore = a.ignore;
