@@ -52,7 +52,7 @@ typedef struct reader {
     uint64_t    base, line; /* offset of in.p[0]; line of the next byte */
     int         end;
     int32_t     columns, column[FIELDS]; /* of a CSV */
-    bytes       field[FIELDS], row;      /* row: a JSONL or plain line as it stands */
+    bytes       field[FIELDS], row, key; /* row: a JSONL or plain line as it stands */
     int         kind[FIELDS], rank[FIELDS];
     unsigned    seen; /* bit 2 * field + rank: keys of the JSON object so far */
     uint64_t    rows, row_line, row_place, row_bytes;
@@ -330,16 +330,22 @@ static void json_value(reader *r, const dp_json *json, int f, int rank) {
         json_fault(r, &err);
 }
 
+/* Whose key this is: 2 * field + rank, -1: nobody's. */
+static int json_key(reader *r, const dp_json *json) {
+    dp_error err;
+    r->key.n = 0;
+    if (!bytes_reserve(&r->key, json->length + 1)) memory_fault(r);
+    else if (dp_json_string(json, r->key.p, r->key.cap, &r->key.n, &err) == DP_OK)
+        return reader_wants(r, r->key.p, r->key.n);
+    return -1;
+}
+
 /* The members of the object that makes the line. */
 static void json_members(reader *r, dp_json *json) {
-    char     key[256];
-    size_t   n;
     dp_error err;
     while (json_step(r, json) && json->kind == DP_JSON_KEY) {
-        int what = -1; /* a key that is longer is nobody's */
-        if (dp_json_string(json, key, sizeof key, &n, &err) == DP_OK)
-            what = reader_wants(r, key, n);
-        if (!json_step(r, json)) return;
+        int what = json_key(r, json);
+        if (r->fault.rule[0] != 0 || !json_step(r, json)) return;
         if (what >= 0) json_value(r, json, what / 2, what % 2);
         if (dp_json_skip(json, &err) != DP_OK) json_fault(r, &err);
         if (r->fault.rule[0] != 0) return;
@@ -428,6 +434,7 @@ static int reader_start(reader *r, int need) {
 static void reader_close(reader *r) {
     for (int f = 0; f < FIELDS; f++) bytes_free(&r->field[f]);
     bytes_free(&r->row);
+    bytes_free(&r->key);
     bytes_free(&r->in);
     if (r->fd > 0) close(r->fd);
     r->fd = -1;

@@ -276,7 +276,7 @@ static void test_json_limits(void) {
         text[2 * n] = ']';
         check_error("members", &err, json_check(text, 2 * n + 1, &err), want, "J4",
                     2 * (size_t)DP_MAX_JSON_MEMBERS + 1);
-        n = (size_t)(DP_MAX_JSON_NUMBER + more);
+        n = (size_t)DP_MAX_JSON_NUMBER + (size_t)(more + 1) - 1;
         memset(text, '1', n);
         check_error("number", &err, json_check(text, n, &err), want, "J6", 0);
     }

@@ -56,6 +56,9 @@ def test_formats(work):
         ("JSONL, symptoms goes before text", "a.jsonl", jsonl(text=other, symptoms=TEXTS), []),
         ("JSONL, --text-column", "a.jsonl", jsonl(symptoms=other, note=TEXTS),
          ["--text-column", "note"]),
+        ("JSONL, --text-column of 300 bytes", "a.jsonl",
+         jsonl(symptoms=other, **{"n" * 300: TEXTS, "n" * 301: other}),
+         ["--text-column", "n" * 300]),
         ("JSONL with other keys, nested", "a.jsonl",
          jsonl(more=[{"symptoms": ["x", {}]}] * 9, symptoms=TEXTS), []),
         ("JSONL with a BOM, CRLF and blank lines", "a.jsonl", b"\xef\xbb\xbf" +
