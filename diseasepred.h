@@ -813,8 +813,8 @@ typedef struct dp_train_progress {
     int32_t epoch_done;      /* 1: the figures below stand for the whole epoch */
     uint64_t step, steps;    /* optimizer steps done and to do, over all epochs */
     uint64_t rows, tokens;   /* since the start of this call */
-    double loss;             /* mean over rows: of the step, or of the epoch, where rows of steps
-                              * that were not applied count with 0 */
+    double loss;             /* mean over rows: of the step, or of the epoch, without rows of steps
+                              * that were not applied */
     double accuracy;         /* of the training rows as they were computed; the same */
     double valid_loss, valid_accuracy, valid_f1; /* NaN when there is no validation set */
     double grad_norm;        /* before clipping */
@@ -893,7 +893,8 @@ DPDEF dp_status dp_train_step(dp_trainer *trainer, const dp_dataset *batch, doub
  * Formula: the order of rows is a function of seed and epoch alone; the last batch of an epoch
  * may be smaller; a resumed run gives byte-equal weights (with DP_BF16 on the same kernel row).
  * Returns DP_OK; DP_E_STOPPED when the callback asked for it (the trainer can be saved and goes
- * on from there); DP_E_ARG (no rows, a label out of range, K13: other rows than before);
+ * on from there); DP_E_ARG (no rows, a label out of range, K13: other rows than before, K14: the
+ * trainer is in a later epoch than options.epochs);
  * DP_E_LIMIT; DP_E_DIVERGED after three steps in a row that were not finite, or three and more
  * than one in a hundred; DP_E_MEMORY.
  * Memory: the trainer's; for each row of both 12 bytes, and 8 for each of its bytes or for
@@ -10802,7 +10803,7 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
  * counters and numbers, so a file is compared, not parsed, and no size in it is believed.
  * K1 size of the file; K2 magic; K3 version; K4 mark, width and numerics of another build; K5
  * tail; K6 table; K7 another config or labels; K8 another vocabulary; K9 other options; K10
- * digest of a section; K11 counters; K12 a number not finite; K13 other data.
+ * digest of a section; K11 counters; K12 a number not finite; K13 other data; K14 fewer epochs.
  * ============================================================================================ */
 
 /* Adds the low bytes of value, lowest first. */
@@ -10838,6 +10839,7 @@ typedef struct dp__counters {
     uint64_t skipped, in_a_row;
     uint64_t right;    /* rows of the present epoch, and the sum of their losses */
     double   loss;
+    uint64_t missed;   /* rows of the present epoch in steps that were not applied */
     uint64_t rows;     /* of the data, 0 when there was none yet */
     uint64_t data[4];  /* their SHA-256 */
 } dp__counters;
@@ -10942,7 +10944,7 @@ static dp_status dp__trainer_init(dp_trainer *t, const dp__source *weights, dp_e
 #define DP__CK_HEAD 64u
 #define DP__CK_ENTRY 64u
 #define DP__CK_TAIL 48u
-#define DP__CK_VERSION 1u
+#define DP__CK_VERSION 2u
 #define DP__CK_MARK 0x01020304u
 #define DP__PIECE ((size_t)1 << 22) /* numbers of one section: the team hashes sections */
 
@@ -11164,7 +11166,7 @@ static int dp__counters_ok(const dp__counters *n) {
     double loss = n->loss;
     return n->position <= n->rows && n->rows <= UINT32_MAX && n->right <= n->position &&
            n->epoch <= INT32_MAX && n->skipped <= n->step && n->in_a_row <= n->skipped &&
-           loss - loss == 0;
+           n->missed <= n->position - n->right && loss - loss == 0;
 }
 
 /* Takes over an image. Everything is checked before the trainer changes. */
@@ -11509,6 +11511,7 @@ static dp_status dp__run_step(dp__run *run, dp_error *err) {
     now->position += n;
     if (status == DP_E_DIVERGED) {
         int many = now->skipped >= 3 && now->skipped > t->steps / 100;
+        now->missed += n;
         return t->lost || now->in_a_row >= 3 || many ? status : DP_OK;
     }
     now->loss += info.loss;
@@ -11544,22 +11547,23 @@ static dp_status dp__run_measure(dp__run *run, dp_error *err) {
 /* The rest of the present epoch, validation, and the counters of the next. */
 static dp_status dp__run_epoch(dp__run *run, dp_error *err) {
     dp__counters *now = &run->t->now;
-    double        rows = (double)run->train.rows;
     dp_status     status = DP_OK;
     dp__corpus_shuffle(&run->train, run->t->opt.seed, now->epoch);
     while (now->position < run->train.rows && status == DP_OK) status = dp__run_step(run, err);
     if (status == DP_OK && run->valid.rows > 0) status = dp__run_measure(run, err);
     if (status != DP_OK) return status;
+    double rows = (double)(run->train.rows - now->missed); /* 0: no figures, so NaN */
     run->report->loss = now->loss / rows;
     run->report->accuracy = (double)now->right / rows;
     now->epoch++;
-    now->position = now->right = 0;
+    now->position = now->right = now->missed = 0;
     now->loss = 0;
     return dp__run_tell(run, NULL, 0, err);
 }
 
-/* Where the run begins: at the start, or where the counters stand, on the same rows (K13). Their
- * number is compared too: a file may claim any, and the position was checked against it alone. */
+/* Where the run begins: at the start, or where the counters stand, on the same rows (K13) and not
+ * behind the last epoch (K14). The number of rows is compared too: a file may claim any, and the
+ * position was checked against it alone. */
 static dp_status dp__run_begin(dp__run *run, dp_error *err) {
     dp_trainer *t = run->t;
     size_t      rows = run->train.rows, longest = run->train.longest;
@@ -11574,6 +11578,9 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
                (t->now.rows != rows || memcmp(t->now.data, data, sizeof data) != 0)) {
         return dp__fail_at(err, DP_E_ARG, "K13", NULL, DP_NO_PLACE,
                            "the training rows are not those of the run that goes on", NULL);
+    } else if (t->now.epoch + (t->now.position > 0) > (uint64_t)t->opt.epochs) {
+        return dp__fail_at(err, DP_E_ARG, "K14", NULL, DP_NO_PLACE,
+                           "the run that goes on is in a later epoch than the last", NULL);
     }
     t->now.rows = rows;
     memcpy(t->now.data, data, sizeof data);

@@ -1247,6 +1247,8 @@ typedef struct learn_break {
     int         repair;
     dp_real     was, bad;
     size_t      lines;
+    uint64_t    rows;            /* told of; of the present epoch so far: */
+    double      applied, losses; /* rows, and the sum of their losses */
 } learn_break;
 
 static dp_real *learn_broken(learn_break *k) {
@@ -1262,7 +1264,15 @@ static void learn_repair(void *ctx, int32_t level, const char *line) {
 
 static int32_t learn_do_break(void *ctx, const dp_train_progress *now) {
     learn_break *k = (learn_break *)ctx;
-    if (now->epoch_done || k->every == 0 || now->step % k->every != 0) return 0;
+    if (now->epoch_done) {
+        CHECK(fabs(now->loss - k->losses / k->applied) < 1e-12);
+        k->applied = k->losses = 0;
+        return 0;
+    }
+    k->applied += (double)(now->rows - k->rows);
+    k->losses += now->loss * (double)(now->rows - k->rows);
+    k->rows = now->rows;
+    if (k->every == 0 || now->step % k->every != 0) return 0;
     k->was = *learn_broken(k);
     *learn_broken(k) = k->bad;
     return 0;
@@ -1474,8 +1484,8 @@ static void test_resume_every_step(void) {
     memory_free(files);
 }
 
-/* At a constant rate a finished run can be given more epochs; other rows are refused (K13), and
- * without resume the run begins anew from the weights as they are. */
+/* At a constant rate a finished run can be given more epochs, none less (K14); other rows are
+ * refused (K13), and without resume the run begins anew from the weights as they are. */
 static void test_resume_data(void) {
     memory_dir      *files = memory_new();
     learn_bench      b;
@@ -1504,6 +1514,15 @@ static void test_resume_data(void) {
         if (k == 2) r.text[7].a_bytes = strlen(r.text[7].a);
         if (k == 3) t->now.rows--;
     }
+    for (int k = 0; k < 2; k++) { /* complete, and begun */
+        t->opt.epochs = k == 0 ? 1 : 2;
+        t->now.position += (uint64_t)k;
+        CHECK(dp_train(t, &r.data, NULL, NULL, &err) == DP_E_ARG);
+        CHECK_TEXT(err.rule, "K14");
+        t->now.position -= (uint64_t)k;
+    }
+    CHECK(dp_train(t, &r.data, NULL, NULL, &err) == DP_OK); /* at the end: nothing is left to do */
+    t->opt.epochs = 4;
     CHECK(learn_all(t) == before);
     CHECK(dp_train(t, &r.data, NULL, NULL, &err) == DP_OK);
     CHECK(learn_saved(t, files) == want);
@@ -1590,7 +1609,7 @@ static void test_checkpoint_round_trip(void) {
     CHECK(dp_trainer_save(k.fresh, "run", "b.dpck", NULL) == DP_OK);
     const memory_file *f = memory_find(k.files, "b.dpck");
     CHECK(f->bytes == k.bytes && memcmp(f->data, k.data, k.bytes) == 0);
-    CHECK(memcmp(k.data, "DPCKPT\r\n\1\0\0\0\4\3\2\1", 16) == 0);
+    CHECK(memcmp(k.data, "DPCKPT\r\n\2\0\0\0\4\3\2\1", 16) == 0);
     CHECK(memcmp(k.data + k.bytes - 8, "DPCKEND\n", 8) == 0);
     CHECK(dp__load_le((const uint8_t *)k.data + 24, 8) == k.bytes);
     CHECK(dp_trainer_load(k.fresh, "run", "none.dpck", NULL) == DP_E_NOT_FOUND);
@@ -1665,7 +1684,7 @@ static void test_checkpoint_forged(void) {
         CHECK_INT(learn_ck_try(&k, k.data, k.bytes), 6);
         memcpy(k.data, whole, k.bytes);
     }
-    for (size_t i = 0; i < 8; i++) { /* all counters but the digest of the rows */
+    for (size_t i = 0; i < 9; i++) { /* all counters but the digest of the rows */
         if (i == 2) continue; /* any number of steps is possible */
         learn_ck_forge(&k, 3, 8 * i, ones, 8);
         CHECK_INT(learn_ck_try(&k, k.data, k.bytes), 11);
