@@ -11580,7 +11580,7 @@ static dp_status dp__run_begin(dp__run *run, dp_error *err) {
                            "the training rows are not those of the run that goes on", NULL);
     } else if (t->now.epoch + (t->now.position > 0) > (uint64_t)t->opt.epochs) {
         return dp__fail_at(err, DP_E_ARG, "K14", NULL, DP_NO_PLACE,
-                           "the run that goes on is in a later epoch than the last", NULL);
+                           "the run that goes on is past the last of so many epochs", NULL);
     }
     t->now.rows = rows;
     memcpy(t->now.data, data, sizeof data);

@@ -93,7 +93,7 @@ typedef struct score {
     int32_t         classes;
     class_score    *of; /* [classes] */
     confusion      *pairs;
-    uint64_t        rows, right, in_bin[SCORE_BINS];
+    uint64_t        rows, right, failed, in_bin[SCORE_BINS]; /* failed: without an answer */
     double          nll, sure[SCORE_BINS], right_in[SCORE_BINS];
 } score;
 
@@ -236,8 +236,17 @@ static void put_score(sink *out, score *s) {
     put(out, "]", 1);
 }
 
-/* The score of a model on a data set, by a session of its own. A row without a finite answer is
- * a wrong one. A signal ends the program; progress is shown. */
+/* A row whose answer is not finite: it is named, and it is a wrong one. */
+static void score_failed(score *s, const data_set *data, ptrdiff_t row) {
+    say(WARNING, "%s: line %" PRIu64 ": the model gives a number that is not finite", data->path,
+        data->lines[row]);
+    s->rows++;
+    s->failed++;
+    s->of[data->labels[row]].labelled++;
+}
+
+/* The score of a model on a data set, by a session of its own. A signal ends the program; progress
+ * is shown. */
 static score measure(const dp_model *model, const data_set *data, int32_t max_tokens) {
     enum { BATCH = 64 };
     dp_session_options options;
@@ -261,7 +270,7 @@ static score measure(const dp_model *model, const data_set *data, int32_t max_to
             const float *p = prob + i * s.classes;
             if (are_finite(p, s.classes))
                 score_row(&s, data->labels[at + i], p, logits + i * s.classes);
-            else s.rows++;
+            else score_failed(&s, data, at + i);
         }
         heed_signal();
         show_progress((uint64_t)(at + n), (uint64_t)all, "rows", "");
@@ -276,6 +285,7 @@ static score measure(const dp_model *model, const data_set *data, int32_t max_to
 static double measure_accuracy(const dp_model *model, const data_set *data, int32_t max_tokens) {
     score  s = measure(model, data, max_tokens);
     double accuracy = score_accuracy(&s);
+    self.failed_rows += s.failed;
     score_close(&s);
     return accuracy;
 }

@@ -625,7 +625,7 @@ static double parse_number(const option *o, const char *value) {
         stop(END_USAGE, "--%.*s: '%.40s' is not %s", (int)strcspn(o->names, " "), o->names, value,
              o->kind == INTEGER ? "an integer" : "a number");
     if (x < o->min || x > o->max)
-        stop(END_USAGE, "--%.*s: %.40s is not within %.15g and %.15g",
+        stop(END_USAGE, "--%.*s: %.40s is not within %.16g and %.16g",
              (int)strcspn(o->names, " "), o->names, value, o->min, o->max);
     return x;
 }
@@ -744,7 +744,7 @@ static void common_options(void) {
         {"isa", CHOICE, &self.isa, "auto",
          "auto|scalar|avx2|avx-vnni|avx512|avx512-vnni|avx512-bf16|amx", 0, 0,
          "highest instruction set to use"},
-        {"seed", INTEGER, &self.seed, "0", "N", 0, 9007199254740992.0, "of everything random"},
+        {"seed", INTEGER, &self.seed, "0", "N", 0, 9007199254740991.0, "of everything random"},
         {"force", FLAG, &self.force, NULL, NULL, 0, 0, "replace an existing output"},
         {"follow-links", FLAG, &self.follow_links, NULL, NULL, 0, 0,
          "follow links inside a model directory"},

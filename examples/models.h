@@ -337,6 +337,18 @@ static void remove_checkpoints(const char *directory, ptrdiff_t keep) {
     free_names(names);
 }
 
+/* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
+static void save_checkpoint(dp_trainer *trainer, const char *directory, int *failed) {
+    char     name[40];
+    dp_error err;
+    snprintf(name, sizeof name, "ckpt-%012" PRIu64 ".dpck", dp_trainer_step(trainer));
+    dp_status status = dp_trainer_save(trainer, directory, name, &err);
+    *failed = status == DP_OK ? 0 : *failed + 1;
+    if (status == DP_OK) remove_checkpoints(directory, 2);
+    else say(WARNING, "%s", err.text);
+    if (*failed == 3) stop(END_RUN, "three checkpoints in a row could not be written");
+}
+
 /* Goes on from the newest checkpoint that is whole and belongs to this model and these options. */
 static void resume_trainer(dp_trainer *trainer, const char *directory) {
     char   **names = list_checkpoints(directory);
@@ -385,6 +397,19 @@ static double checkpoint_bytes(const char *directory) {
     return total;
 }
 
+/* Stops where a file of the model cannot be put, because a directory has its name. */
+static void refuse_directories(const char *output) {
+    char **names = list_directory(output, "", "");
+    for (ptrdiff_t i = 0; i < arrlen(names); i++) {
+        struct stat about;
+        char       *path = text_of("%s/%s", output, names[i]);
+        if (is_model_name(names[i]) && lstat(path, &about) == 0 && S_ISDIR(about.st_mode))
+            stop(END_RUN, "%s: is a directory", path);
+        free(path);
+    }
+    free_names(names);
+}
+
 /* Makes the directory, locks it and tries what saving will do: create, fsync, remove. NEED is the
  * number of bytes that will be written. */
 static void prepare_directory(const char *path, uint64_t need) {
@@ -396,6 +421,7 @@ static void prepare_directory(const char *path, uint64_t need) {
     if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         stop(END_RUN, "%s: another run is writing into it", path);
     remove_temporaries(path);
+    refuse_directories(path);
     char *trial = text_of("%s/preflight.tmp-%08lx", path, (unsigned long)getpid());
     int   file = open(trial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file >= 0) self.unfinished = trial; /* goes whatever happens below */
@@ -408,13 +434,16 @@ static void prepare_directory(const char *path, uint64_t need) {
     free(trial);
 }
 
-/* STALE: the report that another program has left beside the model that is replaced. */
-static void save_model(const dp_model *model, const char *directory, const char *stale) {
-    dp_error err;
-    char    *path = text_of("%s/%s", directory, stale);
-    unlink(path);
-    free(path);
-    require(dp_model_save(model, directory, &err), &err, END_RUN);
+/* Puts a model into a directory. The reports of the one that it replaces go with it, not before. */
+static dp_status save_model(const dp_model *model, const char *directory, dp_error *err) {
+    static const char *const reports[] = {"training_report.json", "diseasepred.json"};
+    dp_status status = dp_model_save(model, directory, err);
+    for (int i = 0; i < COUNT(reports) && status == DP_OK; i++) {
+        char *path = text_of("%s/%s", directory, reports[i]);
+        unlink(path);
+        free(path);
+    }
+    return status;
 }
 
 #if defined(__GNUC__)

@@ -21,7 +21,8 @@ typedef struct settings {
 } settings;
 
 typedef struct side { /* a model measured */
-    double accuracy, macro_f1, seconds;
+    double   accuracy, macro_f1, seconds;
+    uint64_t failed; /* rows without an answer */
 } side;
 
 typedef struct run {
@@ -31,6 +32,7 @@ typedef struct run {
     data_set        data;
     dp_quant_report report;
     side            fp32, int8;
+    uint64_t        least; /* bytes that the new model has at least */
     int             met;
 } run;
 
@@ -94,6 +96,7 @@ static void open_model(run *r) {
     dp_model_get_info(r->model, &info);
     if (info.int8_linears > 0 || info.int8_tables > 0)
         stop(END_USAGE, "%s: is an INT8 model already", r->set->model);
+    r->least = info.parameters;
     r->set->length = fit_input(r->set->length, 512, &info);
     if (r->set->data != NULL) require_single_label(&info);
 }
@@ -108,7 +111,7 @@ static void load_rows(run *r) {
 static side measure_side(const run *r, const dp_model *model) {
     double start = seconds();
     score  found = measure(model, &r->data, (int32_t)r->set->length);
-    side   s = {score_accuracy(&found), score_macro_f1(&found), seconds() - start};
+    side   s = {score_accuracy(&found), score_macro_f1(&found), seconds() - start, found.failed};
     score_close(&found);
     return s;
 }
@@ -127,10 +130,11 @@ static void quantize(run *r) {
     heed_signal();
 }
 
-/* Does the loss of accuracy stay within the criterion? */
+/* Does the loss of accuracy stay within the criterion? Not if nothing was answered. */
 static int criterion_met(const run *r) {
     double before = r->fp32.accuracy, lost = before - r->int8.accuracy;
     if (r->set->tolerance < 0) return 1;
+    if (r->fp32.failed == (uint64_t)arrlen(r->data.texts)) return 0;
     double limit = r->set->relative ? r->set->tolerance * before : r->set->tolerance;
     return lost <= limit + 1e-9; /* 1 - 0.99 is above 0.01 in double; a row is more than that */
 }
@@ -179,6 +183,8 @@ static void write_report(const run *r) {
         put_real(&out, "%.10g", r->fp32.accuracy);
         putf(&out, ",\"accuracy_after\":");
         put_real(&out, "%.10g", r->int8.accuracy);
+        putf(&out, ",\"failed_before\":%" PRIu64 ",\"failed_after\":%" PRIu64, r->fp32.failed,
+             r->int8.failed);
     }
     putf(&out, "}\n");
     sink_close(&out);
@@ -187,21 +193,24 @@ static void write_report(const run *r) {
 
 int main(int argc, char **argv) {
     static run r;
+    dp_error   err;
     start_program("quantize");
     r.set = read_settings(argc, argv);
     r.env = environment();
     open_model(&r);
     load_rows(&r);
-    prepare_directory(r.set->output, 0);
+    prepare_directory(r.set->output, r.least);
     if (r.set->data != NULL) r.fp32 = measure_side(&r, r.model);
     quantize(&r);
     if (r.set->data != NULL) r.int8 = measure_side(&r, r.small);
     r.met = criterion_met(&r);
+    require(save_model(r.small, r.set->output, &err), &err, END_RUN);
     write_report(&r);
-    save_model(r.small, r.set->output, "training_report.json");
     say_result(&r);
     dp_model_close(r.small);
     dp_model_close(r.model);
     if (!r.met) finish(END_CRITERION);
-    finish_rows((uint64_t)arrlen(r.data.texts) + self.failed_rows);
+    uint64_t rows = (uint64_t)arrlen(r.data.texts) + self.failed_rows;
+    self.failed_rows += r.fp32.failed > r.int8.failed ? r.fp32.failed : r.int8.failed;
+    finish_rows(rows);
 }

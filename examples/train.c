@@ -29,6 +29,7 @@ typedef struct run {
     dp_train_progress *epochs; /* array of stb_ds: the line of each epoch */
     double            *took, started, epoch_started, trained; /* took: seconds of each epoch */
     uint64_t           epoch_rows, epoch_tokens, resumed;
+    dp_train_report    report;
     int                failed_saves;
 } run;
 
@@ -79,18 +80,6 @@ static settings *read_settings(int argc, char **argv) {
     return &s;
 }
 
-/* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
-static void save_checkpoint(run *r) {
-    char     name[40];
-    dp_error err;
-    snprintf(name, sizeof name, "ckpt-%012" PRIu64 ".dpck", dp_trainer_step(r->trainer));
-    dp_status status = dp_trainer_save(r->trainer, r->set->output, name, &err);
-    r->failed_saves = status == DP_OK ? 0 : r->failed_saves + 1;
-    if (status == DP_OK) remove_checkpoints(r->set->output, 2);
-    else say(WARNING, "%s", err.text);
-    if (r->failed_saves == 3) stop(END_RUN, "three checkpoints in a row could not be written");
-}
-
 static void epoch_line(run *r, const dp_train_progress *now) {
     double took = fmax(r->trained - r->epoch_started, 1e-9); /* without the validation */
     char   valid[96] = "";
@@ -115,7 +104,8 @@ static int32_t on_progress(void *ctx, const dp_train_progress *now) {
     if (now->epoch_done) epoch_line(r, now);
     else r->trained = seconds();
     if (!now->epoch_done && r->set->every > 0 && now->step < now->steps &&
-        now->step % (uint64_t)r->set->every == 0) save_checkpoint(r);
+        now->step % (uint64_t)r->set->every == 0)
+        save_checkpoint(r->trainer, r->set->output, &r->failed_saves);
     snprintf(detail, sizeof detail, ", loss %.4f", now->loss);
     show_progress(now->step, now->steps, "steps", detail);
     return stop_signal != 0;
@@ -162,6 +152,7 @@ static void prepare(run *r) {
     r->model = start_model(&r->env, &from);
     resolve_labels(&r->train, r->names, r->model, 0);
     if (r->set->valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
+    if (r->set->labels == NULL) compare_classes(&r->train, &r->valid, r->model);
     dp_model_get_info(r->model, &info);
     require_single_label(&info);
     r->set->length = fit_input(r->set->length, 64, &info);
@@ -181,15 +172,16 @@ static void train_model(run *r) {
     else remove_checkpoints(r->set->output, 0);
     self.done_before = r->resumed = dp_trainer_step(r->trainer);
     self.started = r->started = r->epoch_started = r->trained = seconds();
-    dp_status status = dp_train(r->trainer, &train, r->set->valid ? &valid : NULL, NULL, &err);
+    DP_CLEAR(r->report);
+    dp_status status = dp_train(r->trainer, &train, r->set->valid ? &valid : NULL, &r->report, &err);
     if (status == DP_E_STOPPED) {
-        save_checkpoint(r);
+        save_checkpoint(r->trainer, r->set->output, &r->failed_saves);
         if (r->failed_saves > 0) stop(END_RUN, "stopped by a signal, without a checkpoint");
         say(INFO, "checkpoint at step %" PRIu64 "; --resume goes on from it",
             dp_trainer_step(r->trainer));
         heed_signal();
     }
-    require(status, &err, strcmp(err.rule, "K13") == 0 ? END_MODEL : END_RUN); /* other rows */
+    require(status, &err, strncmp(err.rule, "K1", 2) == 0 ? END_MODEL : END_RUN); /* K13, K14 */
     require(dp_trainer_model(r->trainer, &r->model, &err), &err, END_RUN);
 }
 
@@ -209,8 +201,8 @@ static void write_report(const run *r, double accuracy, double took) {
     char *path = text_of("%s/training_report.json", r->set->output);
     sink  out = sink_open(path);
     putf(&out, "{\"program\":\"train\",\"version\":%d,\"threads\":%d,\"resumed_from_step\":%" PRIu64
-         ",\"failed_rows\":%" PRIu64 ",", (int)dp_version(), (int)r->env.threads, r->resumed,
-         self.failed_rows);
+         ",\"failed_rows\":%" PRIu64 ",\"skipped_steps\":%" PRIu64 ",", (int)dp_version(),
+         (int)r->env.threads, r->resumed, self.failed_rows, r->report.skipped_steps);
     put_options(&out);
     put_data(&out, "train", &r->train);
     put_data(&out, "valid", &r->valid);
@@ -228,6 +220,7 @@ static void write_report(const run *r, double accuracy, double took) {
 int main(int argc, char **argv) {
     static run r;
     double     accuracy = (double)NAN;
+    dp_error   err;
     start_program("train");
     r.set = read_settings(argc, argv);
     r.env = environment();
@@ -238,13 +231,15 @@ int main(int argc, char **argv) {
         accuracy = r.set->valid ? arrlast(r.epochs).valid_accuracy : arrlast(r.epochs).accuracy;
     else if (r.set->valid != NULL) /* --epochs 0, or resumed behind the last epoch */
         accuracy = measure_accuracy(r.model, &r.valid, (int32_t)r.set->length);
+    require(save_model(r.model, r.set->output, &err), &err, END_RUN);
     write_report(&r, accuracy, took);
-    save_model(r.model, r.set->output, "diseasepred.json");
     remove_checkpoints(r.set->output, 0);
     say(INFO, "%saccuracy %s, training time %.1f s, peak memory %.0f MB", r.set->valid ? "" :
         "training ", isnan(accuracy) ? "not measured" : text_of("%.4f", accuracy), took,
         peak_megabytes());
     dp_trainer_close(r.trainer);
     dp_model_close(r.model);
-    finish_rows((uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows);
+    uint64_t rows = (uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows;
+    self.failed_rows += r.report.skipped_steps; /* each names a row, but for gradients too large */
+    finish_rows(rows);
 }

@@ -8,8 +8,9 @@ import shutil
 import stat
 import struct
 
-from .base import (CLASSES, LEVELS, answers, check, edit_config, load, predict, quick, read_tensors,
-                   records, rows, run, weights, write, write_csv, write_jsonl, write_tensors)
+from .base import (CLASSES, GEOMETRY, LEVELS, SPECIAL, WORDS, answers, check, edit_config, load,
+                   predict, quick, read_tensors, records, rows, run, weights, write, write_csv,
+                   write_jsonl, write_tensors)
 
 
 def softmax(logits):
@@ -394,6 +395,50 @@ def test_not_finite(work):
           and report["failed_rows"] == 100 and report["accuracy"] is None and
           report["confusions"] == [] and b"nan" not in out and out.count(b",null,") == 300,
           (code, report, err))
+    code, _, err = run("quantize", "--model", copy, "--output", work / "overflows8", "--data",
+                       work / "small.csv", "--criterion", "relative:1")
+    report = load(work / "overflows8/diseasepred.json")
+    check("quantize --data, no answer at all: each row named twice, the criterion is not met",
+          code == 5 and err.count("is not finite") == 200 and "nan" not in err and
+          report["failed_before"] == report["failed_after"] == 100 and
+          report["criterion_met"] is False, (code, err[-300:], report))
+    shutil.copy(work / "small/model.safetensors", copy)
+    tensors = read_tensors(copy)
+    width = GEOMETRY["hidden_size"] * 4
+    at = width * (len(SPECIAL) + WORDS.index("rash"))
+    table = tensors["bert.embeddings.word_embeddings.weight"]
+    table[2] = table[2][:at] + struct.pack("<f", 3e38) * (width // 4) + table[2][at + width:]
+    write_tensors(copy, tensors)
+    bad = sum("rash" in text for text, _ in rows(100))
+    scores = []
+    for program in ("predict", "quantize", "train"):
+        more = {"predict": ["--input", work / "small.csv", "--evaluate", "--report",
+                            work / "overflowing.json"],
+                "quantize": ["--data", work / "small.csv", "--output", work / "overflows8",
+                             "--force", "--criterion", "none"],
+                "train": ["--train", work / "small.csv", "--valid", work / "small.csv",
+                          "--output", work / "overflows0", "--epochs", "0"]}[program]
+        code, _, err = run(program, "--model", copy, *more)
+        scores.append((code, f"{bad} of " in err))
+    report = load(work / "overflows8/diseasepred.json")
+    right = load(work / "overflowing.json")["accuracy"] * (100 - bad)
+    check("some rows without an answer: 6 in all programs, and wrong ones to quantize",
+          0 < bad < 100 and scores == [(6, True)] * 3 and report["failed_before"] == bad and
+          abs(report["accuracy_before"] - right / 100) < 1e-9, (scores, report, right))
+    one = write_csv(work / "one_bad.csv", [r for r in rows(100) if "rash" not in r[0]][:40] +
+                    [next(r for r in rows(100) if "rash" in r[0])])
+    figures = []
+    for name, path in (("bad", one), ("good", write_csv(
+            work / "no_bad.csv", [r for r in rows(100) if "rash" not in r[0]][:40]))):
+        code, _, err = run("train", "--model", copy, "--train", path, "--output",
+                           work / "skips", "--epochs", "1", "--batch-size", "1", "--lr", "1e-30",
+                           "--dropout", "0", "--force")
+        report = load(work / "skips/training_report.json")
+        figures.append((code, report["skipped_steps"], report["epochs"][0]["loss"],
+                        report["epochs"][0]["accuracy"]))
+    check("train: a row that gives no finite number: 6, its step is counted, the epoch's figures "
+          "are those of the others", figures[0][:2] == (6, 1) and figures[1][:2] == (0, 0) and
+          all(abs(a - b) < 1e-6 for a, b in zip(figures[0][2:], figures[1][2:])), figures)
 
 
 def test_other_heads(work):

@@ -227,6 +227,7 @@ def test_bad_values(work):
     for program, fixed in paths.items():
         tries = [(o, v) for o in whole[program]
                  for v in ("x", "", "1.5", "nan", "inf", "-2", "0x10", "99999999999999999999")]
+        tries += [("seed", v) for v in ("9007199254740992", "9007199254740993")]
         tries += [(o, v) for o in real[program]
                   for v in ("nan", "NAN", "inf", "-inf", "1e999", "x", "", "1,5", "-1")]
         tries += [(o, "sideways") for o in ("dtype", "case", "format", "optimizer", "schedule",

@@ -185,7 +185,20 @@ def test_heads(work):
     code, _, err = quick(work, work / "kept", "--model", work / "small", "--train", known,
                          "--valid", known, "--epochs", "0")
     check("labels that the model knows, though not all: its head stays", code == 0 and
-          weights(work / "kept") == weights(work / "small") and "new head" not in err, err)
+          weights(work / "kept") == weights(work / "small") and "new head" not in err and
+          "1 of the model's 3 classes have no training row" in err, err)
+    code, _, err = quick(work, work / "lacks", "--model", work / "small", "--train", known,
+                         "--valid", work / "small_valid.csv", "--epochs", "0")
+    check("a validation label that the model knows and training lacks: 4", code == 4 and
+          "small_valid.csv: line " in err and not (work / "lacks").exists(), err)
+    spelled = write(work / "spelled.jsonl", "".join(
+        '{"text":"fever","label":%s}\n' % label for label in
+        ("1", "1.0", "10e-1", "-0.0", "0", "2.50", "1e15", "1000000000000000")))
+    code, _, err = quick(work, work / "spelled", "--train", spelled, "--valid", spelled, "--epochs",
+                         "0")
+    check("labels that are JSON numbers: one class for every spelling of a whole one", code == 0 and
+          load(work / "spelled/config.json")["id2label"] ==
+          {"0": "1", "1": "0", "2": "2.50", "3": "1000000000000000"}, err)
     code, _, err = quick(work, work / "anew", "--model", work / "small", "--train",
                          work / "seven.csv", "--valid", work / "seven.csv", "--epochs", "0")
     config, old, new = load(work / "anew/config.json"), *map(read_tensors, (

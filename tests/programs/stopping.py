@@ -27,6 +27,10 @@ def start(words):
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
+def weights_there(model):
+    return (model / "model.safetensors").exists()
+
+
 def wait_for(truth, process, seconds=60):
     end = time.monotonic() + seconds
     while not truth() and process.poll() is None and time.monotonic() < end:
@@ -216,6 +220,16 @@ def test_resume(work):
     code, _, err = quick(work, out, "--epochs", "100000", "--config", bigger, "--resume")
     check("--resume with another configuration: 3, the checkpoints stay", code == 3 and
           checkpoints(out) == kept, err)
+    long = work / "longer"
+    process = start(command(work, long, "--epochs", "100000", "--checkpoint-every", "1"))
+    wait_for(lambda: any(int(n[5:17]) > 2 * 7 for n in checkpoints(long)), process)
+    process.kill()
+    process.communicate()
+    left = checkpoints(long)
+    code, _, err = quick(work, long, "--epochs", "1", "--resume")
+    check("--resume with fewer epochs than were begun: 3, the checkpoints stay", code == 3 and
+          "K14" in err and left == checkpoints(long) and not weights_there(long), (code, err))
+    shutil.rmtree(long)
     code, _, err = quick(work, out, *plain, "--resume", "--force")
     check("--resume --force with another configuration: from the beginning, the same bytes",
           code == 0 and weights(out) == want and not checkpoints(out), err)
@@ -324,6 +338,38 @@ def powerless():
         libc.prctl(24, capability, 0, 0, 0)
 
 
+def keeps_reports(work):
+    """A model that could not be replaced keeps its report; what is new leaves none alone."""
+    model, int8, new = work / "keeps", work / "keeps8", work / "keeps_new"
+    quick(work, model, "--epochs", "1")
+    run("quantize", "--model", model, "--output", int8, "--weights", "quads")
+    to_int8 = [BUILD / "quantize", "--model", work / "small", "--weights", "full", "--output"]
+    for name, words, out in (
+            ("quantize over an INT8 model", to_int8 + [int8, "--force"], int8),
+            ("quantize over a trained model", to_int8 + [model, "--force"], model),
+            ("train over an INT8 model", command(work, int8, "--epochs", "1", "--force"), int8),
+            ("train over a trained model", command(work, model, "--epochs", "2", "--force"), model),
+            ("quantize", to_int8 + [new], new),
+            ("train", command(work, new, "--epochs", "1"), new)):
+        before = {p.name: p.read_bytes() for p in out.iterdir()} if out.exists() else {}
+        done = subprocess.run(list(map(str, words)), capture_output=True, preexec_fn=limited(20000))
+        after = {p.name: p.read_bytes() for p in out.iterdir()}
+        check(f"{name}, no room: 1, model and report of before, no other", done.returncode == 1 and
+              after == before, (done.stderr, before.keys() ^ after.keys()))
+    for name in ("training_report.json", "model.safetensors", "config.json"):
+        out = work / "blocked"
+        (out / name).mkdir(parents=True)
+        for words in (command(work, out, "--epochs", "100000", "--force"), to_int8 + [out, "--force"]):
+            done = subprocess.run(list(map(str, words)), capture_output=True)
+            check(f"{words[0].rsplit('/')[-1] if isinstance(words[0], str) else 'quantize'}: a "
+                  f"directory called {name} in the way: 1 before any work", done.returncode == 1 and
+                  f"{name}: is a directory" in done.stderr.decode() and
+                  [p.name for p in out.iterdir()] == [name], done.stderr)
+        shutil.rmtree(out)
+    for out in (model, int8, new):
+        shutil.rmtree(out)
+
+
 def outputs(work, where):
     """The three programs, writing into a place where they cannot."""
     yield "train", command(work, where / "m", "--epochs", "1")
@@ -366,6 +412,7 @@ def test_places(work):
     done = subprocess.run(list(map(str, words)), capture_output=True, preexec_fn=limited(20000))
     check("quantize --force: no room for the new model: 1, the old one is whole",
           done.returncode == 1 and predict(old, work / "small.csv")[1] == want, done.stderr)
+    keeps_reports(work)
     code, _, err = quick(work, work / "full3", "--epochs", "2", "--checkpoint-every", "1",
                          preexec_fn=limited(20000))
     check("three checkpoints in a row that cannot be written: 1", code == 1 and
