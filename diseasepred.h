@@ -9206,7 +9206,7 @@ static dp_status dp__flat_fill(const dp__params *p, const dp__source *source, dp
 }
 
 /* ============================================================================================
- * [F2] Layers                                                                 budget 820 lines
+ * [F2] Layers                                                                 budget 825 lines
  * Owns:   each layer forward, and backward next to it; attention over texts without padding.
  * Needs:  E4 element-wise work, E9 threads, E10 products, F1 weights.
  * Never:  keeps probabilities; lets a batch, its order or the threads change a text's numbers.
@@ -9587,6 +9587,8 @@ static void dp__embed_backward(const dp__pass *s, dp__mat dy) {
         v.ids = ids[t];
         dp__vec_run(s->exec, &v);
     }
+    dp_real *pad = dp__grad_of(s, 0) + (size_t)s->net->config->pad_id * dp__width(s);
+    memset(pad, 0, dp__width(s) * sizeof *pad); /* not learned, as in PyTorch */
 }
 #endif
 
@@ -10785,7 +10787,7 @@ static dp_status dp__dataset_check(const dp_dataset *data, const dp__config *c, 
 }
 
 /* ============================================================================================
- * [G3] Training loop                                                          budget 810 lines
+ * [G3] Training loop                                                          budget 820 lines
  * Owns:   dp_trainer: weights, gradient, moments, counters; steps, epochs, checkpoints.
  * Needs:  B5, B6, C5, D4, F3, F4, G1, G2.
  * Never:  writes a text or a token to a file; applies a step that is not finite; lets the
@@ -12869,7 +12871,8 @@ DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err) {
  * the step. Binary cross-entropy with target t: L = max(z, 0) - z t + log(1 + e^-|z|),
  * dz = s(z) - t. Squared error: L = (z - t)^2, dz = 2 (z - t).
  *
- * Embedding. y[i] = W[id_i]: dW[v] = sum of dy[i] over the i with id_i = v, in order of i.
+ * Embedding. y[i] = W[id_i]: dW[v] = sum of dy[i] over the i with id_i = v, in order of i; the row
+ * of the padding token is not learned (dW = 0), as in torch.nn.Embedding.
  *
  * [CLS] in the last layer. The head reads row 0 of each text only. Its output depends on all rows
  * of x through keys and values, but on the query, mixing, LayerNorm and inner layers of row 0

@@ -309,7 +309,7 @@ static int json_step(reader *r, dp_json *json) {
     return 0;
 }
 
-/* Adds a number as it stands; a whole one that is a label in one way, so that 1.0 is the class 1. */
+/* Adds a number as it stands; a whole one that is a label in one way: 1.0 is the class 1. */
 static int json_number(bytes *to, const dp_json *json, int f) {
     double   x;
     dp_error err;

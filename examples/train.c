@@ -173,7 +173,8 @@ static void train_model(run *r) {
     self.done_before = r->resumed = dp_trainer_step(r->trainer);
     self.started = r->started = r->epoch_started = r->trained = seconds();
     DP_CLEAR(r->report);
-    dp_status status = dp_train(r->trainer, &train, r->set->valid ? &valid : NULL, &r->report, &err);
+    dp_dataset *measured = r->set->valid != NULL ? &valid : NULL;
+    dp_status   status = dp_train(r->trainer, &train, measured, &r->report, &err);
     if (status == DP_E_STOPPED) {
         save_checkpoint(r->trainer, r->set->output, &r->failed_saves);
         if (r->failed_saves > 0) stop(END_RUN, "stopped by a signal, without a checkpoint");

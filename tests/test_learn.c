@@ -1355,6 +1355,31 @@ static void test_train_skipped_step(void) {
     memory_free(files);
 }
 
+/* A word that config.json calls the padding keeps its vector, as torch.nn.Embedding's padding_idx
+ * has it; its neighbour b is learned. */
+static void test_train_padding(void) {
+    memory_dir      *files = memory_new();
+    learn_bench      b;
+    learn_rows       r;
+    dp_train_options o = learn_plan(1);
+    dp_model_spec    spec = learn_spec(1);
+    char             config[400];
+    snprintf(config, sizeof config, "{\"pad_token_id\":4,%s", learn_small_config + 1);
+    spec.config = config;
+    spec.config_bytes = strlen(config);
+    learn_bench_spec(&b, &spec, 2, files);
+    learn_texts(&r, 20, 2, 1);
+    dp_trainer *t = learn_trainer(&b, &o);
+    dp_real     was[8], *word = t->optim.w + t->model->params.list[0].offset + 4 * 4;
+    memcpy(was, word, sizeof was);
+    CHECK(dp_train_step(t, &r.data, NULL, NULL) == DP_OK);
+    CHECK(memcmp(was, word, 4 * sizeof *was) == 0); /* a */
+    for (size_t i = 4; i < 8; i++) CHECK(was[i] != word[i]);
+    dp_trainer_close(t);
+    learn_bench_close(&b);
+    memory_free(files);
+}
+
 /* One or two skipped steps, and three among more than three hundred, are borne; three among 40
  * are not, though none follows another. */
 static void test_train_skips(void) {
@@ -1883,6 +1908,7 @@ static const test tests_learn[] = {
     {"train_memorise", test_train_memorise},
     {"train_progress", test_train_progress},
     {"train_diverged", test_train_diverged},
+    {"train_padding", test_train_padding},
     {"train_skipped_step", test_train_skipped_step},
     {"train_skips", test_train_skips},
     {"train_lost", test_train_lost},

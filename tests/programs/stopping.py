@@ -359,7 +359,8 @@ def keeps_reports(work):
     for name in ("training_report.json", "model.safetensors", "config.json"):
         out = work / "blocked"
         (out / name).mkdir(parents=True)
-        for words in (command(work, out, "--epochs", "100000", "--force"), to_int8 + [out, "--force"]):
+        for words in (command(work, out, "--epochs", "100000", "--force"),
+                      to_int8 + [out, "--force"]):
             done = subprocess.run(list(map(str, words)), capture_output=True)
             check(f"{words[0].rsplit('/')[-1] if isinstance(words[0], str) else 'quantize'}: a "
                   f"directory called {name} in the way: 1 before any work", done.returncode == 1 and
