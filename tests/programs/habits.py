@@ -112,7 +112,7 @@ def test_version(work):
         lines = out.decode().splitlines()
         check(f"{program}: --version: name and version, compiler, exit 0", code == 0 and not err and
               re.match(program + r" \d+\.\d+\.\d+$", lines[0]) and
-              re.match(r"compiler: (gcc|clang) \d", lines[1]), out)
+              re.match(r"compiler: (gcc|clang|tcc) \d", lines[1]), out)
         levels = dict(line.split(None, 1) for line in lines[3:])
         best = lines[2].removeprefix("instruction set: ")
         check(f"{program}: --version says of every level: selected, available or what is missing",
