@@ -1,18 +1,20 @@
 # diseasepred: see README.md. POSIX make syntax; `make help` lists the targets.
-# Your CC and CFLAGS are honoured: make CC=clang CFLAGS="-O3 -g". Nothing depends on the machine
-# that builds: the header chooses its kernels when it runs.
+# Your CC, CPPFLAGS, CFLAGS, LDFLAGS and LDLIBS are honoured: make CC=clang CFLAGS="-O3 -g"; other
+# ones than before compile again (give install the same). Nothing depends on the machine that
+# builds: the header chooses its kernels when it runs.
 
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
        -Wundef -Wvla -Wcast-qual
-FLAGS = -std=c99 -O2 $(WARN) $(WERROR) $(CFLAGS)
+FLAGS = -std=c99 -O2 $(WARN) $(WERROR) $(CPPFLAGS) $(CFLAGS)
 TEST_FLAGS = $(FLAGS) -Wno-unused-function
-LIBS = $(LDFLAGS) -lm -lpthread
+LIBS = $(LDFLAGS) -lm -lpthread $(LDLIBS)
 PREFIX = /usr/local
 CLANG = clang
 CHECKED = -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all
-TEST_SOURCES = diseasepred.h tests/*.h tests/*.c
+TEST_SOURCES = diseasepred.h tests/*.h tests/*.c build/flags
 SOFT_FLAGS = -O1 $$(grep -qsw avx2 /proc/cpuinfo && echo -mavx2 -mfma)
-SIMDE_PROBE = printf '\043include <simde/x86/avx512.h>\n' | $(CC) -E -xc - >/dev/null 2>&1
+SIMDE_PROBE = sh tools/setup.sh finds simde/x86/avx512.h $(CC) $(CPPFLAGS) $(CFLAGS)
+SETUP_STB = sh tools/setup.sh stb $(CC) $(CPPFLAGS) $(CFLAGS)
 TORCH = torch==2.8.0 transformers==4.55.4 tokenizers==0.21.4 safetensors numpy
 
 all: build/train build/predict build/quantize ## the three programs (default)
@@ -23,11 +25,18 @@ help: ## this list
 
 # ---- programs and tools --------------------------------------------------------------------
 
+# What make was given, by its command line or the environment: written when it changed.
+build/flags: always
+	@mkdir -p build
+	@printf '%s\n' "$${CC-cc}" "$$CPPFLAGS" "$$CFLAGS" "$$LDFLAGS" "$$LDLIBS" "$$WARN" "$$WERROR" \
+	    "$$FLAGS" "$$LIBS" >$@.$$$$; \
+	if cmp -s $@.$$$$ $@; then rm $@.$$$$; else mv $@.$$$$ $@; fi
+
 build/train: examples/train.c
 build/predict: examples/predict.c
 build/quantize: examples/quantize.c
-build/train build/predict build/quantize: diseasepred.h examples/*.h
-	@sh tools/setup.sh stb
+build/train build/predict build/quantize: diseasepred.h examples/*.h build/flags
+	@$(SETUP_STB)
 	@mkdir -p build
 	$(CC) $(FLAGS) examples/$$(basename $@).c -o $@ $(LIBS)
 
@@ -35,7 +44,7 @@ build/make_data: tools/make_data.c
 build/naive_bayes: tools/naive_bayes.c
 build/bench: tools/bench.c tools/bench_*.h diseasepred.h
 build/selftest: tools/selftest.c diseasepred.h
-build/make_data build/naive_bayes build/bench build/selftest:
+build/make_data build/naive_bayes build/bench build/selftest: build/flags
 	@mkdir -p build
 	$(CC) $(FLAGS) tools/$$(basename $@).c -o $@ $(LIBS)
 
@@ -50,7 +59,7 @@ build/test_double: $(TEST_SOURCES)
 	$(CC) $(TEST_FLAGS) -DDP_REAL_DOUBLE tests/test_double.c -o $@ $(LIBS)
 
 build/test_readers: $(TEST_SOURCES) examples/*.h
-	@sh tools/setup.sh stb
+	@$(SETUP_STB)
 	@mkdir -p build
 	$(CC) $(TEST_FLAGS) tests/test_readers.c -o $@ $(LIBS)
 
@@ -165,7 +174,7 @@ reliability: ## tests/RELIABILITY.md from the logs of test-all
 	mv build/reliability.md tests/RELIABILITY.md
 
 setup: ## what test and demo need (apt, as root)
-	sh tools/setup.sh stb
+	$(SETUP_STB)
 
 setup-dev: ## what test-all and fuzz need (apt, as root)
 	sh tools/setup.sh dev
@@ -173,15 +182,18 @@ setup-dev: ## what test-all and fuzz need (apt, as root)
 setup-elsewhere: ## what elsewhere needs (apt, as root)
 	sh tools/setup.sh elsewhere
 
-install: all ## header and programs to $(DESTDIR)$(PREFIX)
-	mkdir -p "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/bin"
-	cp diseasepred.h "$(DESTDIR)$(PREFIX)/include/"
+install: all ## header, programs and vocabulary to $(DESTDIR)$(PREFIX)
+	umask 022 && mkdir -p "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/bin" \
+	    "$(DESTDIR)$(PREFIX)/share/diseasepred"
+	install -m 644 diseasepred.h "$(DESTDIR)$(PREFIX)/include/"
+	install -m 644 data/bert-base-cased-vocab.txt data/NOTICE LICENSE \
+	    "$(DESTDIR)$(PREFIX)/share/diseasepred/"
 	for p in train predict quantize; do \
-	    cp build/$$p "$(DESTDIR)$(PREFIX)/bin/diseasepred-$$p" || exit 1; done
+	    install -m 755 build/$$p "$(DESTDIR)$(PREFIX)/bin/diseasepred-$$p" || exit 1; done
 
 clean: ## removes build/
 	rm -rf build
 
-.PHONY: all help test test-all long hygiene no-features elsewhere asan ubsan msan tsan valgrind \
-        mutants fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors \
+.PHONY: all always help test test-all long hygiene no-features elsewhere asan ubsan msan tsan \
+        valgrind mutants fuzz setup-elsewhere lint toc demo demo-minilm accuracy bench mca vectors \
         reliability setup setup-dev install clean

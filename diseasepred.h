@@ -1096,10 +1096,12 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #endif
 
 /* Contraction of a*b+c would change bits: off down to the end of [H], where the host program's
- * setting returns. Trap: clang obeys -ffp-contract=fast in spite of the pragma; dp_selftest
- * shows it as another digest. */
+ * setting returns. So would what clang has no macro for (-funsafe-math-optimizations): precise.
+ * Trap: clang obeys -ffp-contract=fast in spite of the pragmas; dp_selftest shows it as another
+ * digest. */
 #if defined(__clang__)
 #pragma float_control(push)
+#pragma float_control(precise, on)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC push_options
@@ -1107,9 +1109,6 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #endif
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
-#endif
-
-#if defined(__GNUC__)
 #define DP__INLINE static inline __attribute__((always_inline))
 #define DP__FETCH(p) __builtin_prefetch(p) /* into the L1 cache */
 #else
@@ -1160,6 +1159,7 @@ typedef float dp_real;
 #endif
 
 typedef char dp__assert_sizes[sizeof(float) == 4 && sizeof(double) == 8 && CHAR_BIT == 8 ? 1 : -1];
+typedef char dp__refuse_single_precision_constant[sizeof 0.1 == sizeof(double) ? 1 : -1];
 typedef char dp__assert_size_t[sizeof(size_t) >= 4 ? 1 : -1];
 
 #ifdef __cplusplus

@@ -379,13 +379,10 @@ static void show_progress(uint64_t done, uint64_t total, const char *unit, const
                      detail)
           : snprintf(text, sizeof text, "%" PRIu64 " %s, %.1f/s%s", done, unit, rate, detail);
     n = n < COUNT(text) ? n : COUNT(text) - 1;
-    if (!self.terminal) {
-        say(INFO, "%s", text);
-        return;
-    }
     clear_bar();
-    write_all(2, text, (size_t)n, &ignored);
-    self.bar = n;
+    if (self.terminal) write_all(2, text, (size_t)n, &ignored);
+    else say(INFO, "%s", text);
+    self.bar = self.terminal ? n : 0;
 }
 
 /* ---- 4 files ------------------------------------------------------------------------------- */
@@ -447,7 +444,7 @@ static int is_stdout(const char *path) {
 }
 
 /* Opens PATH for writing: "-" is stdout, a pipe or device is written through, anything else
- * gets a temporary file beside it that becomes PATH in sink_close. */
+ * gets a temporary file beside it (of a name that is not too long) that sink_close renames. */
 static sink sink_open(const char *path) {
     sink        s = {1, {NULL, 0, 0}, "stdout", NULL};
     struct stat about;
@@ -459,7 +456,7 @@ static sink sink_open(const char *path) {
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode)) {
         s.fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     } else {
-        char *directory = directory_of(path, &name), *prefix = text_of(".%s.tmp-", name);
+        char *directory = directory_of(path, &name), *prefix = text_of(".%.200s.tmp-", name);
         remove_dead_files(directory, prefix);
         s.temporary = text_of("%s/%s%ld", directory, prefix, (long)getpid());
         s.fd = open(s.temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -684,8 +681,12 @@ static void print_version(void) {
 #if defined(__clang__)
     putf(&out, "compiler: clang %d.%d.%d\n", __clang_major__, __clang_minor__,
          __clang_patchlevel__);
+#elif defined(__TINYC__)
+    putf(&out, "compiler: tcc 0.%d.%d\n", __TINYC__ / 100, __TINYC__ % 100);
 #elif defined(__GNUC__)
     putf(&out, "compiler: gcc %d.%d.%d\n", __GNUC__, __GNUC_MINOR__, __GNUC_PATCHLEVEL__);
+#else
+    putf(&out, "compiler: neither gcc nor clang nor tcc\n");
 #endif
     putf(&out, "instruction set: %s\n", dp_isa_name(best));
     for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {

@@ -25,7 +25,11 @@ static void choose_source(const char *directory, const char **config, const char
     if (directory != NULL && (*config != NULL || *vocab != NULL))
         stop(END_USAGE, "--config and --vocab make a new model; --model names one");
     if (directory == NULL && *config == NULL) *config = "mini";
-    if (directory == NULL && *vocab == NULL) *vocab = "data/bert-base-cased-vocab.txt";
+    if (directory != NULL || *vocab != NULL) return;
+    *vocab = "data/bert-base-cased-vocab.txt";
+    if (access(*vocab, R_OK) != 0)
+        stop(END_MODEL, "%s: cannot be read: %s; --vocab names a vocabulary (make install puts one "
+             "into share/diseasepred)", *vocab, strerror(errno));
 }
 
 /* config.json of a new model: one of Google's BERT miniatures, or a file. */
@@ -253,6 +257,7 @@ static void open_log(const char *output) {
         self.log_fd = open(self.log_path, flags, 0600);
         if (self.log_fd < 0 && rmdir(output) == 0) errno = ENOENT;
     }
+    if (self.log_fd < 0 && errno == EINTR) heed_signal(); /* a pipe that nobody reads */
     if (self.log_fd < 0) stop(END_RUN, "%s: cannot be written: %s", self.log_path,
                               strerror(errno));
 }
@@ -337,6 +342,7 @@ static void remove_checkpoints(const char *directory, ptrdiff_t keep) {
     free_names(names);
 }
 
+#ifndef DP_NO_TRAIN
 /* Saves a checkpoint and removes those beyond two; three failures in a row end the run. */
 static void save_checkpoint(dp_trainer *trainer, const char *directory, int *failed) {
     char     name[40];
@@ -368,6 +374,7 @@ static void resume_trainer(dp_trainer *trainer, const char *directory) {
     remove_checkpoints(directory, 0); /* else steps of another run count as the newest */
     free_names(names);
 }
+#endif
 
 /* Files that a killed run left behind: NAME.tmp- and a number, decimal or hexadecimal. Those of
  * sinks begin with a dot and may be another program's, at work. */

@@ -2,7 +2,8 @@
  * labels in memory. Include it once, after common.h.
  *
  * A reader gives one row after the other; memory depends on the longest row (64 MiB at most),
- * never on their number. Rules; "file" ends the reading, "row" loses that row alone:
+ * never on their number. Rules; "file" ends the reading, "row" loses that row alone (the
+ * header ends it):
  *
  *   C1.1 file  a quote is open at the end                C3.1 row   over 64 MiB
  *   C1.2 row   text behind a closing quote               C3.2 file  cannot be read
@@ -50,7 +51,7 @@ typedef struct reader {
     bytes       in;
     size_t      at;
     uint64_t    base, line; /* offset of in.p[0]; line of the next byte */
-    int         end;
+    int         end, in_header;
     int32_t     columns, column[FIELDS]; /* of a CSV */
     bytes       field[FIELDS], row, key; /* row: a JSONL or plain line as it stands */
     int         kind[FIELDS], rank[FIELDS];
@@ -61,13 +62,15 @@ typedef struct reader {
     read_fault  fault;
 } reader;
 
-/* Notes the first thing wrong with a row. */
+/* Notes the first thing wrong with a row; of a header it ends the reading. */
 static void row_fault(reader *r, const char *rule, uint64_t place, const char *sentence) {
     if (r->fault.rule[0] != 0) return;
     snprintf(r->fault.rule, sizeof r->fault.rule, "%s", rule);
     r->fault.line = r->row_line;
     r->fault.place = place;
     r->fault.sentence = sentence;
+    r->fault.fatal = r->in_header;
+    r->fault.code = END_DATA;
 }
 
 /* Notes what ends the reading; it wins over a row's fault. */
@@ -76,7 +79,6 @@ static void file_fault(reader *r, const char *rule, uint64_t place, const char *
     r->fault.rule[0] = 0;
     row_fault(r, rule, place, sentence);
     r->fault.fatal = 1;
-    r->fault.code = END_DATA;
 }
 
 static void memory_fault(reader *r) {
@@ -148,12 +150,12 @@ static int csv_quoted(reader *r, bytes *to) {
     uint64_t opened = reader_place(r) - 1;
     int      c;
     r->quoted = 1;
-    while ((c = reader_get(r)) >= 0) {
+    while ((c = reader_get(r)) >= 0 && !r->fault.fatal) {
         if (c == '"' && reader_peek(r) != '"') break;
         if (c == '"') reader_get(r);
         csv_keep(r, to, c);
     }
-    if (c < 0) {
+    if (c < 0 || r->fault.fatal) {
         file_fault(r, "C1.1", opened, "a quote is open at the end of the file");
         return -1;
     }
@@ -167,7 +169,7 @@ static int csv_quoted(reader *r, bytes *to) {
 static int csv_field(reader *r, bytes *to) {
     int c = reader_get(r);
     if (c == '"') c = csv_quoted(r, to);
-    for (; c >= 0 && c != ',' && c != '\n'; c = reader_get(r))
+    for (; c >= 0 && c != ',' && c != '\n' && !r->fault.fatal; c = reader_get(r))
         if (c != '\r' || reader_peek(r) != '\n') csv_keep(r, to, c);
     return c;
 }
@@ -228,6 +230,7 @@ static int csv_header(reader *r) {
     bytes   name = {NULL, 0, 0};
     int32_t found[2 * FIELDS], times[2 * FIELDS];
     memset(times, 0, sizeof times);
+    r->in_header = 1;
     do {
         row_begin(r);
         r->columns = 0;
@@ -242,11 +245,8 @@ static int csv_header(reader *r) {
         }
     } while (csv_blank(r, r->columns));
     bytes_free(&name);
+    r->in_header = 0;
     if (r->columns == 0) return !r->fault.fatal;
-    if (r->fault.rule[0] != 0 && !r->fault.fatal) {
-        r->fault.fatal = 1;
-        r->fault.code = END_DATA;
-    }
     for (int f = 0; f < FIELDS; f++) {
         int what = times[2 * f] > 0 ? 2 * f : 2 * f + 1;
         if (times[what] > 0) r->column[f] = found[what];

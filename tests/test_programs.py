@@ -19,8 +19,8 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from programs import (answering, habits, inputs, learning, measuring, shrinking,  # noqa: E402
-                      stopping)
+from programs import (answering, building, habits, inputs, learning, measuring,  # noqa: E402
+                      shrinking, stopping)
 from programs.base import (BUILD, LONG, ROOT, check, counts, make_small, records,  # noqa: E402
                            run, write, write_csv)
 
@@ -282,7 +282,8 @@ def run_all(work):
     write(work / "config.json", json.dumps(CONFIG))
     make_small(work)
     slow = habits.Slow.both(work) if WANTED in "test_slow" else ()
-    tests = [t for part in (habits, inputs, answering, learning, stopping, shrinking, measuring)
+    tests = [t for part in (habits, inputs, answering, learning, stopping, shrinking, measuring,
+                                 building)
              for name, t in vars(part).items() if name.startswith("test_")]
     tests = [t for t in tests if t is not habits.test_slow]
     tests += [test_train, test_predict, test_bad_models, test_quantize, test_resume, test_canary]

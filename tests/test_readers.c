@@ -123,6 +123,8 @@ static void test_csv_rules(void) {
         {"C1.3 in an unused column", "a.csv", "u,symptoms,prognosis\n\0,x,A\n1,y,B\n", 33,
          "C1.3@2:21|y=B|"},
         {"C1.3 in the header", "a.csv", "\0,symptoms,prognosis\n1,x,A\n", 27, "!C1.3@1:0"},
+        {"C1.3 in the header ends it", "a.csv", "\0,\"prognosis", 12, "!C1.3@1:0"},
+        {"C1.2 in the header ends it", "a.csv", "\"u\"x,\"prognosis", 0, "!C1.2@1:3"},
         {"C1.4 fewer", "a.csv", H "x,A\ny\nw,C\n", 0, "x=A|C1.4@3:23|w=C|"},
         {"C1.4 more", "a.csv", H "x,A\ny,B,\nw,C\n", 0, "x=A|C1.4@3:23|w=C|"},
         {"C1.4 counts lines in quotes", "a.csv", H "\"a\nb\n\"\nw,C\n", 0, "C1.4@2:19|w=C|"},

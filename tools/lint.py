@@ -39,7 +39,7 @@ TOP_LEVEL = ["LICENSE", "Makefile", "README.md", "data", "diseasepred.h", "examp
 LINE_LIMITS = {"examples/train.c": 250, "examples/predict.c": 250, "examples/quantize.c": 250,
                "examples/common.h": 900, "Makefile": 200}
 AIM = 10000      # lines of the header that its design asks for
-CEILING = 12926
+CEILING = 12936
 FIELDS = ["Formula:|Source:", "Returns ", "Memory:", "Threads:", "Tests:"]
 FORM = 'the form is at the top of tools/lint.py'
 
@@ -461,6 +461,14 @@ def check_makefile(tree):
             yield "Makefile", i + 1, "-march=native"
 
 
+def check_digest(tree):
+    """The digest that tools/selftest.c demands is the README's, which states one."""
+    said = re.findall(r"^    ([0-9a-f]{64})$", tree.text("README.md"), re.M)
+    demanded = re.findall(r'"([0-9a-f]{64})"', tree.text("tools/selftest.c"))
+    if len(said) != 1 or said != demanded:
+        yield "tools/selftest.c", 1, "its digest is not the one of README.md"
+
+
 def check_mutants(tree):
     """Every planted mistake still has its place in the source."""
     run = subprocess.run([sys.executable, os.path.join(tree.root, "tools/mutants.py"), "--places"],
@@ -473,7 +481,7 @@ def check_mutants(tree):
 
 CHECKS = [check_contents, check_budgets, check_limits, check_top_level, check_documentation,
           check_tests, check_functions, check_text, check_forward, check_names, check_calls,
-          check_object, check_makefile, check_mutants]
+          check_object, check_makefile, check_digest, check_mutants]
 
 
 def toc(tree):

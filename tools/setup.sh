@@ -1,11 +1,13 @@
 #!/bin/sh
 # setup.sh -- what has to be installed, installed or named.
 #
-#     setup.sh stb            libstb-dev (the programs' option and CSV code uses it)
+#     setup.sh stb CC...      libstb-dev (the programs' option and CSV code uses it), unless the
+#                             compiler with these flags finds one
 #     setup.sh dev            everything that test-all, fuzz and the portability runs use
 #     setup.sh elsewhere      cross compilers, emulators of other machines, tcc, musl
 #     setup.sh pip            Python's pip (the demo with MiniLM fetches the model with it)
 #     setup.sh have PROGRAM   stop with a sentence when a program is missing
+#     setup.sh finds FILE CC... does the compiler with these flags find a header?
 #     setup.sh skip FILE WHY  write a test program that only says why it was skipped
 set -eu
 
@@ -34,12 +36,22 @@ install() {
     fi
 }
 
+preprocess() { # LINE CC...
+    line=$1 && shift
+    printf '%s\n' "$line" | "$@" -E -xc - >/dev/null 2>&1
+}
+
 case "${1-}" in
 stb)
-    for dir in /usr/include/stb /usr/local/include/stb; do
-        [ -e "$dir/stb_ds.h" ] && exit 0
-    done
+    shift
+    preprocess "#include <stb/stb_ds.h>" "$@" && exit 0
+    preprocess "" "$@" || exit 0 # not a matter of stb: the compiler will say what is wrong
     install libstb-dev
+    ;;
+finds)
+    header=$2
+    shift 2
+    preprocess "#include <$header>" "$@"
     ;;
 dev)
     # shellcheck disable=SC2086  # a list of words
@@ -65,7 +77,7 @@ skip)
     chmod +x "$2"
     ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -130,14 +130,34 @@ inclusion() {
     refuse "$cc -ffast-math" "fast-math changes results" c c99 -ffast-math -c feature.c -o $out/a.o
     refuse "$cc -ffinite-math-only" "fast-math changes results" \
         c c99 -ffinite-math-only -c feature.c -o $out/a.o
+    if ! $cc --version | grep -q clang; then # which has neither the macro nor the other option
+        refuse "$cc -funsafe-math-optimizations" "fast-math changes results" \
+            c c99 -funsafe-math-optimizations -c feature.c -o $out/a.o
+        refuse "$cc -fsingle-precision-constant" "refuse_single_precision_constant" \
+            c c99 -fsingle-precision-constant -fsyntax-only feature.c
+    fi
     try "$cc -ffast-math, DP_ALLOW_FAST_MATH" \
         c c99 -ffast-math -DDP_ALLOW_FAST_MATH -fsyntax-only feature.c
 }
 
 # ---- nothing is left behind ------------------------------------------------------------------
 
+code_of() { # FUNCTION
+    sed -n "/^$1:/,/^[[:space:]]*\.size/p" $out/pragmas.s
+}
+
 fused() { # FUNCTION: 0 if its code has a fused multiply-add
-    sed -n "/^$1:/,/^[[:space:]]*\.size/p" $out/pragmas.s | grep -q 'v\{0,1\}fn\{0,1\}madd'
+    code_of "$1" | grep -q 'v\{0,1\}fn\{0,1\}madd'
+}
+
+inexact() { # clang has no macro for it that the header could refuse, gcc has
+    rm -f $out/pragmas.s
+    c c99 -O2 -funsafe-math-optimizations -DDP_NO_AVX2 -DDP_NO_TRAIN -DDP_NO_QUANTIZE \
+        '-DDP_SIMD_HEADER="pragma_probe.h"' -I. -S pragmas.c -o $out/pragmas.s >$out/log 2>&1
+    code_of host_sum | grep -q ret && ! code_of host_sum | grep -q subss
+    ok "$cc -funsafe-math-optimizations of the host's code is as before" $?
+    code_of pinned_sum | grep -q subss
+    ok "$cc -funsafe-math-optimizations is off inside the header" $?
 }
 
 pragmas() {
@@ -150,6 +170,7 @@ pragmas() {
     ok "$cc contraction of the host's code is as before" $?
     fused pinned_inside
     ok "$cc contraction is off inside the header" $((1 - $?))
+    if [ $contract = on ]; then inexact; fi
     for feature in DP_NO_TRAIN DP_NO_AVX512; do
         refuse "$cc warnings of the host's code are as before, $feature" "host_unused" \
             c c99 -DWITH_UNUSED -D$feature -c pragmas.c -o $out/a.o

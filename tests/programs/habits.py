@@ -112,7 +112,7 @@ def test_version(work):
         lines = out.decode().splitlines()
         check(f"{program}: --version: name and version, compiler, exit 0", code == 0 and not err and
               re.match(program + r" \d+\.\d+\.\d+$", lines[0]) and
-              re.match(r"compiler: (gcc|clang) \d", lines[1]), out)
+              re.match(r"compiler: (gcc|clang|tcc) \d", lines[1]), out)
         levels = dict(line.split(None, 1) for line in lines[3:])
         best = lines[2].removeprefix("instruction set: ")
         check(f"{program}: --version says of every level: selected, available or what is missing",
@@ -427,6 +427,17 @@ def test_digest(work):
           len(digests) >= 3 and len(digests) % 3 == 0 and len(set(digests)) == 1,
           out + err.encode())
     check("the README has it", readme == digests[:1], readme)
+    source = (ROOT / "tools/selftest.c").read_text()
+    write(work / "other.c", source.replace('"' + digests[0][:4], '"0000')
+          .replace("../diseasepred.h", str(ROOT / "diseasepred.h")))
+    for name, flags, code in (("a wrong one: 1", [], 1), ("parts left out: 0",
+                                                          ["-DDP_NO_QUANTIZE"], 0)):
+        subprocess.run([*os.environ.get("CC", "cc").split(), "-std=c99", "-O1", "-w", *flags,
+                        "-DDP_NO_SIMD", "-D_GNU_SOURCE", work / "other.c", "-o", work / "other",
+                        "-lm", "-lpthread"], check=True)
+        done = subprocess.run([work / "other"], capture_output=True, text=True)
+        check(f"selftest: {name}", done.returncode == code and
+              ("but README.md has 0000" in done.stdout) == (code == 1), done)
 
 
 def test_slow(work, loud, quiet):

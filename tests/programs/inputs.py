@@ -3,9 +3,10 @@ import csv
 import io
 import json
 import os
+import subprocess
 
-from .base import (CLASSES, answers, check, load, make_small, predict, quick, records, rows, run,
-                   weights, write, write_csv, write_jsonl)
+from .base import (BUILD, CLASSES, answers, check, load, make_small, predict, quick, records, rows,
+                   run, weights, write, write_csv, write_jsonl)
 
 TEXTS = [text for text, _ in rows(9, seed=4)]
 SECRET = "zqxjkvbpygw7731canary"
@@ -318,6 +319,19 @@ def test_bad_files(work):
     check("file: rows before an open quote come out, whatever the batch size", ends[0] == ends[1]
           and ends[2] == ends[3] and [code for code, _ in ends] == [4] * 4 and
           len(records(ends[0][1])) == len(json.loads(ends[2][1])["predictions"]) == 2, ends)
+    for name, source in (("of NUL bytes", ["cat", "/dev/zero"]),
+                         ("of letters", ["sh", "-c", "yes letters | tr -d '\\n'"])):
+        endless = subprocess.Popen(source, stdout=subprocess.PIPE)
+        try:
+            done = subprocess.run([BUILD / "predict", "--model", work / "small", "--input", "-"],
+                                  stdin=endless.stdout, capture_output=True, timeout=60)
+            check(f"file: a header {name} without an end: 4", done.returncode == 4 and
+                  not done.stdout, done)
+        except subprocess.TimeoutExpired:
+            check(f"file: a header {name} without an end: 4", False, "it reads and reads")
+        endless.stdout.close()
+        endless.kill()
+        endless.wait()
     for name, path in (("missing", work / "nothing.csv"), ("a directory", work)):
         ends = [predict(work / "small", path)[::2],
                 quick(work, work / "f_model", "--train", path)[::2],

@@ -37,6 +37,13 @@ def wait_for(truth, process, seconds=60):
         time.sleep(0.005)
 
 
+def dead():
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
 def checkpoints(out):
     return sorted(p.name for p in out.glob("*.dpck"))
 
@@ -96,6 +103,7 @@ def test_waiting(work):
     for name, words in (
             ("predict --input", [*ask, work / "empty"]),
             ("predict --output", [*ask, work / "small.csv", "--output", work / "empty"]),
+            ("predict --logfile", [*ask, work / "small.csv", "--logfile", work / "empty"]),
             ("train --train", command(work, work / "never", "--train", work / "empty")),
             ("quantize --data", [BUILD / "quantize", "--model", work / "small", "--output",
                                  work / "never", "--data", work / "empty"])):
@@ -108,7 +116,7 @@ def test_waiting(work):
                          "scalar", "--threads", "1"), signal.SIGTERM, ready=out.exists)
     check("train --epochs 0, measuring, SIGTERM: 143, no model", end[0] == 143 and
           not (out / "config.json").exists(), end)
-    end = silent([*ask, "/dev/zero"], signal.SIGTERM)
+    end = silent([*ask, "/dev/zero", "--lines"], signal.SIGTERM)
     check("predict, a row without an end, SIGTERM: 143", end[0] == 143, end)
     read, wrote = os.pipe()
     end = silent([*ask, work / "much.csv", "--tokens", "--logits"], signal.SIGTERM, stdout=wrote)
@@ -430,6 +438,11 @@ def test_places(work):
                                   capture_output=True)
             check(f"{program}: a full file system of its own: 1", done.returncode == 1 and
                   len(done.stderr) > 20, (done.returncode, done.stderr))
+    name = "n" * 250
+    write(work / f".{name[:200]}.tmp-{dead()}", "half")
+    code, _, err = predict(work / "small", work / "small.csv", "--output", work / name)
+    check("an output whose name has 250 characters: 0, what a dead process left is gone", code == 0
+          and (work / name).stat().st_size > 0 and not list(work.glob(".nn*")), err)
     with open("/dev/full", "wb") as device:
         done = subprocess.run([BUILD / "predict", "--model", work / "small", "--input",
                                work / "small.csv"], stdout=device, stderr=subprocess.PIPE)
