@@ -5429,7 +5429,7 @@ static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_
  * first 0 the chain's sum is added to what c holds.
  * INT8: c[i, j] = float(sum) * (a_scale[i] * scale[j]), sum = comp[j] + sum_p a[i, p] * b[p, j]
  * over u8 a = s8 + 128 with comp = -128 * sum_p b, which is exactly the sum over the s8 values;
- * without comp over the u8 values as they stand; or over s16 a. |sum| <= 255 * 127 * 65536 < 2^31;
+ * without comp over the u8 values as they stand; or over s16 a. |sum| <= 255 * 128 * 65536 < 2^31;
  * with comp partial sums may wrap, the last one is exact modulo 2^32.
  * BF16: as FP32, over pairs: the product of the upper, odd elements is fused first, then that of
  * the even ones, and denormals are 0 in every operand and result, those of the additions behind
@@ -8079,7 +8079,7 @@ DP__INLINE size_t dp__packed_at(size_t panel, size_t group, size_t n, size_t k, 
 }
 
 #define DP__QUAD_K (4 * DP__TILE) /* k of a tile image of INT8 */
-#define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
+#define DP__INT8_MAX_K 65536u /* 255 * 128 * k stays below 2^31 */
 
 /* Bytes of k-block by k-block tile images of n columns for k. */
 static size_t dp__pack8_bytes(size_t n, size_t k) {
@@ -9139,8 +9139,6 @@ static dp_status dp__files_values(void *ctx, size_t t, size_t row, size_t rows, 
     }
     if (scale == NULL) return dp__store_read_real(f->store, e, first, count, (dp_real *)to, err);
     dp_status status = dp__store_read(f->store, e, first, count, to, err);
-    if (status == DP_OK && memchr(to, 0x80, count) != NULL) /* -128 */
-        status = dp__bind_refuse(f->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
     if (status != DP_OK) return status;
     return dp__store_read_real(f->store, f->scale[t], row, rows, scale, err);
 }
@@ -12870,8 +12868,9 @@ DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err) {
  *
  * INT8. With x = sx qx + ex and w = sw qw + ew, |ex| <= sx / 2 and |ew| <= sw / 2:
  *     |sum x w - sx sw sum qx qw| <= sw/2 sum |x| + sx/2 sum |w| + K sx sw / 4.
- * The sum of K products of |q| <= 127 fits in 32 bits for K <= 133,144. The kernels keep qx + 128
- * in a byte; since sum (qx + 128) qw = sum qx qw + 128 sum qw, starting at -128 sum qw is exact.
+ * With |qx| <= 127 and |qw| <= 128 (others' files; ours 127) K <= 132,104 products fit in 32 bits.
+ * The kernels keep qx + 128 in a byte; since sum (qx + 128) qw = sum qx qw + 128 sum qw, starting
+ * at -128 sum qw is exact.
  *
  * One chain. Every element of a product is fma(a_k, b_k, ...) in order of k, begun anew after 1,024
  * products; lanes of a vector are different elements, never parts of one. So tails, blocks, threads
