@@ -8584,11 +8584,11 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1880 lines
+ * [F] Network                                                                budget 1900 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                                budget 630 lines
+ * [F1] Tensors                                                                budget 650 lines
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
@@ -8778,7 +8778,7 @@ static dp_status dp__bind_find(const dp__store *store, const dp__tensor *x, cons
     const char *last = strrchr(x->name, '.') + 1;
     int         spellings = memcmp(last - 10, "LayerNorm.", 10) == 0 ? 4 : 2;
     for (int i = 0; i < spellings; i++) {
-        char     text[sizeof x->name + 8];
+        char     text[sizeof x->name + 24];
         dp__text name = {text, sizeof text, 0};
         dp__text_add(&name, i & 1 ? dp__bare_name(x->name) : x->name);
         if (i & 2) {
@@ -8795,6 +8795,28 @@ static dp_status dp__bind_find(const dp__store *store, const dp__tensor *x, cons
         used[e - store->entries] = 1;
     }
     return DP_OK;
+}
+
+/* What lies beside an INT8 weight x and would change what it computes: zero points may be 0. */
+static dp_status dp__bind_beside(const dp__store *store, const dp__tensor *x, char *used,
+                                 dp_error *err) {
+    static const char *const names[] = {"weight_zero_point", "weight_g_idx", "input_scale",
+                                        "input_zero_point"};
+    dp__tensor module = *x;
+    dp_status  status = DP_OK;
+    *(strrchr(module.name, '.') + 1) = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == DP_OK; i++) {
+        const dp__entry *at = NULL;
+        status = dp__bind_find(store, &module, names[i], &at, used, err);
+        if (status != DP_OK || at == NULL) continue;
+        dp__entry e = *at;
+        char      bad = i > 0 || e.bytes > sizeof(int64_t) * x->rows;
+        e.dtype = DP__U8; /* to be read byte by byte */
+        for (uint64_t byte = 0; byte < e.bytes && status == DP_OK && !bad; byte++)
+            status = dp__store_read(store, &e, byte, 1, &bad, err);
+        if (bad) status = dp__bind_refuse(store, at, DP_E_UNSUPPORTED, "not our INT8 scheme", err);
+    }
+    return status;
 }
 
 /* 1: a (bare) name within a layer, whose number is not below layers. */
@@ -8826,12 +8848,14 @@ static dp_status dp__bind_rest(dp__files *f, const char *used, dp_error *err) {
  * of a known type is seen when they are read. */
 static dp_status dp__bind_check(const dp__store *store, const dp__tensor *x, const dp__entry *e,
                                 const dp__entry *s, dp_error *err) {
-    if (s != NULL && (e == NULL || e->dtype != DP__I8))
-        return dp__bind_refuse(store, s, DP_E_FORMAT, "a scale without an INT8 tensor", err);
+    int int8 = e != NULL && e->dtype == DP__I8;
+    if (s != NULL && !int8)
+        return dp__bind_refuse(store, e != NULL ? e : s, DP_E_FORMAT,
+                               "only tensors of type I8 have a scale", err);
     if (e == NULL) return DP_OK;
     if (e->dims != x->dims || e->shape[0] != x->rows || (x->dims == 2 && e->shape[1] != x->cols))
         return dp__bind_refuse(store, e, DP_E_FORMAT, "the shape is not the config's", err);
-    if (e->dtype != DP__I8) return DP_OK;
+    if (!int8) return DP_OK;
     if (x->dims != 2)
         return dp__bind_refuse(store, e, DP_E_UNSUPPORTED, "a vector cannot be INT8", err);
     if (s == NULL)
@@ -8859,6 +8883,8 @@ static dp_status dp__bind(dp__files *f, size_t new_from, int replace, dp__arena 
         if (status == DP_OK)
             status = dp__bind_find(f->store, &p->list[t], "_scale", &f->scale[t], used, err);
         if (replace && p->list[t].part >= DP__CLASS_W) f->at[t] = f->scale[t] = NULL;
+        if (status == DP_OK && f->at[t] != NULL && f->at[t]->dtype == DP__I8)
+            status = dp__bind_beside(f->store, &p->list[t], used, err);
     }
     if (status == DP_OK) status = dp__bind_rest(f, used, err);
     for (size_t t = 0; t < p->count && status == DP_OK; t++) {
@@ -9033,8 +9059,9 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
     if (int8 && linear) comp = (int32_t *)dp__carve(&b->carve, w->rows, sizeof *comp);
     for (size_t i = 1; i * x->rows < w->rows; i++)
         if (from->is_int8(from->ctx, t + i) != int8)
-            return dp__fail(b->err, DP_E_UNSUPPORTED,
-                            "query, key and value of a layer must all be INT8, or none");
+            return dp__fail_at(b->err, DP_E_UNSUPPORTED, "", NULL, DP_NO_PLACE,
+                               "query, key and value of a layer must all be INT8, or none",
+                               x[i].name);
     for (size_t j = 0; b->carve.p != NULL && j < w->rows; j += step) {
         size_t n = w->rows - j < step ? w->rows - j : step;
         void  *here = to + dp__build_bytes(x, form, int8, j);
@@ -9139,8 +9166,8 @@ static dp_status dp__files_values(void *ctx, size_t t, size_t row, size_t rows, 
     }
     if (scale == NULL) return dp__store_read_real(f->store, e, first, count, (dp_real *)to, err);
     dp_status status = dp__store_read(f->store, e, first, count, to, err);
-    if (status != DP_OK) return status;
-    return dp__store_read_real(f->store, f->scale[t], row, rows, scale, err);
+    if (status == DP_OK) status = dp__store_read_real(f->store, f->scale[t], row, rows, scale, err);
+    return status;
 }
 
 static dp__source dp__source_files(dp__files *files) {
