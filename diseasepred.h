@@ -974,7 +974,7 @@ typedef struct dp_quant_options {
 typedef struct dp_quant_report {
     size_t   struct_size;
     int32_t  linears, tables;          /* made INT8 */
-    uint64_t bytes_before, bytes_after; /* of the weights as stored */
+    uint64_t bytes_before, bytes_after; /* of the weights: all as FP32; as dp_model_save stores */
     double   sqnr_db;                  /* signal to quantization noise of all INT8 weights */
     double   worst_db;                 /* of the worst tensor */
     double   full_db;                  /* sqnr_db that DP_WEIGHTS_FULL would have */
@@ -989,8 +989,8 @@ typedef struct dp_quant_report {
  *   out          out, the INT8 model; NULL on failure
  *   report       out, may be NULL
  *
- * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127, for PAIRS and
- * QUADS the s of the least squared error behind the projection of [G4]; activations
+ * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127; PAIRS and
+ * QUADS: 1 to 3.2 times that, the best of a coarse search over the codes of [G4]; activations
  * symmetric per token at run time; sums exact in int32 ([G4]). The classifier stays FP32.
  * Returns DP_OK; DP_E_UNSUPPORTED for an approach of a later version, or a model that is INT8
  * already; DP_E_ARG; DP_E_MEMORY.
@@ -11695,9 +11695,9 @@ static double dp__safe_codes(const dp_real *w, size_t k, int weights, double s, 
     return dp__code_noise(w, k, s, q);
 }
 
-/* Safe codes of the row w [k]. A wider scale makes every code smaller, so that fewer groups have to
- * be lowered: of the scales full * (1 + i / 16), where full = max |w| / 127, the one of the least
- * squared error among every fourth to i = 32, then near it. Returns the scale. */
+/* Safe codes of the row w [k]; returns their scale. A wider one makes every code smaller, so that
+ * fewer groups are lowered. Of full * (1 + i / 16), full = max |w| / 127, every fourth to i = 32 is
+ * tried, then those near the best: the error has several minima, the least may stay unseen. */
 static dp_real dp__safe_search(const dp_real *w, size_t k, int weights, dp_real full, int8_t *q) {
     double best = -1;
     int    at = 0;

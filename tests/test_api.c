@@ -617,6 +617,7 @@ static void test_api_quantize(void) {
         CHECK(report.linears == 13 && report.tables == 3 * tables);
         CHECK(report.sqnr_db > 30 && report.worst_db > 25 && report.worst_db <= report.sqnr_db + 9);
         CHECK(report.bytes_after < report.bytes_before / 2);
+        CHECK(report.bytes_before == 4 * m->params.values);
         dp_model_get_info(q, &info);
         CHECK(info.int8_linears == 13 && info.int8_tables == 3 * tables);
         api_logits(q, 0, want, NULL);
