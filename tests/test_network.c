@@ -816,7 +816,7 @@ static dp_status quant_values(void *ctx, size_t t, size_t row, size_t rows, void
         dp_real        most = 0;
         for (size_t p = 0; p < x->cols; p++)
             if (most < (dp_real)fabs((double)w[p])) most = (dp_real)fabs((double)w[p]);
-        scale[i] = most > 0 ? most / 127.5f : 1;
+        scale[i] = most > 0 ? most / (dp_real)127.5 : 1;
         for (size_t p = 0; p < x->cols; p++) {
             double q = ceil((double)(w[p] / scale[i]) - 0.501);
             ((int8_t *)to)[i * x->cols + p] = (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
