@@ -975,7 +975,7 @@ typedef struct dp_quant_options {
 typedef struct dp_quant_report {
     size_t   struct_size;
     int32_t  linears, tables;          /* made INT8 */
-    uint64_t bytes_before, bytes_after; /* of the weights as stored */
+    uint64_t bytes_before, bytes_after; /* of the weights: all as FP32; as dp_model_save stores */
     double   sqnr_db;                  /* signal to quantization noise of all INT8 weights */
     double   worst_db;                 /* of the worst tensor */
     double   full_db;                  /* sqnr_db that DP_WEIGHTS_FULL would have */
@@ -990,8 +990,8 @@ typedef struct dp_quant_report {
  *   out          out, the INT8 model; NULL on failure
  *   report       out, may be NULL
  *
- * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127, for PAIRS and
- * QUADS the s of the least squared error behind the projection of [G4]; activations
+ * Formula: weights symmetric per output channel, q = round(w / s), s = absmax / 127; PAIRS and
+ * QUADS: 1 to 3.2 times that, the best of a coarse search over the codes of [G4]; activations
  * symmetric per token at run time; sums exact in int32 ([G4]). The classifier stays FP32.
  * Returns DP_OK; DP_E_UNSUPPORTED for an approach of a later version, or a model that is INT8
  * already; DP_E_ARG; DP_E_MEMORY.
@@ -5430,7 +5430,7 @@ static size_t dp__chain_end(size_t k0, size_t k, const size_t *cuts, size_t cut_
  * first 0 the chain's sum is added to what c holds.
  * INT8: c[i, j] = float(sum) * (a_scale[i] * scale[j]), sum = comp[j] + sum_p a[i, p] * b[p, j]
  * over u8 a = s8 + 128 with comp = -128 * sum_p b, which is exactly the sum over the s8 values;
- * without comp over the u8 values as they stand; or over s16 a. |sum| <= 255 * 127 * 65536 < 2^31;
+ * without comp over the u8 values as they stand; or over s16 a. |sum| <= 255 * 128 * 65536 < 2^31;
  * with comp partial sums may wrap, the last one is exact modulo 2^32.
  * BF16: as FP32, over pairs: the product of the upper, odd elements is fused first, then that of
  * the even ones, and denormals are 0 in every operand and result, those of the additions behind
@@ -8080,7 +8080,7 @@ DP__INLINE size_t dp__packed_at(size_t panel, size_t group, size_t n, size_t k, 
 }
 
 #define DP__QUAD_K (4 * DP__TILE) /* k of a tile image of INT8 */
-#define DP__INT8_MAX_K 65536u /* 128 * 128 * k stays below 2^31 */
+#define DP__INT8_MAX_K 65536u /* 255 * 128 * k stays below 2^31 */
 
 /* Bytes of k-block by k-block tile images of n columns for k. */
 static size_t dp__pack8_bytes(size_t n, size_t k) {
@@ -8585,11 +8585,11 @@ static void dp__matmul(const dp__exec *x, const dp__mm *mm) {
 }
 
 /* ============================================================================================
- * [F] Network                                                                budget 1885 lines
+ * [F] Network                                                                budget 1905 lines
  * ============================================================================================ */
 
 /* ============================================================================================
- * [F1] Tensors                                                                budget 630 lines
+ * [F1] Tensors                                                                budget 650 lines
  * Owns:   the one table of parameters; weights bound for computing; loading and reading back.
  * Needs:  B memory, C3 files, C5 config, E10 packed forms.
  * Never:  trusts a name or a shape of a file; holds a second copy of a model.
@@ -8779,7 +8779,7 @@ static dp_status dp__bind_find(const dp__store *store, const dp__tensor *x, cons
     const char *last = strrchr(x->name, '.') + 1;
     int         spellings = memcmp(last - 10, "LayerNorm.", 10) == 0 ? 4 : 2;
     for (int i = 0; i < spellings; i++) {
-        char     text[sizeof x->name + 8];
+        char     text[sizeof x->name + 24];
         dp__text name = {text, sizeof text, 0};
         dp__text_add(&name, i & 1 ? dp__bare_name(x->name) : x->name);
         if (i & 2) {
@@ -8796,6 +8796,28 @@ static dp_status dp__bind_find(const dp__store *store, const dp__tensor *x, cons
         used[e - store->entries] = 1;
     }
     return DP_OK;
+}
+
+/* What lies beside an INT8 weight x and would change what it computes: zero points may be 0. */
+static dp_status dp__bind_beside(const dp__store *store, const dp__tensor *x, char *used,
+                                 dp_error *err) {
+    static const char *const names[] = {"weight_zero_point", "weight_g_idx", "input_scale",
+                                        "input_zero_point"};
+    dp__tensor module = *x;
+    dp_status  status = DP_OK;
+    *(strrchr(module.name, '.') + 1) = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == DP_OK; i++) {
+        const dp__entry *at = NULL;
+        status = dp__bind_find(store, &module, names[i], &at, used, err);
+        if (status != DP_OK || at == NULL) continue;
+        dp__entry e = *at;
+        char      bad = i > 0 || e.bytes > sizeof(int64_t) * x->rows;
+        e.dtype = DP__U8; /* to be read byte by byte */
+        for (uint64_t byte = 0; byte < e.bytes && status == DP_OK && !bad; byte++)
+            status = dp__store_read(store, &e, byte, 1, &bad, err);
+        if (bad) status = dp__bind_refuse(store, at, DP_E_UNSUPPORTED, "not our INT8 scheme", err);
+    }
+    return status;
 }
 
 /* 1: a (bare) name within a layer, whose number is not below layers. */
@@ -8827,12 +8849,14 @@ static dp_status dp__bind_rest(dp__files *f, const char *used, dp_error *err) {
  * of a known type is seen when they are read. */
 static dp_status dp__bind_check(const dp__store *store, const dp__tensor *x, const dp__entry *e,
                                 const dp__entry *s, dp_error *err) {
-    if (s != NULL && (e == NULL || e->dtype != DP__I8))
-        return dp__bind_refuse(store, s, DP_E_FORMAT, "a scale without an INT8 tensor", err);
+    int int8 = e != NULL && e->dtype == DP__I8;
+    if (s != NULL && !int8)
+        return dp__bind_refuse(store, e != NULL ? e : s, DP_E_FORMAT,
+                               "only tensors of type I8 have a scale", err);
     if (e == NULL) return DP_OK;
     if (e->dims != x->dims || e->shape[0] != x->rows || (x->dims == 2 && e->shape[1] != x->cols))
         return dp__bind_refuse(store, e, DP_E_FORMAT, "the shape is not the config's", err);
-    if (e->dtype != DP__I8) return DP_OK;
+    if (!int8) return DP_OK;
     if (x->dims != 2)
         return dp__bind_refuse(store, e, DP_E_UNSUPPORTED, "a vector cannot be INT8", err);
     if (s == NULL)
@@ -8860,6 +8884,8 @@ static dp_status dp__bind(dp__files *f, size_t new_from, int replace, dp__arena 
         if (status == DP_OK)
             status = dp__bind_find(f->store, &p->list[t], "_scale", &f->scale[t], used, err);
         if (replace && p->list[t].part >= DP__CLASS_W) f->at[t] = f->scale[t] = NULL;
+        if (status == DP_OK && f->at[t] != NULL && f->at[t]->dtype == DP__I8)
+            status = dp__bind_beside(f->store, &p->list[t], used, err);
     }
     if (status == DP_OK) status = dp__bind_rest(f, used, err);
     for (size_t t = 0; t < p->count && status == DP_OK; t++) {
@@ -9034,8 +9060,9 @@ static dp_status dp__build_copy(dp__builder *b, size_t t, dp__weight *w) {
     if (int8 && linear) comp = (int32_t *)dp__carve(&b->carve, w->rows, sizeof *comp);
     for (size_t i = 1; i * x->rows < w->rows; i++)
         if (from->is_int8(from->ctx, t + i) != int8)
-            return dp__fail(b->err, DP_E_UNSUPPORTED,
-                            "query, key and value of a layer must all be INT8, or none");
+            return dp__fail_at(b->err, DP_E_UNSUPPORTED, "", NULL, DP_NO_PLACE,
+                               "query, key and value of a layer must all be INT8, or none",
+                               x[i].name);
     for (size_t j = 0; b->carve.p != NULL && j < w->rows; j += step) {
         size_t n = w->rows - j < step ? w->rows - j : step;
         void  *here = to + dp__build_bytes(x, form, int8, j);
@@ -9140,10 +9167,8 @@ static dp_status dp__files_values(void *ctx, size_t t, size_t row, size_t rows, 
     }
     if (scale == NULL) return dp__store_read_real(f->store, e, first, count, (dp_real *)to, err);
     dp_status status = dp__store_read(f->store, e, first, count, to, err);
-    if (status == DP_OK && memchr(to, 0x80, count) != NULL) /* -128 */
-        status = dp__bind_refuse(f->store, e, DP_E_FORMAT, "INT8 weights end at -127", err);
-    if (status != DP_OK) return status;
-    return dp__store_read_real(f->store, f->scale[t], row, rows, scale, err);
+    if (status == DP_OK) status = dp__store_read_real(f->store, f->scale[t], row, rows, scale, err);
+    return status;
 }
 
 static dp__source dp__source_files(dp__files *files) {
@@ -11679,9 +11704,9 @@ static double dp__safe_codes(const dp_real *w, size_t k, int weights, double s, 
     return dp__code_noise(w, k, s, q);
 }
 
-/* Safe codes of the row w [k]. A wider scale makes every code smaller, so that fewer groups have to
- * be lowered: of the scales full * (1 + i / 16), where full = max |w| / 127, the one of the least
- * squared error among every fourth to i = 32, then near it. Returns the scale. */
+/* Safe codes of the row w [k]; returns their scale. A wider one makes every code smaller, so that
+ * fewer groups are lowered. Of full * (1 + i / 16), full = max |w| / 127, every fourth to i = 32 is
+ * tried, then those near the best: the error has several minima, the least may stay unseen. */
 static dp_real dp__safe_search(const dp_real *w, size_t k, int weights, dp_real full, int8_t *q) {
     double best = -1;
     int    at = 0;
@@ -12880,8 +12905,9 @@ DPDEF dp_status dp_selftest(const dp_env *env, char digest[65], dp_error *err) {
  *
  * INT8. With x = sx qx + ex and w = sw qw + ew, |ex| <= sx / 2 and |ew| <= sw / 2:
  *     |sum x w - sx sw sum qx qw| <= sw/2 sum |x| + sx/2 sum |w| + K sx sw / 4.
- * The sum of K products of |q| <= 127 fits in 32 bits for K <= 133,144. The kernels keep qx + 128
- * in a byte; since sum (qx + 128) qw = sum qx qw + 128 sum qw, starting at -128 sum qw is exact.
+ * With |qx| <= 127 and |qw| <= 128 (others' files; ours 127) K <= 132,104 products fit in 32 bits.
+ * The kernels keep qx + 128 in a byte; since sum (qx + 128) qw = sum qx qw + 128 sum qw, starting
+ * at -128 sum qw is exact.
  *
  * One chain. Every element of a product is fma(a_k, b_k, ...) in order of k, begun anew after 1,024
  * products; lanes of a vector are different elements, never parts of one. So tails, blocks, threads

@@ -142,7 +142,7 @@ static int criterion_met(const run *r) {
 static void say_result(const run *r) {
     const dp_quant_report *q = &r->report;
     say(INFO, "%d Linears and %d embedding tables are INT8; weights %.2f MB, were %.2f MB "
-        "(%+.1f %%)", (int)q->linears, (int)q->tables, (double)q->bytes_after / 1e6,
+        "as FP32 (%+.1f %%)", (int)q->linears, (int)q->tables, (double)q->bytes_after / 1e6,
         (double)q->bytes_before / 1e6,
         100 * ((double)q->bytes_after / (double)q->bytes_before - 1));
     say(INFO, "signal to quantization noise %.1f dB (%.1f dB below full-range weights), worst "

@@ -617,6 +617,7 @@ static void test_api_quantize(void) {
         CHECK(report.linears == 13 && report.tables == 3 * tables);
         CHECK(report.sqnr_db > 30 && report.worst_db > 25 && report.worst_db <= report.sqnr_db + 9);
         CHECK(report.bytes_after < report.bytes_before / 2);
+        CHECK(report.bytes_before == 4 * m->params.values);
         dp_model_get_info(q, &info);
         CHECK(info.int8_linears == 13 && info.int8_tables == 3 * tables);
         api_logits(q, 0, want, NULL);
@@ -678,6 +679,75 @@ static void api_weights_rows(dp_weights weights) {
 static void test_api_quantize_rows(void) {
     for (int weights = DP_WEIGHTS_FULL; weights <= DP_WEIGHTS_QUADS; weights++)
         api_weights_rows((dp_weights)weights);
+}
+
+/* Writes even codes of all sizes, many of them -128, into the INT8 tensors of a directory. half:
+ * the halves, with scales twice as large, which is the same model without a -128. */
+static void api_least_codes(const char *dir, int half) {
+    netfiles f;
+    size_t   bytes;
+    char     path[512], *image = api_file(dir, "model.safetensors", &bytes);
+    uint64_t state = test_seed;
+    CHECK(netfiles_open(&f, dir, NULL, 0, 0, NULL) == DP_OK);
+    for (size_t t = 0; t < f.params.count; t++) {
+        const dp__entry *e = f.files.at[t], *s = f.files.scale[t];
+        for (size_t i = 0; s != NULL && i < e->bytes; i++) {
+            int code = (int)(test_rnd(&state) % 128) * 2 - 128;
+            if (i < e->shape[1] || code % 3 == 0) code = -128;
+            image[e->begin + i] = (char)(half ? code / 2 : code);
+        }
+        for (size_t i = 0; s != NULL && half && i < s->bytes; i += sizeof(float)) {
+            float scale;
+            memcpy(&scale, image + s->begin + i, sizeof scale);
+            scale *= 2;
+            memcpy(image + s->begin + i, &scale, sizeof scale);
+        }
+    }
+    netfiles_close(&f);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    FILE *file = fopen(path, "wb");
+    CHECK(file != NULL && fwrite(image, 1, bytes, file) == bytes && fclose(file) == 0);
+    free(image);
+}
+
+/* Codes of -128 in Linears and tables, as files of compressed-tensors have them: every row gives
+ * the bits of the same model without them, and saving gives the file back. */
+static void test_api_int8_least(void) {
+    float            want[API_TEXTS * API_CLASSES], got[API_TEXTS * API_CLASSES];
+    dp_model        *m = api_model(NULL), *q = NULL;
+    char             least[256];
+    size_t           bytes, same;
+    dp_quant_options options;
+    dp_error         err;
+    DP_CLEAR(options);
+    options.embeddings = 1;
+    snprintf(least, sizeof least, "%s", api_dir("least"));
+    CHECK(dp_quantize(m, NULL, &options, &q, NULL, NULL) == DP_OK);
+    for (int half = 0; half < 2; half++) {
+        CHECK(dp_model_save(q, half ? api_dir("halves") : least, NULL) == DP_OK);
+        api_least_codes(half ? api_dir("halves") : least, half);
+    }
+    dp_model_close(m), dp_model_close(q);
+    CHECK(dp_model_open(NULL, api_dir("halves"), &q, NULL) == DP_OK);
+    api_logits(q, 0, want, NULL);
+    dp_model_close(q);
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        dp_env env;
+        if (dp_isa_missing((dp_isa)isa) != NULL) continue;
+        DP_CLEAR(env);
+        env.isa_cap = (dp_isa)isa;
+        dp_status status = dp_model_open(&env, least, &q, &err);
+        CHECK_INT(status, DP_OK);
+        if (status != DP_OK) continue;
+        api_logits(q, 0, got, NULL);
+        CHECK(memcmp(want, got, sizeof got) == 0 && got[0] - got[0] == 0 && got[0] != got[5]);
+        CHECK(dp_model_save(q, api_dir("least_again"), NULL) == DP_OK);
+        dp_model_close(q);
+        char *a = api_file(least, "model.safetensors", &bytes);
+        char *b = api_file(api_dir("least_again"), "model.safetensors", &same);
+        CHECK(bytes > 0 && same == bytes && memcmp(a, b, bytes) == 0);
+        free(a), free(b);
+    }
 }
 
 /* Safe codes: each group is lowered to its bound and no further, and no other way of lowering a
@@ -1113,6 +1183,7 @@ static const test tests_api[] = {
     {"api_fp_state", test_api_fp_state},
     {"api_quantize", test_api_quantize},
     {"api_quantize_rows", test_api_quantize_rows},
+    {"api_int8_least", test_api_int8_least},
     {"api_safe_codes", test_api_safe_codes},
     {"api_out_of_memory", test_api_out_of_memory},
     {"api_selftest", test_api_selftest},

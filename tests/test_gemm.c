@@ -745,7 +745,7 @@ static void bytes_split(int8_t *w, const size_t *at, size_t count, uint64_t *sta
     int left[2] = {128, 128};
     for (size_t i = 0; i < count; i++) {
         uint64_t u = test_rnd(state);
-        int      sign = (int)(u & 1), most = left[sign] < 127 ? left[sign] : 127;
+        int      sign = (int)(u & 1), most = left[sign] < 127 + sign ? left[sign] : 127 + sign;
         int      size = u & 6 ? (int)(u >> 8) % (most + 1) : most;
         if (size < 0) size = -size;
         left[sign] -= size;
@@ -760,7 +760,7 @@ static void bytes_weights(int8_shapes *s, int weights, uint64_t *state) {
     s->row = NULL;
     for (size_t i = 0; i < EDGE * BYTES_K; i++) {
         uint64_t u = test_rnd(state);
-        s->w_all[i] = u % 5 == 0 ? 127 : u % 5 == 1 ? -127 : (int8_t)((int)(u >> 16 & 255) - 128);
+        s->w_all[i] = u % 5 == 0 ? 127 : u % 5 == 1 ? -128 : (int8_t)((int)(u >> 16 & 255) - 128);
     }
     for (size_t i = 0; i < EDGE * BYTES_K && weights == DP_WEIGHTS_PAIRS; i += 2)
         bytes_split(s->w_all + i, group[0], 2, state);
@@ -855,14 +855,20 @@ static void test_gemm8_shapes(void) {
     bytes_free(&s);
 }
 
-/* The largest sums that the limit on k allows, both signs, and products over the team. */
+/* The largest sums that the limit on k allows, both signs, and products over the team: of weights
+ * 127, -127 and -128, all or (pair-, quad-safe) one of each group that adds up in 16 bits. */
 static void test_gemm8_extremes(void) {
     enum { K = 65536, N = 3 };
     uint8_t *a = (uint8_t *)malloc(2 * K);
     int8_t  *w = (int8_t *)malloc(N * K);
     memset(a, 0, K), memset(a + K, 255, K);
-    memset(w, 127, K), memset(w + K, -127, K), memset(w + 2 * K, -128, K);
-    for (size_t r = 0; r < DP__ROWS; r++) {
+    for (size_t each = 0; each < 3 * DP__ROWS; each++) {
+        size_t  r = each / 3, form = each % 3;
+        int64_t count = K >> form;
+        memset(w, 127, K), memset(w + K, -127, K), memset(w + 2 * K, -128, K);
+        for (size_t i = 0; i < N * K; i++)
+            if (form == 1 ? i % 2 != 0 : form == 2 && i % 8 != 0 && i % 8 != 2) w[i] = 0;
+        CHECK_INT(dp__weights_hold(w, K, N, K), form);
         if (!gemm_row_runs(r)) continue;
         dp__exec x = gemm_exec(r, 2);
         int32_t  comp[N];
@@ -873,12 +879,16 @@ static void test_gemm8_extremes(void) {
         mm.panel = dp__row_panel(&dp__rows[r]);
         dp__pack8(packed, mm.panel, w, K, N, K), dp__compensate(comp, w, K, N, K);
         mm.c = c, mm.ldc = N, mm.b_form = DP__B_INT8, mm.a8 = a, mm.a_row = K, mm.a_scale = ones;
-        mm.b = packed, mm.comp = comp, mm.scale = ones;
+        mm.b = packed, mm.comp = comp, mm.scale = ones, mm.weights = (int)form;
         mm.m = 2, mm.n = N, mm.k = K;
         dp__matmul(&x, &mm);
-        CHECK(c[0] == (float)(-128LL * 127 * K) && c[1] == (float)(128LL * 127 * K));
-        CHECK(c[2] == (float)(128LL * 128 * K) && c[3] == (float)(127LL * 127 * K));
-        CHECK(c[4] == (float)(-127LL * 127 * K) && c[5] == (float)(-127LL * 128 * K));
+        CHECK(c[0] == (float)(-128 * 127 * count) && c[1] == (float)(128 * 127 * count));
+        CHECK(c[2] == (float)(128 * 128 * count) && c[3] == (float)(127 * 127 * count));
+        CHECK(c[4] == (float)(-127 * 127 * count) && c[5] == (float)(-127 * 128 * count));
+        mm.comp = NULL; /* u8 as they stand */
+        dp__matmul(&x, &mm);
+        CHECK(c[0] == 0 && c[1] == 0 && c[2] == 0 && c[3] == (float)(255 * 127 * count));
+        CHECK(c[4] == (float)(-255 * 127 * count) && c[5] == (float)(-255 * 128 * count));
         free(packed);
         dp__exec_close(&x);
     }

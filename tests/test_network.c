@@ -789,7 +789,8 @@ static void test_network_memory(void) {
 
 /* ---- packed forms --------------------------------------------------------------------------- */
 
-/* A source that rounds the Linears (and tables) of a flat buffer to INT8. */
+/* A source that rounds the Linears (and tables) of a flat buffer to INT8, as compressed-tensors
+ * does: with codes of -128. */
 typedef struct quant_source {
     const dp__params *params;
     const dp_real    *flat;
@@ -815,9 +816,11 @@ static dp_status quant_values(void *ctx, size_t t, size_t row, size_t rows, void
         dp_real        most = 0;
         for (size_t p = 0; p < x->cols; p++)
             if (most < (dp_real)fabs((double)w[p])) most = (dp_real)fabs((double)w[p]);
-        scale[i] = most > 0 ? most / 127 : 1;
-        for (size_t p = 0; p < x->cols; p++)
-            ((int8_t *)to)[i * x->cols + p] = (int8_t)floor((double)(w[p] / scale[i]) + 0.5);
+        scale[i] = most > 0 ? most / (dp_real)127.5 : 1;
+        for (size_t p = 0; p < x->cols; p++) {
+            double q = ceil((double)(w[p] / scale[i]) - 0.501);
+            ((int8_t *)to)[i * x->cols + p] = (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
+        }
     }
     return DP_OK;
 }
@@ -1240,7 +1243,7 @@ static void net_write_dir(const char *path, const char *config, const char *cons
     at += (size_t)snprintf(header, sizeof header, "{");
     for (size_t i = 0; i < count; i++) {
         size_t size = (size_t)(shapes[i][0] * (shapes[i][1] ? shapes[i][1] : 1));
-        size_t item = strcmp(types[i], "I8") == 0 ? 1 : strcmp(types[i], "F32") == 0 ? 4 : 2;
+        size_t item = types[i][1] == '8' ? 1 : strcmp(types[i], "F32") == 0 ? 4 : 2;
         at += (size_t)snprintf(header + at, sizeof header - at,
                                "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%d", i ? "," : "", names[i],
                                types[i], (int)shapes[i][0]);
@@ -1263,7 +1266,7 @@ static void net_write_dir(const char *path, const char *config, const char *cons
         for (size_t j = 0; j < size; j++, from++) {
             int8_t   q = (int8_t)(isfinite(values[from]) ? values[from] * 127 : 0);
             uint16_t h = (uint16_t)(dp__f32_bits(values[from]) >> 16); /* bfloat16, cut off */
-            if (strcmp(types[i], "I8") == 0) fwrite(&q, 1, 1, f);
+            if (types[i][1] == '8') fwrite(&q, 1, 1, f);
             else if (strcmp(types[i], "F32") == 0) fwrite(&values[from], 4, 1, f);
             else fwrite(&h, 2, 1, f);
         }
@@ -1381,17 +1384,22 @@ static void test_network_bind(void) {
         c.types[c.count] = "F32";
         c.shapes[c.count][0] = 4;
         c.shapes[c.count++][1] = 1;
-        bind_expect(&c, 0, part == 0 || part == 2 ? DP_OK : DP_E_UNSUPPORTED, "");
+        bind_expect(&c, 0, part == 1 ? DP_E_UNSUPPORTED : DP_OK,
+                    part == 1 ? "or none: 'bert.encoder.layer.0.attention.self.value.weight'" : "");
     }
-    float kept = c.values[28 + 20 + 8 + 4 + 4 + 3]; /* in the query weight */
-    c.values[28 + 20 + 8 + 4 + 4 + 3] = -1.01f;     /* -128 */
-    bind_expect(&c, 0, DP_E_FORMAT, "-127");
-    c.values[28 + 20 + 8 + 4 + 4 + 3] = kept;
+    c.values[28 + 20 + 8 + 4 + 4 + 3] = -1.01f; /* -128, in the query weight */
+    bind_expect(&c, 0, DP_OK, "");
     c.shapes[c.count - 1][0] = 3;
     bind_expect(&c, 0, DP_E_UNSUPPORTED, "scale");
     c.shapes[c.count - 1][0] = 4;
-    c.types[q + 2] = "F32";
-    bind_expect(&c, 0, DP_E_FORMAT, "scale without");
+    for (int i = 0; i < 2; i++) {
+        c.types[q + 2] = i ? "F32" : "U8";
+        bind_expect(&c, 0, DP_E_FORMAT, "have a scale: 'bert.encoder.layer.0.attention.self.value.w"
+                    "eight'");
+    }
+    c.names[q + 2] = "unknown.weight";
+    bind_expect(&c, 0, DP_E_FORMAT, "have a scale: 'bert.encoder.layer.0.attention.self.value.w"
+                "eight_scale'");
     net_done(&c.r);
     bind_make(&c);
     c.values[28 + 20 + 8 + 4 + 4 + 3] = NAN; /* in the query weight */
@@ -1408,6 +1416,38 @@ static void test_network_bind(void) {
     c.count -= 1;
     bind_expect(&c, dp__tail_tensor(&c.r.params, DP__POOL_W), DP_E_FORMAT, "output.LayerNorm.bias");
     net_done(&c.r);
+}
+
+/* What lies beside an INT8 weight and would change what it computes is refused, all but zero points
+ * that are 0; beside a weight of numbers it is an unknown name. */
+static void test_network_beside(void) {
+    static const char *const parts[] = {"weight_zero_point", "weight_g_idx", "input_scale",
+                                        "input_zero_point", "weight_shape"};
+    static const size_t sizes[] = {6, 6, 48, 49}; /* up to 8 bytes a row */
+    size_t q = dp__layer_tensor(0, DP__UP_W);
+    for (size_t i = 0; i < 4 * 5 * 4; i++) {
+        size_t   part = i / 4 % 5, n = sizes[i % 4], at = 0;
+        int      int8 = i / 40 == 0, zero = i % 4 != 1; /* else the last value is not */
+        int      bad = int8 && part < 4 && !(part == 0 && zero && n <= 48);
+        char     name[96], *whole = name + (i / 20 % 2 ? 5 : 0); /* with or without "bert." */
+        bindcase c;
+        bind_make(&c);
+        snprintf(name, sizeof name, "bert.encoder.layer.0.intermediate.dense.%s", parts[part]);
+        c.types[q] = int8 ? "I8" : "F32";
+        c.names[c.count] = "encoder.layer.0.intermediate.dense.weight_scale";
+        c.types[c.count] = "F32";
+        c.shapes[c.count][0] = 6;
+        c.count += int8 ? 1 : 0;
+        for (size_t t = 0; t < c.count; t++)
+            at += (size_t)(c.shapes[t][0] * (c.shapes[t][1] ? c.shapes[t][1] : 1));
+        c.names[c.count] = whole;
+        c.types[c.count] = "I8";
+        c.shapes[c.count++][0] = (int64_t)n;
+        memset(c.values + at, 0, n * sizeof(float));
+        c.values[at + n - 1] = zero ? 0 : 0.5f;
+        bind_expect(&c, 0, bad ? DP_E_UNSUPPORTED : DP_OK, bad ? whole : "");
+        net_done(&c.r);
+    }
 }
 
 /* Every allocation of opening and packing fails once, and from there on. */
@@ -1533,6 +1573,7 @@ static const test tests_network[] = {
     {"network_bf16_error", test_network_bf16_error},
     {"network_disk", test_network_disk},
     {"network_bind", test_network_bind},
+    {"network_beside", test_network_beside},
     {"network_load_memory", test_network_load_memory},
     {"network_base", test_network_base},
 };

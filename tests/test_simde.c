@@ -4,5 +4,5 @@
 #define DP_SIMD_HEADER "tests/simd_shim.h"
 #define TEST_EMULATED                                                                            \
     "gemm_shapes,gemm_drawn,gemm_activation,gemm_notices,gemm8_,gemm16_,vec_rows,vec_softmax,"   \
-    "network_vectors,network_bf16,api_selftest"
+    "network_vectors,network_bf16,api_selftest,api_int8_least"
 #include "test_main.c"

@@ -36,6 +36,7 @@ def test_dynamic(work):
           report["criterion_met"] is True and report["options"]["approach"] == "dynamic" and
           report["bytes_after"] < report["bytes_before"] and report["data_sha256"] ==
           hashlib.sha256((work / "small_valid.csv").read_bytes()).hexdigest(), report)
+    check("the size before is that of FP32", re.search(r"were [\d.]+ MB as FP32 \(-", err), err)
     check("the table is printed", re.search(r"FP32 +INT8", err) and re.search(
         r"Accuracy +\d\.\d{4} +\d\.\d{4}", err) and "criterion relative:0.01: met" in err, err)
     code, _, err = run("quantize", "--model", work / "small", "--output", work / "s8n")
