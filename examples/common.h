@@ -890,6 +890,7 @@ static dp_env environment(void) {
     env.isa_cap = (dp_isa)self.isa;
     env.threads = self.threads > 0 ? (int32_t)self.threads : usable_cores();
     env.follow_links = self.follow_links;
+    errno = 0; /* what the library's files leave there is theirs: require_files() */
     return env;
 }
 

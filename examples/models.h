@@ -20,6 +20,14 @@ typedef struct model_source {
     int          keep_head; /* 1: a model's head stays if it knows every label */
 } model_source;
 
+/* As require(), for a call that reads or writes files: says what the system said. What is missing
+ * has a sentence of its own, and files that need not be there leave ENOENT behind. */
+static void require_files(dp_status status, const dp_error *err, int code) {
+    if (status == DP_E_IO && errno != 0 && errno != ENOENT)
+        stop(exit_of(status, code), "%s: %s", err->text, strerror(errno));
+    require(status, err, code);
+}
+
 /* A model comes from a directory, or is new, of a configuration and a vocabulary; not both. */
 static void choose_source(const char *directory, const char **config, const char **vocab) {
     if (directory != NULL && (*config != NULL || *vocab != NULL))
@@ -82,6 +90,7 @@ static dp_model *start_model(const dp_env *env, const model_source *from) {
     dp_model       *model = NULL;
     dp_error        err;
     dp_model_info   info;
+    dp_status       status;
     int             known = from->keep_head;
     if (from->directory == NULL) return new_model(env, from);
     DP_CLEAR(options);
@@ -89,7 +98,9 @@ static dp_model *start_model(const dp_env *env, const model_source *from) {
     options.new_head = 1;
     options.letter_case = from->letter_case;
     options.seed = (uint64_t)self.seed;
-    require(dp_model_open_with(env, from->directory, &options, &model, &err), &err, END_MODEL);
+    errno = 0;
+    status = dp_model_open_with(env, from->directory, &options, &model, &err);
+    require_files(status, &err, END_MODEL);
     dp_model_get_info(model, &info);
     if (info.int8_linears > 0 || info.int8_tables > 0)
         stop(END_MODEL, "%s: an INT8 model cannot be trained", from->directory);
@@ -104,7 +115,8 @@ static dp_model *start_model(const dp_env *env, const model_source *from) {
     dp_model_close(model);
     options.labels = from->labels;
     options.label_count = (int32_t)arrlen(from->labels);
-    require(dp_model_open_with(env, from->directory, &options, &model, &err), &err, END_MODEL);
+    status = dp_model_open_with(env, from->directory, &options, &model, &err);
+    require_files(status, &err, END_MODEL);
     return model;
 }
 
@@ -444,6 +456,7 @@ static void prepare_directory(const char *path, uint64_t need) {
 /* Puts a model into a directory. The reports of the one that it replaces go with it, not before. */
 static dp_status save_model(const dp_model *model, const char *directory, dp_error *err) {
     static const char *const reports[] = {"training_report.json", "diseasepred.json"};
+    errno = 0;
     dp_status status = dp_model_save(model, directory, err);
     for (int i = 0; i < COUNT(reports) && status == DP_OK; i++) {
         char *path = text_of("%s/%s", directory, reports[i]);

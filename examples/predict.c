@@ -48,7 +48,7 @@ static void open_model(job *j) {
     DP_CLEAR(options);
     DP_CLEAR(open);
     open.dtype = (dp_dtype)j->set->dtype;
-    require(dp_model_open_with(&env, j->set->model, &open, &j->model, &err), &err, END_MODEL);
+    require_files(dp_model_open_with(&env, j->set->model, &open, &j->model, &err), &err, END_MODEL);
     DP_CLEAR(j->info);
     dp_model_get_info(j->model, &j->info);
     if (open.dtype == DP_BF16 && j->info.bf16_linears == 0)

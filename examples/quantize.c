@@ -92,7 +92,7 @@ static void open_model(run *r) {
     dp_model_info info;
     dp_error      err;
     DP_CLEAR(info);
-    require(dp_model_open(&r->env, r->set->model, &r->model, &err), &err, END_MODEL);
+    require_files(dp_model_open(&r->env, r->set->model, &r->model, &err), &err, END_MODEL);
     dp_model_get_info(r->model, &info);
     if (info.int8_linears > 0 || info.int8_tables > 0)
         stop(END_USAGE, "%s: is an INT8 model already", r->set->model);
@@ -204,7 +204,7 @@ int main(int argc, char **argv) {
     quantize(&r);
     if (r.set->data != NULL) r.int8 = measure_side(&r, r.small);
     r.met = criterion_met(&r);
-    require(save_model(r.small, r.set->output, &err), &err, END_RUN);
+    require_files(save_model(r.small, r.set->output, &err), &err, END_RUN);
     write_report(&r);
     say_result(&r);
     dp_model_close(r.small);

@@ -232,7 +232,7 @@ int main(int argc, char **argv) {
         accuracy = r.set->valid ? arrlast(r.epochs).valid_accuracy : arrlast(r.epochs).accuracy;
     else if (r.set->valid != NULL) /* --epochs 0, or resumed behind the last epoch */
         accuracy = measure_accuracy(r.model, &r.valid, (int32_t)r.set->length);
-    require(save_model(r.model, r.set->output, &err), &err, END_RUN);
+    require_files(save_model(r.model, r.set->output, &err), &err, END_RUN);
     write_report(&r, accuracy, took);
     remove_checkpoints(r.set->output, 0);
     say(INFO, "%saccuracy %s, training time %.1f s, peak memory %.0f MB", r.set->valid ? "" :

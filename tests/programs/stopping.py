@@ -363,7 +363,8 @@ def keeps_reports(work):
         done = subprocess.run(list(map(str, words)), capture_output=True, preexec_fn=limited(20000))
         after = {p.name: p.read_bytes() for p in out.iterdir()}
         check(f"{name}, no room: 1, model and report of before, no other", done.returncode == 1 and
-              after == before, (done.stderr, before.keys() ^ after.keys()))
+              after == before and b"File too large" in done.stderr,
+              (done.stderr, before.keys() ^ after.keys()))
     for name in ("training_report.json", "model.safetensors", "config.json"):
         out = work / "blocked"
         (out / name).mkdir(parents=True)
@@ -375,6 +376,11 @@ def keeps_reports(work):
                   f"{name}: is a directory" in done.stderr.decode() and
                   [p.name for p in out.iterdir()] == [name], done.stderr)
         shutil.rmtree(out)
+    (model / "vocab.txt").chmod(0)
+    done = subprocess.run([BUILD / "predict", "--model", model, "--input", work / "small.csv"],
+                          capture_output=True, preexec_fn=powerless)
+    check("a file of the model that may not be read: 3, and why", done.returncode == 3 and
+          b"vocab.txt: cannot be read or written: Permission denied" in done.stderr, done.stderr)
     for out in (model, int8, new):
         shutil.rmtree(out)
 
