@@ -309,16 +309,6 @@ static int json_step(reader *r, dp_json *json) {
     return 0;
 }
 
-/* Adds a number as it stands; a whole one that is a label in one way: 1.0 is the class 1. */
-static int json_number(bytes *to, const dp_json *json, int f) {
-    double   x;
-    dp_error err;
-    char     text[32];
-    if (f != FIELD_LABEL || dp_json_real(json, &x, &err) != DP_OK || x != floor(x) ||
-        fabs(x) > 1e15) return bytes_add(to, json->text + json->token, json->length);
-    return bytes_add(to, text, (size_t)snprintf(text, sizeof text, "%.0f", x + 0.0));
-}
-
 /* Stores the present value as field f, whose key was its name number rank. */
 static void json_value(reader *r, const dp_json *json, int f, int rank) {
     dp_error err;
@@ -335,9 +325,8 @@ static void json_value(reader *r, const dp_json *json, int f, int rank) {
     r->rank[f] = rank;
     r->field[f].n = 0;
     if (!bytes_reserve(&r->field[f], json->length + 1)) memory_fault(r);
-    else if (number && !json_number(&r->field[f], json, f)) memory_fault(r);
-    else if (!number &&
-             dp_json_string(json, r->field[f].p, r->field[f].cap, &r->field[f].n, &err) != DP_OK)
+    else if (number) bytes_add(&r->field[f], json->text + json->token, json->length);
+    else if (dp_json_string(json, r->field[f].p, r->field[f].cap, &r->field[f].n, &err) != DP_OK)
         json_fault(r, &err);
 }
 
@@ -511,7 +500,9 @@ static int32_t class_of(const dp_model *model, const char *label, size_t n) {
     }
     if (number >= info.classes) return -1;
     const char *name = dp_model_label(model, number);
-    return strspn(name, "0123456789") == strlen(name) ? -1 : number; /* numbers are names there */
+    int         is_name = strpbrk(name, "0123456789") != NULL &&
+                          strspn(name, "0123456789+-.eE") == strlen(name);
+    return is_name ? -1 : number; /* numbers are names there */
 }
 
 /* The label's place in the map, which grows; -1 when it cannot be a name (rule V4). */
@@ -644,8 +635,8 @@ static void resolve_labels(data_set *data, const label_entry *names, const dp_mo
     if (kept == 0) stop(END_DATA, "%s: no rows with a known label", data->path);
 }
 
-/* A class of the validation rows that no training row has cannot be learned: it stops the program.
- * Classes of the model's own that neither has stay in it; that is said. */
+/* A single class, or one of the validation rows that no training row has, cannot be learned: it
+ * stops the program. Classes of the model's own that neither has stay in it; that is said. */
 static void compare_classes(const data_set *train, const data_set *valid, const dp_model *model) {
     dp_model_info info;
     int32_t       found = 0;
@@ -656,6 +647,7 @@ static void compare_classes(const data_set *train, const data_set *valid, const 
     memset(seen, 0, (size_t)info.classes);
     for (ptrdiff_t i = 0; i < arrlen(train->texts); i++) seen[train->labels[i]] = 1;
     for (int32_t k = 0; k < info.classes; k++) found += seen[k];
+    if (found < 2) stop(END_DATA, "%s: a single class", train->path);
     for (ptrdiff_t i = 0; i < arrlen(valid->texts); i++)
         if (!seen[valid->labels[i]])
             stop(END_DATA, "%s: line %" PRIu64 ": a label that the model or the training data "

@@ -86,7 +86,9 @@ static void epoch_line(run *r, const dp_train_progress *now) {
     if (r->set->valid != NULL)
         snprintf(valid, sizeof valid, ", validation accuracy %.4f, macro-F1 %.4f, loss %.4f",
                  now->valid_accuracy, now->valid_f1, now->valid_loss);
-    say(INFO, "epoch %d/%d: loss %.4f, training accuracy %.4f%s, %.1f rows/s, %.0f tokens/s",
+    if (isnan(now->loss))
+        say(WARNING, "epoch %d/%d: no step was applied", (int)now->epoch, (int)r->set->epochs);
+    else say(INFO, "epoch %d/%d: loss %.4f, training accuracy %.4f%s, %.1f rows/s, %.0f tokens/s",
         (int)now->epoch, (int)r->set->epochs, now->loss, now->accuracy, valid,
         (double)(now->rows - r->epoch_rows) / took, (double)(now->tokens - r->epoch_tokens) / took);
     arrput(r->epochs, *now);
@@ -152,7 +154,7 @@ static void prepare(run *r) {
     r->model = start_model(&r->env, &from);
     resolve_labels(&r->train, r->names, r->model, 0);
     if (r->set->valid != NULL) resolve_labels(&r->valid, r->names, r->model, END_DATA);
-    if (r->set->labels == NULL) compare_classes(&r->train, &r->valid, r->model);
+    compare_classes(&r->train, &r->valid, r->model);
     dp_model_get_info(r->model, &info);
     require_single_label(&info);
     r->set->length = fit_input(r->set->length, 64, &info);
@@ -182,7 +184,7 @@ static void train_model(run *r) {
             dp_trainer_step(r->trainer));
         heed_signal();
     }
-    require(status, &err, strncmp(err.rule, "K1", 2) == 0 ? END_MODEL : END_RUN); /* K13, K14 */
+    require(status, &err, status && err.rule[0] == 'K' ? END_MODEL : END_RUN); /* K13, K14 */
     require(dp_trainer_model(r->trainer, &r->model, &err), &err, END_RUN);
 }
 
@@ -226,6 +228,7 @@ int main(int argc, char **argv) {
     r.set = read_settings(argc, argv);
     r.env = environment();
     prepare(&r);
+    uint64_t rows = (uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows;
     if (r.set->epochs > 0) train_model(&r);
     double took = r.started > 0 ? seconds() - r.started : 0;
     if (arrlen(r.epochs) > 0)
@@ -240,7 +243,8 @@ int main(int argc, char **argv) {
         peak_megabytes());
     dp_trainer_close(r.trainer);
     dp_model_close(r.model);
-    uint64_t rows = (uint64_t)(arrlen(r.train.texts) + arrlen(r.valid.texts)) + self.failed_rows;
-    self.failed_rows += r.report.skipped_steps; /* each names a row, but for gradients too large */
+    if (r.report.skipped_steps > 0)
+        say(WARNING, "%" PRIu64 " steps of the training were not applied", r.report.skipped_steps);
+    if (r.report.skipped_steps > 0 && self.failed_rows == 0) finish(END_ROWS);
     finish_rows(rows);
 }

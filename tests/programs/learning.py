@@ -191,14 +191,28 @@ def test_heads(work):
                          "--valid", work / "small_valid.csv", "--epochs", "0")
     check("a validation label that the model knows and training lacks: 4", code == 4 and
           "small_valid.csv: line " in err and not (work / "lacks").exists(), err)
-    spelled = write(work / "spelled.jsonl", "".join(
-        '{"text":"fever","label":%s}\n' % label for label in
-        ("1", "1.0", "10e-1", "-0.0", "0", "2.50", "1e15", "1000000000000000")))
-    code, _, err = quick(work, work / "spelled", "--train", spelled, "--valid", spelled, "--epochs",
-                         "0")
-    check("labels that are JSON numbers: one class for every spelling of a whole one", code == 0 and
-          load(work / "spelled/config.json")["id2label"] ==
-          {"0": "1", "1": "0", "2": "2.50", "3": "1000000000000000"}, err)
+    floats = write_csv(work / "floats.csv", [(t, f"{CLASSES.index(c)}.0") for t, c in rows(60)])
+    quick(work, work / "floats", "--train", floats, "--valid", floats, "--epochs", "0")
+    config = load(work / "floats/config.json")
+    spelled = write(work / "floats.jsonl", "".join(
+        json.dumps({"symptoms": t, "prognosis": float(CLASSES.index(c))}) + "\n"
+        for t, c in rows(60)))
+    scores = [predict(work / "floats", p, "--evaluate", "--report", "-", "--output", "/dev/null")[1]
+              for p in (floats, spelled)]
+    code, _, err = predict(work / "floats", write_csv(work / "whole.csv", [("fever", "0")]),
+                           "--evaluate")
+    check("classes called 0.0, 1.0: found in CSV and JSON alike; 0 is none of them",
+          sorted(config["label2id"]) == ["0.0", "1.0", "2.0"] and
+          json.loads(scores[0])["accuracy"] == json.loads(scores[1])["accuracy"] and
+          code in (4, 6) and "a label that the model lacks" in err, (scores, code, err))
+    many = write_csv(work / "many_names.csv", [(c,) for c in CLASSES], ["prognosis"])
+    one = write_csv(work / "one_class.csv", [r for r in rows(60) if r[1] == CLASSES[0]])
+    two = write_csv(work / "two_classes.csv", [r for r in rows(60) if r[1] != CLASSES[2]])
+    for name, train, valid in (("a single class", one, one),
+                               ("a validation label that training lacks", two, work / "small_valid.csv")):
+        code, _, err = quick(work, work / "lacks", "--labels", many, "--train", train, "--valid",
+                             valid, "--epochs", "0")
+        check(f"--labels, {name}: 4", code == 4 and not (work / "lacks").exists(), err)
     code, _, err = quick(work, work / "anew", "--model", work / "small", "--train",
                          work / "seven.csv", "--valid", work / "seven.csv", "--epochs", "0")
     config, old, new = load(work / "anew/config.json"), *map(read_tensors, (
