@@ -300,6 +300,7 @@ def run_all(work):
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     with tempfile.TemporaryDirectory() as scratch:
         run_all(pathlib.Path(scratch))
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")

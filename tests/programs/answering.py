@@ -436,8 +436,8 @@ def test_not_finite(work):
                            "--dropout", "0", "--force")
         said = f"{code // 6} steps of the training" in err and "rows failed" not in err
         report = load(work / "skips/training_report.json")
-        figures.append((code, report["skipped_steps"] if said or not code else err, report["epochs"][0]["loss"],
-                        report["epochs"][0]["accuracy"]))
+        figures.append((code, report["skipped_steps"] if said or not code else err,
+                        report["epochs"][0]["loss"], report["epochs"][0]["accuracy"]))
     check("train: a row that gives no finite number: 6, its step is counted, the epoch's figures "
           "are those of the others", figures[0][:2] == (6, 1) and figures[1][:2] == (0, 0) and
           all(abs(a - b) < 1e-6 for a, b in zip(figures[0][2:], figures[1][2:])), figures)

@@ -60,7 +60,7 @@ def sources(calls):
 
 
 def test_building_again(work):
-    tree = Copy(work / "again")
+    tree = Copy(work / "built")
     first = ["CC=./one", "CPPFLAGS=-Iown"]
     check("make compiles the programs", sources(tree.make(*first)) == PROGRAM_NAMES, tree.said)
     check("make again: nothing", tree.make(*first) == [], tree.said)
@@ -96,7 +96,7 @@ def test_building_again(work):
 
 
 def test_building_flags(work):
-    tree = Copy(work / "flags")
+    tree = Copy(work / "built_flags")
     calls = tree.make("CC=./one", "CPPFLAGS=-Iown -DP", "CFLAGS=-DC='\"a  b\"#$$y'",
                       "LDFLAGS=-DL", "LDLIBS=-lD")
     order = [w for line in (calls or [""])[:1] for w in line.split("> <")]
@@ -112,7 +112,7 @@ def test_building_flags(work):
 
 
 def test_building_install(work):
-    tree = Copy(work / "installed")
+    tree = Copy(work / "built_installed")
     given = ["CC=./one", "CPPFLAGS=-Iown", f"DESTDIR={tree.place}/a b", "PREFIX=/usr"]
     old = os.umask(0o077)
     try:
@@ -129,10 +129,10 @@ def test_building_install(work):
               "share/diseasepred/bert-base-cased-vocab.txt": 0o644}
     wanted.update({f"bin/diseasepred-{name}": 0o755 for name in PROGRAMS})
     check("make install under umask 077: everybody may read and run", modes == wanted, modes)
-    code, _, err = run("train", "--train", work / "small.csv", "--output", work / "elsewhere",
+    code, _, err = run("train", "--train", work / "small.csv", "--output", work / "no_data",
                        cwd=work)
     check("train where there is no data/: 3, names --vocab", code == 3 and "--vocab" in err and
-          "bert-base-cased-vocab.txt" in err and not (work / "elsewhere").exists(), (code, err))
+          "bert-base-cased-vocab.txt" in err and not (work / "no_data").exists(), (code, err))
 
 
 def test_building_parts(work):

@@ -208,8 +208,9 @@ def test_heads(work):
     many = write_csv(work / "many_names.csv", [(c,) for c in CLASSES], ["prognosis"])
     one = write_csv(work / "one_class.csv", [r for r in rows(60) if r[1] == CLASSES[0]])
     two = write_csv(work / "two_classes.csv", [r for r in rows(60) if r[1] != CLASSES[2]])
-    for name, train, valid in (("a single class", one, one),
-                               ("a validation label that training lacks", two, work / "small_valid.csv")):
+    for name, train, valid in (
+            ("a single class", one, one),
+            ("a validation label that training lacks", two, work / "small_valid.csv")):
         code, _, err = quick(work, work / "lacks", "--labels", many, "--train", train, "--valid",
                              valid, "--epochs", "0")
         check(f"--labels, {name}: 4", code == 4 and not (work / "lacks").exists(), err)
