@@ -185,6 +185,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #define _mm512_cvtepi32_epi16(a) shim_cvtepi32_epi16(a)
 #define _mm512_madd_epi16(a, b) shim_madd512(a, b)
 #define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
+#define _mm512_shuffle_i64x2(a, b, order) simde_mm512_shuffle_i64x2(a, b, order)
 #define _mm_mask_storeu_epi8(p, mask, v) shim_mask_storeu_epi8(p, mask, v)
 
 #endif

@@ -998,14 +998,17 @@ static void test_dropout_masks(void) {
     uint32_t       threshold = 6554;
     kernels_open(&e);
     for (size_t i = 0; i < R * N; i++) x[i] = 1 + (float)(i % 7);
-    for (size_t r = 0; r < R; r++) doc[r] = (uint32_t)(r / 10), at[r] = (int32_t)(r % 10);
+    for (size_t r = 0; r < R; r++) { /* some blocks have numbers of more than 32 bits */
+        doc[r] = (uint32_t)(r / 10);
+        at[r] = (int32_t)(r % 10 + (r >= 40 ? 0x7FFFFF00 : 0));
+    }
     dp__vec v = dp__dropout(&where, 0.1f, 14, doc, at, ym, xm, none, R, N);
     dp__vec_run(&e, &v);
     for (size_t i = 0; i < R * N; i++) {
         uint32_t key[2] = {0x89ABCDEFu, 0x1234567u};
         uint32_t j = (uint32_t)(i % N % 32);
-        uint32_t group = (uint32_t)at[i / N] * 2 + (uint32_t)(i % N / 32);
-        uint32_t c[4] = {group * 4 + j % 8 / 2, doc[i / N], 9, 14};
+        uint64_t block = ((uint64_t)at[i / N] * 2 + i % N / 32) * 4 + j % 8 / 2;
+        uint32_t c[4] = {(uint32_t)block, doc[i / N], 9, 14 | (uint32_t)(block >> 32 << 12)};
         kernels_philox(key, c);
         int dropped = (c[j / 16 * 2 + j % 2] >> (j % 16 / 8 * 16) & 0xFFFF) < threshold;
         CHECK(y[i] == (dropped ? 0 : x[i] * (65536.0f / (65536 - 6554))));
