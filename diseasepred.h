@@ -4775,7 +4775,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 4055 lines
+ * [E] Kernels                                                                budget 4155 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -5603,6 +5603,7 @@ typedef enum dp__vec_op {
 #define DP__VEC_GELU_GRAD ((int)DP__VEC_ACT_GRAD + (int)DP__GELU)
 #define DP__COLUMNS 32u   /* columns of one group: two cache lines, so threads share none */
 #define DP__FLAT 4096u    /* elements of one block of a flat array */
+#define DP__ROWS_ABREAST 4u /* rows at once: in one, additions wait for each other */
 
 typedef struct dp__vec {
     int             op;
@@ -6765,7 +6766,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 660 lines
+ * [E6] AVX-512                                                                budget 755 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -7135,8 +7136,8 @@ static void dp__gemm_s16_avx512(const dp__strip *s) {
 }
 
 /* Some operations take 16 lanes here, in the order of [E2] and [E4]: GELU, its gradient, softmax,
- * dropout, and what makes INT8 codes and BF16. Together a tenth of a forward pass, on 8 lanes
- * twice as much. */
+ * dropout, LayerNorm, and what makes INT8 codes and BF16. Together a tenth of a forward pass, on 8
+ * lanes twice as much. */
 
 /* min(k, 16) numbers, and zeros behind them. */
 DP__TARGET(DP__AVX512_NEEDS)
@@ -7405,6 +7406,100 @@ static void dp__quantize_avx512(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
+/* Rows r to r + count - 1 as dp__vec_layernorm has them. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__layernorm_rows_avx512(const dp__vec *v, size_t r, const size_t count) {
+    const float *x = v->x + r * v->ldx;
+    float       *y = v->y + r * v->ldy;
+    const float  n = (float)v->n;
+    __m512       sum[DP__ROWS_ABREAST], mean[DP__ROWS_ABREAST], rstd[DP__ROWS_ABREAST], t;
+    for (size_t c = 0; c < count; c++) sum[c] = _mm512_setzero_ps();
+    DP__STEPS(16, v->n, i, k,
+        DP__UNROLL for (size_t c = 0; c < count; c++)
+            sum[c] = _mm512_add_ps(sum[c], dp__load_avx512(x + c * v->ldx + i, k)););
+    for (size_t c = 0; c < count; c++) {
+        float middle = dp__sum_avx512(sum[c]) / n;
+        mean[c] = _mm512_set1_ps(middle);
+        sum[c] = _mm512_setzero_ps();
+        if (v->s) v->s[r + c] = middle;
+    }
+    DP__STEPS(16, v->n, i, k,
+        DP__UNROLL for (size_t c = 0; c < count; c++) {
+            t = dp__load_avx512(x + c * v->ldx + i, k);
+            t = _mm512_maskz_sub_ps(dp__left_avx512(k), t, mean[c]);
+            sum[c] = _mm512_add_ps(sum[c], _mm512_mul_ps(t, t));
+        });
+    for (size_t c = 0; c < count; c++) {
+        float rate = 1.0f / dp__root1(dp__sum_avx512(sum[c]) / n + v->p[0]);
+        if (rate == 0) rate = NAN;
+        rstd[c] = _mm512_set1_ps(rate);
+        if (v->t) v->t[r + c] = rate;
+    }
+    DP__STEPS(16, v->n, i, k,
+        const __m512 gain = dp__load_avx512(v->w + i, k);
+        const __m512 bias = dp__load_avx512(v->b + i, k);
+        DP__UNROLL for (size_t c = 0; c < count; c++) {
+            t = _mm512_sub_ps(dp__load_avx512(x + c * v->ldx + i, k), mean[c]);
+            t = _mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(t, rstd[c]), gain), bias);
+            _mm512_mask_storeu_ps(y + c * v->ldy + i, dp__left_avx512(k), t);
+        });
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__layernorm_avx512(const dp__vec *v, size_t begin, size_t end) {
+    size_t r = begin;
+    for (; r + DP__ROWS_ABREAST <= end; r += DP__ROWS_ABREAST)
+        dp__layernorm_rows_avx512(v, r, DP__ROWS_ABREAST);
+    for (; r < end; r++) dp__layernorm_rows_avx512(v, r, 1);
+}
+
+/* dp__code_scale of the largest magnitudes of 16 columns, their bits. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__code_scales_avx512(__m512i top) {
+    const __m512 least = _mm512_set1_ps(FLT_MIN), one = _mm512_set1_ps(1.0f);
+    __m512 scale = _mm512_div_ps(_mm512_castsi512_ps(top), _mm512_set1_ps(127.0f));
+    scale = _mm512_mask_mov_ps(scale, _mm512_cmp_ps_mask(scale, least, _CMP_LT_OQ), least);
+    return _mm512_mask_mov_ps(scale, _mm512_cmpeq_epi32_mask(top, _mm512_setzero_si512()), one);
+}
+
+/* dp__code_image on 16 columns, m of which exist. */
+DP__TARGET(DP__AVX512_NEEDS)
+static inline void dp__code_image_avx512(uint8_t *to, const dp__vec *v, size_t i, __mmask16 m,
+                                         size_t g, __m512 inverse) {
+    const __m512  whole = _mm512_set1_ps(DP__WHOLE);
+    const __m512i byte = _mm512_set1_epi32(255);
+    for (size_t p = g; p < g + DP__TILE; p++, to += 4 * DP__TILE) {
+        __m512i word = _mm512_setzero_si512();
+        for (size_t b = 0; b < 4 && p * 4 + b < v->rows; b++) {
+            __m512  x = _mm512_maskz_loadu_ps(m, v->x + (p * 4 + b) * v->ldx + i);
+            __m512i code = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), whole));
+            code = _mm512_slli_epi32(_mm512_and_si512(code, byte), (unsigned)(8 * b));
+            word = _mm512_or_si512(word, code);
+        }
+        _mm512_storeu_si512(to, word);
+    }
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__quantize_columns_avx512(const dp__vec *v, size_t begin, size_t end) {
+    size_t blocks = (v->rows + 4 * DP__TILE - 1) / (4 * DP__TILE);
+    for (size_t i = begin * DP__COLUMNS; i < end * DP__COLUMNS && i < v->n; i += DP__TILE) {
+        const __mmask16 m = dp__left_avx512(v->n - i);
+        __m512i         top = _mm512_setzero_si512();
+        for (size_t r = 0; r < v->rows; r++) {
+            __m512 x = _mm512_abs_ps(_mm512_maskz_loadu_ps(m, v->x + r * v->ldx + i));
+            top = _mm512_max_epi32(top, _mm512_castps_si512(x));
+        }
+        __m512 scale = dp__code_scales_avx512(top);
+        _mm512_mask_storeu_ps(v->s + i, m, scale);
+        scale = _mm512_div_ps(_mm512_set1_ps(1.0f), scale);
+        for (size_t g = 0; g < blocks; g++) {
+            size_t at = dp__image_at(v->panel, v->n, blocks, i, g);
+            dp__code_image_avx512(v->q + at * DP__IMAGE_BYTES, v, i, m, g * DP__TILE, scale);
+        }
+    }
+}
+
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     if (v->op == DP__VEC_GELU) dp__gelu_avx512(v, begin, end);
@@ -7415,6 +7510,8 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     else if (v->op == DP__VEC_SOFTMAX16) dp__softmax_codes_avx512(v, begin, end, 1);
     else if (v->op == DP__VEC_BF16 && v->n % 16 == 0) dp__round_avx512(v, begin, end);
     else if (v->op == DP__VEC_QUANTIZE) dp__quantize_avx512(v, begin, end);
+    else if (v->op == DP__VEC_QUANTIZE_COLUMNS) dp__quantize_columns_avx512(v, begin, end);
+    else if (v->op == DP__VEC_LAYERNORM) dp__layernorm_avx512(v, begin, end);
     else dp__vec_body(v, begin, end);
 }
 #endif
@@ -9479,9 +9576,10 @@ static void dp__vec_task(void *arg, int32_t tid, int32_t threads) {
         if (begin < end) job->x->row->vec(job->op, begin, end);
         return;
     }
-    for (size_t r = begin; r < end; r++) { /* while it is in the L1 cache */
-        job->x->row->vec(job->op, r, r + 1);
-        job->x->row->vec(job->op->then, r, r + 1);
+    for (size_t r = begin, stop; r < end; r = stop) { /* while they are in the L1 cache */
+        stop = end - r < DP__ROWS_ABREAST ? end : r + DP__ROWS_ABREAST;
+        job->x->row->vec(job->op, r, stop);
+        job->x->row->vec(job->op->then, r, stop);
     }
 }
 

@@ -404,7 +404,7 @@ static void kernels_fill(kernels_case *c, int op, size_t n, uint64_t seed, int f
     else if (op >= DP__VEC_COLUMN_SUMS) kernels_fill_columns(c, 1 + seed % 9, n, gap, &s);
     else if (op >= DP__VEC_ADAM && op <= DP__VEC_FINITE)
         kernels_fill_flat(c, n, &s);
-    else kernels_fill_rows(c, 1 + seed % 4, n, gap, &s);
+    else kernels_fill_rows(c, 1 + seed % 4 + (front ? 7 : 0), n, gap, &s);
 }
 
 /* All regions one after another. */
