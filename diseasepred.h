@@ -1110,9 +1110,11 @@ DPDEF void dp_sha256(const void *data, size_t bytes, char hex[65]);
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
 #define DP__INLINE static inline __attribute__((always_inline))
+#define DP__APART static __attribute__((noinline)) /* one copy, where speed does not ask for more */
 #define DP__FETCH(p) __builtin_prefetch(p) /* into the L1 cache */
 #else
 #define DP__INLINE static inline
+#define DP__APART static
 #define DP__FETCH(p) ((void)(p))
 #endif
 
@@ -4775,7 +4777,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 4155 lines
+ * [E] Kernels                                                                budget 4170 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -4898,11 +4900,11 @@ DP__INLINE dp__v8 dp__value(void f(dp__v8 *), dp__v8 x) {
     dp__real((dp__bits(magnitude) & ~DP__SIGN) | (dp__bits(sign) & DP__SIGN))
 
 /* The first k lanes from p, the others fill. Nothing behind p[k - 1] is read. */
-static void dp__tail_get(dp_real *lane, const dp_real *p, size_t k, dp_real fill) {
+DP__APART void dp__tail_get(dp_real *lane, const dp_real *p, size_t k, dp_real fill) {
     for (size_t j = 0; j < DP__W; j++) lane[j] = j < k ? p[j] : fill;
 }
 
-static void dp__tail_put(dp_real *p, const dp_real *lane, size_t k) {
+DP__APART void dp__tail_put(dp_real *p, const dp_real *lane, size_t k) {
     for (size_t j = 0; j < k; j++) p[j] = lane[j];
 }
 
@@ -6204,7 +6206,8 @@ DP__INLINE void dp__bf16_put(const dp__vec *v, size_t r, size_t i, const dp__v8 
  * 1 / sum of the 255 e before that. (Logits of two trained models are as near to FP32's or nearer
  * than with the sum of what was rounded: 0.144 % against 0.158 at best.) Rows are padded as in
  * dp__vec_softmax; columns from n on get 0. A NaN makes s NaN. */
-DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end, const int bf16) {
+DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end) {
+    const int bf16 = v->op == DP__VEC_SOFTMAX16;
     size_t  all = (v->n + 15) & ~(size_t)15;
     dp_real whole = bf16 ? 0 : DP__WHOLE;
     for (size_t r = begin; r < end; r++) {
@@ -6412,8 +6415,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_GATHER: dp__vec_gather(v, begin, end); return;
     case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end); return;
     case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
-    case DP__VEC_SOFTMAX8: dp__vec_softmax_codes(v, begin, end, 0); return;
-    case DP__VEC_SOFTMAX16: dp__vec_softmax_codes(v, begin, end, 1); return;
+    case DP__VEC_SOFTMAX8: case DP__VEC_SOFTMAX16: dp__vec_softmax_codes(v, begin, end); return;
     case DP__VEC_BF16: dp__vec_bf16(v, begin, end); return;
     case DP__VEC_BF16_DOWN: dp__vec_bf16_down(v, begin, end); return;
     case DP__VEC_WIDEN: dp__vec_widen(v, begin, end); return;
@@ -6766,7 +6768,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 755 lines
+ * [E6] AVX-512                                                                budget 770 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -6799,6 +6801,12 @@ DP__INLINE void dp__finish_avx512(const dp__strip *s, size_t t, __mmask16 m, con
 #undef DP__BIAS
 #undef DP__RESIDUAL
 #undef DP__STORE
+}
+
+/* The same for strips of few rows: one copy. */
+DP__TARGET(DP__AVX512_NEEDS)
+DP__APART void dp__finish_few_avx512(const dp__strip *s, size_t t, __mmask16 m, __m512 sum[8]) {
+    dp__finish_avx512(s, t, m, s->rows, sum);
 }
 
 /* The first lanes of 16, as many as are left. */
@@ -6842,6 +6850,16 @@ DP__INLINE __mmask16 dp__mask_avx512(const dp__strip *s, size_t t) {
         if (tiles > 2) DP__WITH_TILE(2, tile, sum, finish);                                      \
     } while (0)
 
+/* Four steps u, written out where a strip has all its rows (INT8 2 %); few rows wait for memory. */
+#define DP__FOUR_STEPS(rows, u, step)                                                            \
+    do {                                                                                         \
+        if ((rows) < 6) {                                                                        \
+            for (size_t u = 0; u < 4; u++) { step; }                                             \
+        } else {                                                                                 \
+            DP__UNROLL for (size_t u = 0; u < 4; u++) { step; }                                  \
+        }                                                                                        \
+    } while (0)
+
 /* One k (a number, or a pair of bf16): every row of a times the columns of b. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__step_f32_avx512(__m512 sum[8][3], const float *a, size_t a_row,
@@ -6875,14 +6893,16 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
 #undef DP__ROW
     for (size_t k = s->k0 + 4; k <= s->k1; k += 4, a += 4, next += s->fetch) {
         dp__fetch_next(next, s->fetch);
-        DP__UNROLL for (size_t u = 0; u < 4; u++)
-            dp__step_f32_avx512(sum, a + u, row, b + u * DP__TILE, rows, tiles, pairs);
+        DP__FOUR_STEPS(rows, u,
+            dp__step_f32_avx512(sum, a + u, row, b + u * DP__TILE, rows, tiles, pairs));
         b += k % DP__TILE != 0 ? 4 * DP__TILE : step - 12 * DP__TILE;
     }
     for (size_t k = s->k1 % 4; k > 0; k--, a++, b += DP__TILE)
         dp__step_f32_avx512(sum, a, row, b, rows, tiles, pairs);
     __m512 tile[8];
-    DP__EACH_TILE(tile, sum, dp__finish_avx512(s, t, dp__mask_avx512(s, t), rows, tile));
+    DP__EACH_TILE(tile, sum,
+        if (rows < 6) dp__finish_few_avx512(s, t, dp__mask_avx512(s, t), tile);
+        else dp__finish_avx512(s, t, dp__mask_avx512(s, t), rows, tile));
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
@@ -6995,7 +7015,8 @@ DP__INLINE void dp__finish_int_avx512(const dp__strip *s, size_t t, const size_t
                              _mm512_mul_ps(_mm512_set1_ps(s->a_scale[i]), scale));
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-    dp__finish_avx512(s, t, m, rows, v);
+    if (rows < 6) dp__finish_few_avx512(s, t, m, v);
+    else dp__finish_avx512(s, t, m, rows, v);
 }
 
 /* What the sums of tile t begin with. */
@@ -7024,12 +7045,11 @@ DP__INLINE void dp__gemm_u8s8_tile_avx512(const dp__strip *s, const size_t rows,
 #undef DP__ROW
     for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
         dp__fetch_next(next, s->fetch);
-        DP__UNROLL for (size_t u = 0; u < 4; u++) {
+        DP__FOUR_STEPS(rows, u,
             if (weights != DP_WEIGHTS_QUADS)
                 dp__step_u8s8_avx512(sum, a + 4 * u, row, b + u * 64, rows, tiles, weights);
             else if (u % 2 == 0)
-                dp__step_quads_avx512(sum, a + 4 * u, row, b + u * 64, rows, tiles);
-        }
+                dp__step_quads_avx512(sum, a + 4 * u, row, b + u * 64, rows, tiles));
         b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
     }
     for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
@@ -7113,8 +7133,7 @@ DP__INLINE void dp__gemm_s16_rows_avx512(const dp__strip *s, const size_t rows) 
 #undef DP__ROW
     for (size_t q = 4; q <= s->k1; q += 4, a += 16, next += s->fetch) {
         dp__fetch_next(next, s->fetch);
-        DP__UNROLL for (size_t u = 0; u < 4; u++)
-            dp__step_s16_avx512(sum, a + 4 * u, row, b + u * 64, rows);
+        DP__FOUR_STEPS(rows, u, dp__step_s16_avx512(sum, a + 4 * u, row, b + u * 64, rows));
         b += q % DP__TILE != 0 ? 4 * 64 : s->b_step - 12 * 64;
     }
     for (size_t q = s->k1 % 4; q > 0; q--, a += 4, b += 64)
@@ -7512,7 +7531,7 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     else if (v->op == DP__VEC_QUANTIZE) dp__quantize_avx512(v, begin, end);
     else if (v->op == DP__VEC_QUANTIZE_COLUMNS) dp__quantize_columns_avx512(v, begin, end);
     else if (v->op == DP__VEC_LAYERNORM) dp__layernorm_avx512(v, begin, end);
-    else dp__vec_body(v, begin, end);
+    else dp__vec_avx2(v, begin, end);
 }
 #endif
 
@@ -7632,7 +7651,7 @@ DP__INLINE void dp__finish_row_amx(const dp__block_amx *x, size_t r, const size_
 
 /* The next rows of a block. */
 DP__TARGET(DP__VNNI_NEEDS)
-DP__INLINE void dp__finish_amx(dp__block_amx *x, size_t rows) {
+DP__APART void dp__finish_amx(dp__block_amx *x, size_t rows) {
     size_t r = x->done, end = x->rows - r < rows ? x->rows : r + rows, tiles = dp__tiles_amx(&x->s);
     x->done = end;
     for (; r < end; r++) {

@@ -202,6 +202,16 @@ registers() { # LABEL PATTERN: the code of feature.o uses no such register
     ok "$cc $1" $?
 }
 
+code_size() { # of the whole library, -O2; clang unrolls more: 430 kB
+    if $cc --version | grep -q clang; then return; fi
+    rm -f $out/size.o
+    c c99 -O2 -c feature.c -o $out/size.o >$out/log 2>&1
+    bytes=$(size -A $out/size.o 2>>$out/log | awk '/^\.text/ { sum += $2 } END { print sum + 0 }')
+    echo "error: $bytes bytes of code, the limit is 400000" >>$out/log
+    [ "$bytes" -gt 0 ] && [ "$bytes" -lt 400000 ]
+    ok "$cc -O2: less than 400 kB of code ($bytes bytes)" $?
+}
+
 features() {
     rm -f $out/full.o
     try "$cc everything in" c c99 -c feature.c -o $out/full.o
@@ -218,6 +228,7 @@ features() {
     feature "own malloc" ' U (malloc|free|calloc|realloc)$' "-DDP_MALLOC(n)=own_malloc(n)" \
         "-DDP_FREE(p)=own_free(p)" -include own_malloc.h
     case $(uname -m) in x86_64) ;; *) skip "$cc DP_NO_SIMD" "written for x86-64" && return ;; esac
+    code_size
     feature DP_NO_SIMD ' [Tt] dp__.*_avx' -DDP_NO_SIMD
     registers "DP_NO_SIMD: no vector registers beyond xmm" '%[yz]mm'
     feature DP_NO_AVX2 ' [Tt] dp__.*_avx' -DDP_NO_AVX2
