@@ -440,6 +440,15 @@ def test_digest(work):
               ("but README.md has 0000" in done.stdout) == (code == 1), done)
 
 
+def test_bench(work):
+    """Every case has a time; what it is asserts nothing."""
+    for group, least in (("tokenize", 3), ("gemm", 10)):
+        code, out, err = run("bench", group, "--rounds=1", "--rows=64", "--json", cwd=ROOT)
+        times = [json.loads(line)["median"] for line in out.splitlines()]
+        check(f"bench {group}: every case has a time", code == 0 and len(times) >= least and
+              all(t > 0 for t in times), err)
+
+
 def test_slow(work, loud, quiet):
     check("records are flushed with their batch: the first comes before the second is sent",
           loud.first)
