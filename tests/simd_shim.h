@@ -139,6 +139,23 @@ static inline simde__m512 shim_dpbf16_ps(simde__m512 sum, simde__m512 a, simde__
     return sum;
 }
 
+/* VCVTNEPS2BF16 as the manual has it: to nearest, ties to even; denormals 0, NaN made quiet. */
+static inline simde__m256i shim_cvtneps_pbh(simde__m512 a) {
+    uint32_t     x[16];
+    uint16_t     half[16];
+    simde__m256i to;
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < 16; i++) {
+        uint32_t size = x[i] & 0x7FFFFFFFu;
+        if (size < 0x00800000u) x[i] &= 0x80000000u;
+        else if (size > 0x7F800000u) x[i] |= 0x00400000u;
+        else x[i] += 0x7FFFu + (x[i] >> 16 & 1);
+        half[i] = (uint16_t)(x[i] >> 16);
+    }
+    memcpy(&to, half, sizeof to);
+    return to;
+}
+
 /* SIMDe's alias of 0.7.4 wants the arguments of the masked form. */
 static inline simde__m512i shim_madd512(simde__m512i a, simde__m512i b) {
     int16_t x[32], y[32];
@@ -167,6 +184,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #undef _mm512_cvtepi32_epi8
 #undef _mm512_cvtepi32_epi16
 #undef _mm512_dpbf16_ps
+#undef _mm512_cvtneps_pbh
 #undef _mm512_madd_epi16
 #undef _mm_mask_storeu_epi8
 #define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
@@ -185,6 +203,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #define _mm512_cvtepi32_epi16(a) shim_cvtepi32_epi16(a)
 #define _mm512_madd_epi16(a, b) shim_madd512(a, b)
 #define _mm512_dpbf16_ps(sum, a, b) shim_dpbf16_ps(sum, a, b)
+#define _mm512_cvtneps_pbh(a) shim_cvtneps_pbh(a)
 #define _mm512_shuffle_i64x2(a, b, order) simde_mm512_shuffle_i64x2(a, b, order)
 #define _mm_mask_storeu_epi8(p, mask, v) shim_mask_storeu_epi8(p, mask, v)
 

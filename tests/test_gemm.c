@@ -92,7 +92,7 @@ static int gemm_row_runs(size_t r) {
     if (test_isa != NULL && strcmp(test_isa, row->name) != 0) return 0;
 #ifdef TEST_TRAPPED /* tiles come from an emulator, the rest of the row from the processor */
     if (strcmp(row->name, "amx") == 0)
-        return dp__row_missing(DP_ISA_AVX512_VNNI, dp__cpu_bits(), dp__os_bits()) == NULL;
+        return dp__row_missing(DP_ISA_AVX512_BF16, dp__cpu_bits(), dp__os_bits()) == NULL;
 #endif
     return dp__row_missing(row->isa, dp__cpu_bits(), dp__os_bits()) == NULL;
 }
@@ -1096,9 +1096,9 @@ static void test_gemm_select(void) {
     const uint32_t x512 = avx2 | DP__CPU_AVX512F | DP__CPU_AVX512BW | DP__CPU_AVX512DQ |
                           DP__CPU_AVX512VL;
     const uint32_t vnni = x512 | DP__CPU_AVX512VNNI, ymm = DP__OS_YMM, zmm = ymm | DP__OS_ZMM;
-    const uint32_t amx = vnni | DP__NEEDS_AMX, tmm = zmm | DP__OS_AMX;
     const uint32_t ymm_vnni = avx2 | DP__CPU_AVX_VNNI;
     const uint32_t bf16 = vnni | DP__CPU_AVX512BF16, slow = bf16 | DP__CPU_SLOW_BF16;
+    const uint32_t amx = slow | DP__NEEDS_AMX, tmm = zmm | DP__OS_AMX;
     const struct {
         uint32_t cpu, os;
         dp_isa   cap;
@@ -1140,6 +1140,9 @@ static void test_gemm_select(void) {
         {amx & ~DP__CPU_AMX_INT8, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
         {amx & ~DP__CPU_AMX_BF16, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
         {amx & ~DP__CPU_AVX512VNNI, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512},
+        {amx & ~DP__CPU_AVX512BF16, tmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_VNNI},
+        {bf16 | DP__NEEDS_AMX, tmm, DP_ISA_AUTO, 0, DP_ISA_AMX}, /* Granite Rapids */
+        {bf16 | DP__NEEDS_AMX, zmm, DP_ISA_AUTO, 0, DP_ISA_AVX512_BF16},
         {amx, tmm, DP_ISA_AVX512_VNNI, 0, DP_ISA_AVX512_VNNI},
         {amx, tmm, DP_ISA_AUTO, 1u << DP_ISA_AMX, DP_ISA_AVX512_VNNI},
     };

@@ -442,16 +442,21 @@ static size_t kernels_difference(const unsigned char *a, const unsigned char *b)
 
 typedef void kernels_vec(const dp__vec *v, size_t begin, size_t end);
 
+#define KERNELS_INSTANCES 4
+
 /* The instances of this build that run here. NULL and a note where not. */
 static kernels_vec *kernels_instance(int i, const char **name) {
     uint32_t cpu = dp__cpu_bits();
-    *name = i == 0 ? "scalar" : i == 1 ? "avx2" : "avx512";
+    *name = i == 0 ? "scalar" : i == 1 ? "avx2" : i == 2 ? "avx512" : "avx512-bf16";
     if (i == 0) return dp__vec_scalar;
 #ifdef DP__AVX2
     if (i == 1 && cpu & DP__CPU_AVX2) return dp__vec_avx2;
 #endif
 #ifdef DP__AVX512
-    if (i == 2 && cpu & DP__CPU_AVX512F && cpu & DP__CPU_AVX512VL) return dp__vec_avx512;
+    if (cpu & DP__CPU_AVX512F && cpu & DP__CPU_AVX512VL) {
+        if (i == 2) return dp__vec_avx512;
+        if (i == 3 && cpu & DP__CPU_AVX512BF16) return dp__vec_avx512_bf16;
+    }
 #endif
     (void)cpu;
     return NULL;
@@ -505,7 +510,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
 static void test_vec_rows_equal(void) {
     static const size_t longer[] = {127, 128, 129, 768, 1000, 3072};
     const char *name;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < KERNELS_INSTANCES; i++) {
         kernels_vec *run = kernels_instance(i, &name);
         size_t cases = 0, wrong = 0;
         if (run == NULL) {
@@ -552,7 +557,7 @@ static void test_vec_digest(void) {
 /* The comparison above must see one wrong bit of any operation on any row. */
 static void test_vec_flip_is_seen(void) {
     const char *name;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < KERNELS_INSTANCES; i++) {
         kernels_vec *run = kernels_instance(i, &name);
         if (run == NULL) continue;
         for (int op = 0; op < KERNELS_OPS; op++) {
@@ -692,7 +697,7 @@ static void test_vec_in_place(void) {
                               DP__VEC_DROPOUT, DP__VEC_LAYERNORM, DP__VEC_LAYERNORM_GRAD,
                               DP__VEC_SOFTMAX, DP__VEC_SOFTMAX_GRAD};
     const char *name;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < KERNELS_INSTANCES; i++) {
         kernels_vec *run = kernels_instance(i, &name);
         for (size_t o = 0; run != NULL && o < sizeof ops / sizeof *ops; o++) {
             for (size_t n = 1; n <= L; n++) {
