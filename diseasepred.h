@@ -6768,7 +6768,7 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
 #endif
 
 /* ============================================================================================
- * [E6] AVX-512                                                                budget 790 lines
+ * [E6] AVX-512                                                                budget 800 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels. Against scalar: 8 rows x 3 tiles (24 sums, 3 registers of b, a broadcast
@@ -6781,8 +6781,8 @@ static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
  * bias, and of INT8 scales, serves all rows (products of K 768 on Zen 5: INT8 2 %, BF16 1 %).
  * Needs: AVX-512F. */
 DP__TARGET(DP__AVX512_NEEDS)
-DP__INLINE void dp__finish_avx512(const dp__strip *s, size_t t, __mmask16 m, const size_t rows,
-                                  __m512 sum[8]) {
+DP__INLINE void dp__finish_rows_avx512(const dp__strip *s, size_t t, __mmask16 m,
+                                       const size_t rows, __m512 sum[8]) {
     float       *c = s->c + t * DP__TILE;
     const float *r = s->residual != NULL ? s->residual + t * DP__TILE : NULL;
     const __m512 bias = s->bias != NULL ? _mm512_maskz_loadu_ps(m, s->bias + t * DP__TILE)
@@ -6803,10 +6803,17 @@ DP__INLINE void dp__finish_avx512(const dp__strip *s, size_t t, __mmask16 m, con
 #undef DP__STORE
 }
 
-/* The same for strips of few rows: one copy. */
+#define DP__FEW_ROWS 6u /* strips of fewer rows wait for memory: their code is kept small */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__APART void dp__finish_few_avx512(const dp__strip *s, size_t t, __mmask16 m, __m512 sum[8]) {
-    dp__finish_avx512(s, t, m, s->rows, sum);
+    dp__finish_rows_avx512(s, t, m, s->rows, sum);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+DP__INLINE void dp__finish_avx512(const dp__strip *s, size_t t, __mmask16 m, const size_t rows,
+                                  __m512 sum[8]) {
+    if (rows < DP__FEW_ROWS) dp__finish_few_avx512(s, t, m, sum);
+    else dp__finish_rows_avx512(s, t, m, rows, sum);
 }
 
 /* The first lanes of 16, as many as are left. */
@@ -6850,10 +6857,10 @@ DP__INLINE __mmask16 dp__mask_avx512(const dp__strip *s, size_t t) {
         if (tiles > 2) DP__WITH_TILE(2, tile, sum, finish);                                      \
     } while (0)
 
-/* Four steps u, written out where a strip has all its rows (INT8 2 %); few rows wait for memory. */
+/* Four steps u, written out where a strip has all its rows (INT8 2 %). */
 #define DP__FOUR_STEPS(rows, u, step)                                                            \
     do {                                                                                         \
-        if ((rows) < 6) {                                                                        \
+        if ((rows) < DP__FEW_ROWS) {                                                             \
             for (size_t u = 0; u < 4; u++) { step; }                                             \
         } else {                                                                                 \
             DP__UNROLL for (size_t u = 0; u < 4; u++) { step; }                                  \
@@ -6900,9 +6907,7 @@ DP__INLINE void dp__gemm_f32_tile_avx512(const dp__strip *s, const size_t rows,
     for (size_t k = s->k1 % 4; k > 0; k--, a++, b += DP__TILE)
         dp__step_f32_avx512(sum, a, row, b, rows, tiles, pairs);
     __m512 tile[8];
-    DP__EACH_TILE(tile, sum,
-        if (rows < 6) dp__finish_few_avx512(s, t, dp__mask_avx512(s, t), tile);
-        else dp__finish_avx512(s, t, dp__mask_avx512(s, t), rows, tile));
+    DP__EACH_TILE(tile, sum, dp__finish_avx512(s, t, dp__mask_avx512(s, t), rows, tile));
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
@@ -7015,8 +7020,7 @@ DP__INLINE void dp__finish_int_avx512(const dp__strip *s, size_t t, const size_t
                              _mm512_mul_ps(_mm512_set1_ps(s->a_scale[i]), scale));
     DP__8_ROWS(DP__ROW)
 #undef DP__ROW
-    if (rows < 6) dp__finish_few_avx512(s, t, m, v);
-    else dp__finish_avx512(s, t, m, rows, v);
+    dp__finish_avx512(s, t, m, rows, v);
 }
 
 /* What the sums of tile t begin with. */
@@ -7366,11 +7370,11 @@ static inline __m512i dp__bf16_avx512(__m512 x) {
 #define DP__HALVES(half, x) __asm__("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(x))
 #endif
 
-/* The 16 numbers of row r at element i, as dp__bf16_put has them: pairs, or widened. */
+/* The 16 numbers of row r at element i, as dp__bf16_put has them: group 2 to v->q, 1 to v->y. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__bf16_put_avx512(const dp__vec *v, size_t r, size_t i, __m512 x,
-                                    const int pairs) {
-    if (pairs) {
+                                    const size_t group) {
+    if (group == 2) {
         __m256i half;
         DP__HALVES(half, x);
         _mm256_storeu_si256((__m256i *)(void *)(v->q + r * v->ldq + 2 * i), half);
@@ -7380,32 +7384,33 @@ DP__INLINE void dp__bf16_put_avx512(const dp__vec *v, size_t r, size_t i, __m512
     }
 }
 
+/* group: 4 for INT8 codes, else of bfloat16. */
 DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__softmax_codes_avx512(const dp__vec *v, size_t begin, size_t end,
-                                         const int bf16, const int pairs) {
+                                         const size_t group) {
     const size_t n = v->n;
     const __m512 rate = _mm512_set1_ps(v->p[0] * DP__LOG2_E);
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
-        uint8_t     *q = bf16 ? NULL : v->q + r * v->ldq;
+        uint8_t     *q = group == 4 ? v->q + r * v->ldq : NULL;
         __m512       top = dp__max_avx512(x, n), sum = _mm512_setzero_ps(), p;
         DP__STEPS(16, n, i, k,
             p = _mm512_mul_ps(_mm512_sub_ps(dp__load_avx512(x + i, k), top), rate);
             p = _mm512_maskz_mov_ps(dp__left_avx512(k), dp__code_power_avx512(p));
-            if (bf16) dp__bf16_put_avx512(v, r, i, p, pairs);
-            else p = dp__codes_avx512(q + i, 0xFFFF, p, 0);
+            if (group == 4) p = dp__codes_avx512(q + i, 0xFFFF, p, 0);
+            else dp__bf16_put_avx512(v, r, i, p, group);
             sum = _mm512_add_ps(sum, p););
         v->s[r] = 1.0f / dp__sum_avx512(sum);
     }
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
-DP__INLINE void dp__round_avx512(const dp__vec *v, size_t begin, size_t end, const int pairs) {
+DP__INLINE void dp__round_avx512(const dp__vec *v, size_t begin, size_t end, const size_t group) {
     for (size_t r = begin; r < end; r++) {
         const __m512 scale = _mm512_set1_ps(v->s != NULL ? v->s[r] : 1.0f);
         const float *x = v->x + r * v->ldx;
         for (size_t i = 0; i < v->n; i += 16)
-            dp__bf16_put_avx512(v, r, i, _mm512_mul_ps(_mm512_loadu_ps(x + i), scale), pairs);
+            dp__bf16_put_avx512(v, r, i, _mm512_mul_ps(_mm512_loadu_ps(x + i), scale), group);
     }
 }
 
@@ -7533,11 +7538,11 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
     else if (v->op == DP__VEC_GELU_GRAD) dp__gelu_grad_avx512(v, begin, end);
     else if (v->op == DP__VEC_DROPOUT) dp__dropout_avx512(v, begin, end);
     else if (v->op == DP__VEC_SOFTMAX) dp__softmax_avx512(v, begin, end);
-    else if (v->op == DP__VEC_SOFTMAX8) dp__softmax_codes_avx512(v, begin, end, 0, 0);
+    else if (v->op == DP__VEC_SOFTMAX8) dp__softmax_codes_avx512(v, begin, end, 4);
     else if (v->op == DP__VEC_SOFTMAX16 && v->q == NULL)
-        dp__softmax_codes_avx512(v, begin, end, 1, 0);
+        dp__softmax_codes_avx512(v, begin, end, 1);
     else if (v->op == DP__VEC_BF16 && v->q == NULL && v->n % 16 == 0)
-        dp__round_avx512(v, begin, end, 0);
+        dp__round_avx512(v, begin, end, 1);
     else if (v->op == DP__VEC_QUANTIZE) dp__quantize_avx512(v, begin, end);
     else if (v->op == DP__VEC_QUANTIZE_COLUMNS) dp__quantize_columns_avx512(v, begin, end);
     else if (v->op == DP__VEC_LAYERNORM) dp__layernorm_avx512(v, begin, end);
@@ -7547,9 +7552,9 @@ static void dp__vec_avx512(const dp__vec *v, size_t begin, size_t end) {
 /* The same; numbers become pairs by an instruction (softmax 4.2 -> 2.6 ns for 16, Zen 5). */
 DP__TARGET(DP__AVX512_NEEDS)
 static void dp__vec_avx512_bf16(const dp__vec *v, size_t begin, size_t end) {
-    if (v->op == DP__VEC_SOFTMAX16 && v->q != NULL) dp__softmax_codes_avx512(v, begin, end, 1, 1);
+    if (v->op == DP__VEC_SOFTMAX16 && v->q != NULL) dp__softmax_codes_avx512(v, begin, end, 2);
     else if (v->op == DP__VEC_BF16 && v->q != NULL && v->n % 16 == 0)
-        dp__round_avx512(v, begin, end, 1);
+        dp__round_avx512(v, begin, end, 2);
     else dp__vec_avx512(v, begin, end);
 }
 #endif
@@ -7788,7 +7793,7 @@ static void dp__tile_mode_amx(void *work) {
 
 /* ============================================================================================
  * [E8] Kernel rows                                                            budget 130 lines
- * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E6.
+ * Owns:   the only list of kernels and what each row needs.    Needs: E3 to E7.
  * Never:  asks the machine; select() is a pure function that tests feed with invented ones.
  * Tests:  tests/test_gemm.c: gemm_select
  * ============================================================================================ */
@@ -8833,25 +8838,29 @@ static const void *dp__mm_columns_at(const dp__mm *mm, size_t j0) {
     }
 }
 
-/* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own; j0 is a multiple of
- * DP__PANEL. */
+/* Leaves of a product the columns [j0, j1); j0 is a multiple of DP__PANEL. */
+static void dp__mm_cut_columns(dp__mm *mm, size_t j0, size_t j1) {
+    mm->b = dp__mm_columns_at(mm, j0);
+    if (mm->bias != NULL) mm->bias += j0;
+    if (mm->scale != NULL) mm->scale += j0;
+    if (mm->comp != NULL) mm->comp += j0;
+    mm->n = j1 - j0;
+}
+
+/* Rows [i0, i1) and columns [j0, j1) of a product as a product of its own. */
 static dp__mm dp__mm_cut(const dp__mm *mm, size_t i0, size_t i1, size_t j0, size_t j1) {
     dp__mm part = *mm;
+    dp__mm_cut_columns(&part, j0, j1);
     part.c += i0 * mm->ldc + j0;
-    part.b = dp__mm_columns_at(mm, j0);
     if (mm->b_form == DP__B_INT8) {
         part.a8 += i0 * mm->a_row;
         part.a_scale += i0;
-        if (mm->comp != NULL) part.comp += j0;
-        part.scale += j0;
     } else {
         part.a += i0 * mm->a_row;
     }
-    if (mm->bias != NULL) part.bias += j0;
     if (mm->pre != NULL) part.pre += i0 * mm->ldpre + j0;
     if (mm->residual != NULL) part.residual += i0 * mm->ldr + j0;
     part.m = i1 - i0;
-    part.n = j1 - j0;
     return part;
 }
 
@@ -8903,11 +8912,7 @@ static void dp__mm_task(void *arg, int32_t tid, int32_t threads) {
         ahead = *mm->ahead;
         dp__mm_share(row, &ahead, tid, threads, &i0, &i1, &j0, &j1);
         if (i0 < i1 && j0 < j1) part.ahead = &ahead;
-        ahead.b = dp__mm_columns_at(&ahead, j0);
-        ahead.n = j1 - j0;
-        if (ahead.bias != NULL) ahead.bias += j0;
-        if (ahead.scale != NULL) ahead.scale += j0;
-        if (ahead.comp != NULL) ahead.comp += j0;
+        dp__mm_cut_columns(&ahead, j0, j1);
     }
     dp__matmul_serial(row, &part, job->x->scratch + (size_t)tid * DP__SCRATCH);
 }
