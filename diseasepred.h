@@ -4777,7 +4777,7 @@ static dp_status dp__tokenizer_init(dp__tokenizer *t, const char *text, size_t b
 }
 
 /* ============================================================================================
- * [E] Kernels                                                                budget 4210 lines
+ * [E] Kernels                                                                budget 4320 lines
  * ============================================================================================ */
 
 /* ============================================================================================
@@ -4815,16 +4815,50 @@ DP__INLINE uint16_t dp__bf16(float x) {
 }
 
 /* ============================================================================================
- * [E2] Elementary functions                                                   budget 410 lines
- * Owns:   lanes (dp__v8), exp, log, tanh, the normal distribution (erf), the activations.
- * Needs:  nothing. One polynomial and one order of operations for every row: + - * / and bits,
- *         no fma, so a lane's result does not depend on the row, the width or the neighbours.
+ * [E2] Elementary functions                                                   budget 540 lines
+ * Owns:   the fused multiply-add, lanes (dp__v8), exp, log, tanh, the normal distribution (erf),
+ *         the activations.
+ * Needs:  nothing. One polynomial and one order of operations for every row: + - * / fma and
+ *         bits, so a lane's result does not depend on the row, the width or the neighbours.
  * Never:  calls libm, except in the double build, whose exp, log, erfc, tanh are libm's.
  * Tests:  tests/test_kernels.c: exp_*, log_*, phi_*, tanh_*, act_*
  *
  * Coefficients: minimax in the stated relative error by the Remez exchange (50 digits), each
  * rounded to float in turn, lowest power first, with the others fitted again.
  * ============================================================================================ */
+
+/* a * b + c, to be rounded to float: the product of two floats is exact in double, the sum is
+ * rounded to odd (the error of the addition, by Knuth's TwoSum, says on which side the exact
+ * value lies), and rounding that to float is exact because double has more than two bits over
+ * twice float's (Boldo and Melquiond 2008). NaN and infinity have no error term that compares,
+ * so they pass through. */
+DP__INLINE double dp__fma_odd(float a, float b, float c) {
+    double  p = (double)a * (double)b, d = (double)c, s = p + d, t = s - p;
+    double  e = (p - (s - t)) + (d - t);
+    int64_t u, away = (e > 0) - (e < 0);
+    memcpy(&u, &s, sizeof u);
+    u += (u < 0 ? -away : away) & -(~u & 1);
+    memcpy(&s, &u, sizeof s);
+    return s;
+}
+
+/* a * b + c rounded once. */
+DP__INLINE float dp__fmaf(float a, float b, float c) {
+#ifdef __FP_FAST_FMAF
+    return __builtin_fmaf(a, b, c);
+#else
+    return (float)dp__fma_odd(a, b, c);
+#endif
+}
+
+/* The double build checks gradients only: there the step need not be fused. */
+DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
+#ifdef DP_REAL_DOUBLE
+    return a * b + c;
+#else
+    return dp__fmaf(a, b, c);
+#endif
+}
 
 /* A vector of DP__W lanes. The compiler lowers 8 lanes to what its target has; without vector
  * types a "vector" is one number, and the same bodies run. Masks are all ones or 0 in a lane. */
@@ -4869,7 +4903,10 @@ static const dp__n8 dp__lane_index = DP__EACH_LANE;
 #define dp__int_less(a, b) ((dp__m8)((a) < (b))) /* dp__n8 */
 #define dp__get(p, k, fill)                                                                      \
     __extension__({ dp__v8 got_; dp__get_lanes(&got_, (p), (k), (fill)); got_; })
-#define DP__VALUE(f, x) __extension__({ dp__v8 f##_ = (x); f(&f##_); f##_; })
+#define dp__fmadd(x, y, z, fused)                                                                \
+    __extension__({ dp__v8 x_ = (x), y_ = (y), z_ = (z); dp__fma_lanes(&z_, &x_, &y_, fused); z_; })
+#define dp__exp_low(x, fused)                                                                    \
+    __extension__({ dp__v8 e_ = (x); dp__exp_lanes(&e_, 1, fused); e_; })
 #else
 DP__INLINE dp__m8 dp__bits(dp__v8 x) {
     dp__m8 m;
@@ -4881,15 +4918,12 @@ DP__INLINE dp__v8 dp__real(dp__m8 m) {
     memcpy(&x, &m, sizeof x);
     return x;
 }
-DP__INLINE dp__v8 dp__value(void f(dp__v8 *), dp__v8 x) {
-    f(&x);
-    return x;
-}
 #define dp__less(a, b) ((a) < (b) ? ~(dp__m8)0 : (dp__m8)0)
 #define dp__equal(a, b) ((a) == (b) ? ~(dp__m8)0 : (dp__m8)0)
 #define dp__int_less(a, b) ((a) < (b) ? ~(dp__m8)0 : (dp__m8)0)
 #define dp__get(p, k, fill) ((k) > 0 ? *(p) : (fill))
-#define DP__VALUE(f, x) dp__value(f, x)
+#define dp__fmadd(x, y, z, fused) ((void)(fused), dp__fma((x), (y), (z)))
+#define dp__exp_low(x, fused) dp__exp_value((x), (fused))
 #endif
 #define dp__set(x) ((dp_real)(x) - dp__none) /* exact, also for -0 and NaN */
 #define dp__pick(mask, yes, no)                                                                  \
@@ -4956,6 +4990,68 @@ DP__INLINE void dp__get_two(dp__v8 *a, dp__v8 *b, const dp_real *p, size_t k, dp
     } while (0)
 #define DP__EACH(n, i, k, ...) DP__STEPS(DP__W, n, i, k, __VA_ARGS__)
 
+/* Loops that the compiler must unroll. */
+#if defined(__clang__)
+#define DP__UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define DP__UNROLL _Pragma("GCC unroll 8")
+#else
+#define DP__UNROLL
+#endif
+
+/* z = x * y + z in all lanes, each rounded once. fused, a constant: the caller is part of AVX2
+ * code. Trap: what must be inlined may not need more instruction sets than the function where it
+ * stands; what stands under AVX2 here may be inlined, and is where that function has become part
+ * of AVX2 code. */
+#ifdef DP__AVX2
+DP__TARGET("avx2,fma")
+static inline void dp__fma_avx2(dp__v8 *z, const dp__v8 *x, const dp__v8 *y) {
+    *z = (dp__v8)_mm256_fmadd_ps((__m256)*x, (__m256)*y, (__m256)*z);
+}
+
+DP__TARGET("avx2,fma")
+static inline void dp__horner_avx2(dp__v8 *p, const dp__v8 *x, const float *c, const int n) {
+    __m256 v = _mm256_set1_ps(c[n]);
+    DP__UNROLL for (int i = n - 1; i >= 0; i--)
+        v = _mm256_fmadd_ps(v, (__m256)*x, _mm256_set1_ps(c[i]));
+    *p = (dp__v8)v;
+}
+#endif
+
+DP__INLINE void dp__fma_lanes(dp__v8 *z, const dp__v8 *x, const dp__v8 *y, const int fused) {
+    dp_real a[DP__W], b[DP__W], c[DP__W];
+#ifdef DP__AVX2
+    if (fused) {
+        dp__fma_avx2(z, x, y);
+        return;
+    }
+#endif
+    (void)fused;
+    memcpy(a, x, sizeof a);
+    memcpy(b, y, sizeof b);
+    memcpy(c, z, sizeof c);
+    for (size_t j = 0; j < DP__W; j++) c[j] = dp__fma(a[j], b[j], c[j]);
+    memcpy(z, c, sizeof c);
+}
+
+/* p = c[0] + c[1] x + ... + c[n] x^n in all lanes, by Horner's rule. */
+DP__INLINE void dp__horner(dp__v8 *p, const dp__v8 *x, const dp_real *c, const int n,
+                           const int fused) {
+    dp_real a[DP__W], v[DP__W];
+#ifdef DP__AVX2
+    if (fused) {
+        dp__horner_avx2(p, x, c, n);
+        return;
+    }
+#endif
+    (void)fused;
+    memcpy(a, x, sizeof a);
+    for (size_t j = 0; j < DP__W; j++) v[j] = c[n];
+    DP__UNROLL for (int i = n - 1; i >= 0; i--)
+        for (size_t j = 0; j < DP__W; j++) v[j] = dp__fma(v[j], a[j], c[i]);
+    memcpy(p, v, sizeof v);
+}
+
 /* Rounding a double root to float is exact: double has more than twice its bits plus two. */
 DP__INLINE dp_real dp__root1(dp_real x) {
     return (dp_real)sqrt((double)x);
@@ -5003,15 +5099,21 @@ DP__INLINE void dp__libm(double f(double), dp__v8 *v) {
     memcpy(v, lane, sizeof lane);
 }
 
-DP__INLINE void dp__exp_lanes(dp__v8 *v, int low) {
+DP__INLINE void dp__exp_lanes(dp__v8 *v, int low, const int fused) {
     (void)low;
+    (void)fused;
     dp__libm(exp, v);
 }
 
 DP__INLINE void dp__log_lanes(dp__v8 *v) { dp__libm(log, v); }
-DP__INLINE void dp__tanh_lanes(dp__v8 *v) { dp__libm(tanh, v); }
 
-DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell) {
+DP__INLINE void dp__tanh_lanes(dp__v8 *v, const int fused) {
+    (void)fused;
+    dp__libm(tanh, v);
+}
+
+DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell, const int fused) {
+    (void)fused;
     *phi = *v * -0.70710678118654752;
     dp__libm(erfc, phi);
     *phi = 0.5 * *phi;
@@ -5021,26 +5123,40 @@ DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell) {
 
 #else
 
-/* exp(x) = 2^n e^r, n = round(x / ln 2), |r| <= 0.3466; e^r = 1 + r + r^2 P(r).
- * ln 2 = 355/512 - 2.12194440e-4: n * 355/512 is exact. 2^n comes as 2^(n-1) and a doubling,
- * because 2^128 is no float. Below -86.9 (1.8e-38) the result is +0: no denormals arise.
- * low: x < 88 is known, which saves the clamp and the doubling; the bits are the same.
- * P: relative error of e^r 3.2e-9. All floats: at most 0.991 ulp. exp(0) = 1. */
-static const float dp__exp_p[5] = {4.999999404e-01f, 1.666651666e-01f, 4.166810587e-02f,
-                                   8.369131014e-03f, 1.383642433e-03f};
-DP__INLINE void dp__exp_lanes(dp__v8 *v, int low) {
-    dp__v8 x = *v, c = x;
-    if (!low) c = dp__pick(dp__less(dp__set(89.0f), x), dp__set(89.0f), x);
-    dp__v8 moved = c * 1.44269504f + DP__WHOLE;
-    dp__v8 scale = dp__real((dp__bits(moved) + (low ? 127u : 126u)) << 23);
-    dp__v8 n = moved - DP__WHOLE;
-    dp__v8 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
-    dp__v8 p = r * dp__exp_p[4] + dp__exp_p[3];
-    for (int i = 2; i >= 0; i--) p = p * r + dp__exp_p[i];
-    p = (p * (r * r) + r) + 1.0f;
+/* 2^f for |f| <= 1/2 on its way to 2^y, y = n + f: the polynomial has a relative error of 3.0e-9.
+ * moved = n + DP__WHOLE has n in its low bits. 2^n comes as 2^(n-1) and a doubling, because 2^128
+ * is no float; low: n < 128 is known, which saves that; the bits are the same. */
+static const float dp__exp_p[7] = {1.0f,             6.931471825e-01f, 2.402264774e-01f,
+                                   5.550359562e-02f, 9.618499316e-03f, 1.339096925e-03f,
+                                   1.532926399e-04f};
+DP__INLINE void dp__power_lanes(dp__v8 *f, const dp__v8 *moved, int low, const int fused) {
+    dp__v8 p, scale = dp__real((dp__bits(*moved) + (low ? 127u : 126u)) << 23);
+    dp__horner(&p, f, dp__exp_p, 6, fused);
     if (!low) p = p + p;
-    p = p * scale;
-    *v = dp__real(dp__bits(p) & ~dp__less(x, dp__set(-86.9f)));
+    *f = p * scale;
+}
+
+/* exp(x) = 2^y, y = x log2 e = n + f, n = round(y); log2 e is the sum of two floats. Below -86.9
+ * (1.8e-38) the result is +0: no denormals arise. All floats: at most 1.014 ulp. exp(0) = 1. */
+#define DP__LOG2_HIGH 1.44269502e+00f
+#define DP__LOG2_LOW 1.92596303e-08f
+DP__INLINE void dp__exp_body(dp__v8 *v, int low, const int fused) {
+    dp__v8 x = *v, c = x, log2 = dp__set(DP__LOG2_HIGH);
+    if (!low) c = dp__pick(dp__less(dp__set(89.0f), x), dp__set(89.0f), x);
+    dp__v8 moved = dp__fmadd(c, log2, dp__set(DP__WHOLE), fused);
+    dp__v8 f = dp__fmadd(c, log2, DP__WHOLE - moved, fused);
+    f = dp__fmadd(c, dp__set(DP__LOG2_LOW), f, fused);
+    dp__power_lanes(&f, &moved, low, fused);
+    *v = dp__real(dp__bits(f) & ~dp__less(x, dp__set(-86.9f)));
+}
+
+DP__APART void dp__exp_apart(dp__v8 *v, int low) {
+    dp__exp_body(v, low, 0);
+}
+
+DP__INLINE void dp__exp_lanes(dp__v8 *v, int low, const int fused) {
+    if (fused) dp__exp_body(v, low, 1);
+    else dp__exp_apart(v, low);
 }
 
 /* log(x) = e ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2/2 + f^3 P(f).
@@ -5070,10 +5186,10 @@ DP__INLINE void dp__log_lanes(dp__v8 *v) {
 }
 
 /* tanh(x): |x| < 0.625: x + x^3 P(x^2), relative error 4.5e-9; else (1 - e) / (1 + e) with
- * e = exp(-2|x|). All floats: at most 1.7 ulp; odd, tanh(-0) = -0. */
-DP__INLINE void dp__tanh_lanes(dp__v8 *v) {
+ * e = exp(-2|x|). All floats: at most 1.513 ulp; odd, tanh(-0) = -0. */
+DP__INLINE void dp__tanh_lanes(dp__v8 *v, const int fused) {
     dp__v8 x = *v, a = dp__abs(x), s = a * a, e = a * -2.0f;
-    dp__exp_lanes(&e, 1);
+    dp__exp_lanes(&e, 1, fused);
     dp__v8 p = s * -5.692296196e-03f + 2.062816732e-02f;
     p = p * s - 5.373651534e-02f;
     p = p * s + 1.333140582e-01f;
@@ -5085,34 +5201,47 @@ DP__INLINE void dp__tanh_lanes(dp__v8 *v) {
 /* bell = exp(-x^2 / 2), phi = Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution.
  * Phi(-a) = exp(-a^2 / 2) P(a) / Q(a) for a >= 0, fitted on [0, 13.2] to errors of 1.5e-8 in
  * x Phi(x), 2.2e-8 in Phi, 1.6e-6 relative; all coefficients are positive: nothing cancels.
- * Below -13.18 Phi is 0. All floats: x < 0 within 4.4 + min(4 x^2, 26) + x^2 / 2 ulp (rounded
+ * Below -13.18 Phi is 0. All floats: x < 0 within 5 + min(4 x^2, 26) + x^2 / 2 ulp (rounded
  * squares are what grows), else 3 ulp. */
 static const float dp__phi_p[4] = {0.5f, 3.429760337e-01f, 1.085699648e-01f, 1.444635820e-02f};
 static const float dp__phi_q[5] = {1.0f, 1.483834624e+00f, 9.010957479e-01f, 2.717856467e-01f,
                                    3.622187302e-02f};
-DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell) {
-    dp__v8 x = *v, a = dp__abs(x), e = (x * x) * -0.5f;
-    dp__m8 gone = dp__less(e, dp__set(-86.9f));
-    dp__v8 p = a * dp__phi_p[3] + dp__phi_p[2], q = a * dp__phi_q[4] + dp__phi_q[3];
-    for (int i = 1; i >= 0; i--) p = p * a + dp__phi_p[i];
-    for (int i = 2; i >= 0; i--) q = q * a + dp__phi_q[i];
-    dp__exp_lanes(&e, 1);
-    *bell = e;
+DP__INLINE void dp__phi_body(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell, const int fused) {
+    dp__v8 x = *v, a = dp__abs(x), square = x * x, rate = dp__set(-0.5f * DP__LOG2_HIGH);
+    dp__m8 gone = dp__less(dp__set(173.8f), square);
+    dp__v8 p, q;
+    dp__horner(&p, &a, dp__phi_p, 3, fused);
+    dp__horner(&q, &a, dp__phi_q, 4, fused);
+    dp__v8 moved = dp__fmadd(square, rate, dp__set(DP__WHOLE), fused);
+    dp__v8 e = dp__fmadd(square, rate, DP__WHOLE - moved, fused);
+    dp__power_lanes(&e, &moved, 1, fused);
+    *bell = dp__real(dp__bits(e) & ~gone);
     dp__v8 low = dp__real(dp__bits((e * p) / q) & ~gone); /* infinity / infinity is NaN */
     *phi = dp__pick(dp__less(x, dp__none), low, 1.0f - low);
 }
 
+DP__APART void dp__phi_apart(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell) {
+    dp__phi_body(v, phi, bell, 0);
+}
+
+DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell, const int fused) {
+    if (fused) dp__phi_body(v, phi, bell, 1);
+    else dp__phi_apart(v, phi, bell);
+}
+
 #endif
 
-#define dp__exp_low(x) DP__VALUE(dp__exp_below, x)
-DP__INLINE void dp__exp_below(dp__v8 *v) {
-    dp__exp_lanes(v, 1);
+#ifndef DP__VECTORS
+DP__INLINE dp__v8 dp__exp_value(dp__v8 x, const int fused) {
+    dp__exp_lanes(&x, 1, fused);
+    return x;
 }
+#endif
 
 /* One number at a time: lane 0 of the same body, so the same bits. */
 static dp_real dp__exp(dp_real x) {
     dp__v8 v = dp__set(x);
-    dp__exp_lanes(&v, 0);
+    dp__exp_lanes(&v, 0, 0);
     memcpy(&x, &v, sizeof x);
     return x;
 }
@@ -5125,25 +5254,25 @@ static dp_real dp__log(dp_real x) {
 }
 
 /* 1 / (1 + exp(-x)), through exp(-|x|), which cannot overflow. */
-DP__INLINE void dp__sigmoid_lanes(dp__v8 *v) {
+DP__INLINE void dp__sigmoid_lanes(dp__v8 *v, const int fused) {
     dp__v8 x = *v, e = -dp__abs(x);
-    dp__exp_lanes(&e, 1);
+    dp__exp_lanes(&e, 1, fused);
     *v = dp__pick(dp__less(x, dp__none), e, dp__set(1)) / ((dp_real)1 + e);
 }
 
 /* tanh(u), u = sqrt(2 / pi) (x + 0.044715 x^3). */
 #define DP__SQRT_2_PI ((dp_real)0.79788456080286536) /* sqrt(2 / pi) */
-DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v) {
+DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v, const int fused) {
     dp__v8 x = *v;
     *v = DP__SQRT_2_PI * (x + (dp_real)0.044715 * (x * x * x));
-    dp__tanh_lanes(v);
+    dp__tanh_lanes(v, fused);
 }
 
 /* For t = tanh(log(1 + exp x)): e = exp(x), w = e (e + 2), t = w / (w + 2), and nothing cancels.
  * From 18.8 on t rounds to 1 in double as well, so x stops at 20: e^2 cannot overflow. */
-DP__INLINE void dp__mish_parts(dp__v8 *x, dp__v8 *e, dp__v8 *w) {
+DP__INLINE void dp__mish_parts(dp__v8 *x, dp__v8 *e, dp__v8 *w, const int fused) {
     *e = *x = dp__pick(dp__less(dp__set(20), *x), dp__set(20), *x);
-    dp__exp_lanes(e, 0);
+    dp__exp_lanes(e, 0, fused);
     *w = *e * (*e + (dp_real)2);
 }
 
@@ -5151,16 +5280,19 @@ DP__INLINE void dp__mish_parts(dp__v8 *x, dp__v8 *e, dp__v8 *w) {
 
 /* *v = act(*v). The formulas are those of PyTorch 2.8 (torch.nn.functional) and, quick_gelu, of
  * transformers 4.55. */
-DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
+DP__INLINE void dp__act_lanes(int act, dp__v8 *v, const int fused) {
     dp__v8 x = *v, t = x, u;
     switch (act) {
-    case DP__GELU: dp__phi_parts(&x, v, &t); *v = x * *v; return;
-    case DP__GELU_TANH: dp__gelu_tanh_lanes(v); *v = (dp_real)0.5 * x * ((dp_real)1 + *v); return;
+    case DP__GELU: dp__phi_parts(&x, v, &t, fused); *v = x * *v; return;
+    case DP__GELU_TANH:
+        dp__gelu_tanh_lanes(v, fused);
+        *v = (dp_real)0.5 * x * ((dp_real)1 + *v);
+        return;
     case DP__RELU: *v = dp__real(dp__bits(x) & ~dp__less(x, dp__none)); return;
-    case DP__SILU: dp__sigmoid_lanes(v); *v = x * *v; return;
-    case DP__QUICK_GELU: *v = DP__QUICK * x; dp__sigmoid_lanes(v); *v = x * *v; return;
-    case DP__MISH: dp__mish_parts(&t, &u, v); *v = x * (*v / (*v + (dp_real)2)); return;
-    default: dp__tanh_lanes(v); return;
+    case DP__SILU: dp__sigmoid_lanes(v, fused); *v = x * *v; return;
+    case DP__QUICK_GELU: *v = DP__QUICK * x; dp__sigmoid_lanes(v, fused); *v = x * *v; return;
+    case DP__MISH: dp__mish_parts(&t, &u, v, fused); *v = x * (*v / (*v + (dp_real)2)); return;
+    default: dp__tanh_lanes(v, fused); return;
     }
 }
 
@@ -5172,16 +5304,16 @@ DP__INLINE void dp__act_lanes(int act, dp__v8 *v) {
  *   y = x s:            s (1 + c x (1 - s)), s = 1 / (1 + exp(-c x)), c = 1 or 1.702
  *   y = x w / (w + 2):  (w + 4 x e (1 + e) / (w + 2)) / (w + 2), e and w of dp__mish_parts
  *   y = tanh x:         1 - y^2 */
-DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
+DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v, const int fused) {
     dp__v8 x = *v, one = dp__set(1), t, u;
     switch (act) {
     case DP__GELU:
-        dp__phi_parts(&x, &u, &t);
+        dp__phi_parts(&x, &u, &t, fused);
         *v = u + x * (t * (dp_real)0.39894228040143268); /* 1 / sqrt(2 pi) */
         return;
     case DP__GELU_TANH:
         t = x;
-        dp__gelu_tanh_lanes(&t);
+        dp__gelu_tanh_lanes(&t, fused);
         u = DP__SQRT_2_PI * (one + (dp_real)0.134145 * (x * x));
         *v = (dp_real)0.5 * (one + t) + (dp_real)0.5 * x * ((one - t * t) * u);
         return;
@@ -5189,15 +5321,15 @@ DP__INLINE void dp__act_slope_lanes(int act, dp__v8 *v) {
     case DP__SILU:
     case DP__QUICK_GELU:
         t = u = act == DP__SILU ? x : DP__QUICK * x;
-        dp__sigmoid_lanes(&t);
+        dp__sigmoid_lanes(&t, fused);
         *v = t * (one + u * (one - t));
         return;
     case DP__MISH:
-        dp__mish_parts(&x, &t, &u);
+        dp__mish_parts(&x, &t, &u, fused);
         *v = (u + x * ((dp_real)4 * t * (one + t) / (u + (dp_real)2))) / (u + (dp_real)2);
         return;
     default:
-        dp__tanh_lanes(v);
+        dp__tanh_lanes(v, fused);
         *v = one - *v * *v;
         return;
     }
@@ -5383,7 +5515,7 @@ static uint32_t dp__fp_flush(void) {
 #endif
 
 /* ============================================================================================
- * [E4] Scalar kernels                                                         budget 1050 lines
+ * [E4] Scalar kernels                                                         budget 1030 lines
  * ============================================================================================ */
 
 /* ---- Matrix kernels ---------------------------------------------------------------------
@@ -5406,15 +5538,6 @@ static size_t dp__image_at(size_t panel, size_t n, size_t blocks, size_t j, size
     size_t tiles = left < panel / DP__TILE ? left : panel / DP__TILE;
     return group / DP__TILE * blocks + block * tiles + (j - group) / DP__TILE;
 }
-
-/* Loops that the compiler must unroll. */
-#if defined(__clang__)
-#define DP__UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define DP__UNROLL _Pragma("GCC unroll 8")
-#else
-#define DP__UNROLL
-#endif
 
 /* The rows of a strip, written out. Trap: clang unrolls a loop over an array of sums too late to
  * keep the sums in registers, and the kernel takes three times as long. */
@@ -5466,46 +5589,13 @@ DP__INLINE const char *dp__strip_b(const dp__strip *s, size_t k) {
     return s->b + k / DP__TILE * s->b_step;
 }
 
-/* a * b + c, to be rounded to float: the product of two floats is exact in double, the sum is
- * rounded to odd (the error of the addition, by Knuth's TwoSum, says on which side the exact
- * value lies), and rounding that to float is exact because double has more than two bits over
- * twice float's (Boldo and Melquiond 2008). NaN and infinity have no error term that compares,
- * so they pass through. */
-DP__INLINE double dp__fma_odd(float a, float b, float c) {
-    double  p = (double)a * (double)b, d = (double)c, s = p + d, t = s - p;
-    double  e = (p - (s - t)) + (d - t);
-    int64_t u, away = (e > 0) - (e < 0);
-    memcpy(&u, &s, sizeof u);
-    u += (u < 0 ? -away : away) & -(~u & 1);
-    memcpy(&s, &u, sizeof s);
-    return s;
-}
-
-/* a * b + c rounded once. */
-DP__INLINE float dp__fmaf(float a, float b, float c) {
-#ifdef __FP_FAST_FMAF
-    return __builtin_fmaf(a, b, c);
-#else
-    return (float)dp__fma_odd(a, b, c);
-#endif
-}
-
-/* The same with denormals as 0. What 24 bits would round up to 2^-126 is not tiny: from
+/* dp__fmaf with denormals as 0. What 24 bits would round up to 2^-126 is not tiny: from
  * 2^-126 - 2^-151 on. */
 DP__INLINE float dp__fmaf_flush(float a, float b, float c) {
     double s = dp__fma_odd(dp__flush(a), dp__flush(b), dp__flush(c));
     double tiny = 1.1754943508222875e-38 - 3.5032461608120427e-46; /* exact */
     uint32_t u = dp__f32_bits((float)s);
     return dp__f32_from_bits(s > -tiny && s < tiny ? u & 0x80000000u : u);
-}
-
-/* The double build checks gradients only: there the step need not be fused. */
-DP__INLINE dp_real dp__fma(dp_real a, dp_real b, dp_real c) {
-#ifdef DP_REAL_DOUBLE
-    return a * b + c;
-#else
-    return dp__fmaf(a, b, c);
-#endif
 }
 
 /* a + b; flush: with denormals as 0, in operands and result. */
@@ -5744,7 +5834,8 @@ DP__INLINE void dp__vec_adam(const dp__vec *v, dp_real *w, const dp_real *grad, 
 }
 
 /* One vector of an operation without neighbours, i elements into row r, k lanes of it. */
-DP__INLINE void dp__map_step(int op, const dp__vec *v, size_t r, size_t i, size_t k) {
+DP__INLINE void dp__map_step(int op, const dp__vec *v, size_t r, size_t i, size_t k,
+                             const int fused) {
     dp_real *y = v->y + r * v->ldy + i;
     if (op == DP__VEC_ADAM) {
         size_t at = r * DP__FLAT + i;
@@ -5753,10 +5844,10 @@ DP__INLINE void dp__map_step(int op, const dp__vec *v, size_t r, size_t i, size_
     }
     dp__v8 x = dp__get(v->x + r * v->ldx + i, k, 0);
     if (op < DP__VEC_ACT_GRAD) {
-        dp__act_lanes(op - DP__VEC_ACT, &x);
+        dp__act_lanes(op - DP__VEC_ACT, &x, fused);
     } else {
         dp__v8 slope = dp__get(v->z + r * v->ldz + i, k, 0);
-        dp__act_slope_lanes(op - DP__VEC_ACT_GRAD, &slope);
+        dp__act_slope_lanes(op - DP__VEC_ACT_GRAD, &slope, fused);
         x = x * slope;
     }
     dp__put(y, x, k);
@@ -5766,10 +5857,11 @@ DP__INLINE size_t dp__vec_length(const dp__vec *v, size_t r) {
     return v->total && v->total - r * v->n < v->n ? v->total - r * v->n : v->n;
 }
 
-DP__INLINE void dp__vec_map(int op, const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_map(int op, const dp__vec *v, size_t begin, size_t end,
+                            const int fused) {
     for (size_t r = begin; r < end; r++) {
         size_t n = dp__vec_length(v, r);
-        for (size_t i = 0; i < n; i += DP__W) dp__map_step(op, v, r, i, n - i);
+        for (size_t i = 0; i < n; i += DP__W) dp__map_step(op, v, r, i, n - i, fused);
     }
 }
 
@@ -5806,7 +5898,7 @@ DP__INLINE void dp__vec_map(int op, const dp__vec *v, size_t begin, size_t end) 
 /* LayerNorm of rows x [rows, n]: mean = sum x / n, var = sum (x - mean)^2 / n,
  * rstd = 1 / sqrt(var + eps), y = ((x - mean) * rstd) * gamma + beta.
  * w gamma, b beta, p0 eps; mean and rstd go to s and t [rows] if given. */
-DP__INLINE void dp__vec_layernorm(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_layernorm(const dp__vec *v, size_t begin, size_t end, const int fused) {
     dp_real n = (dp_real)v->n, sum;
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
@@ -5818,7 +5910,8 @@ DP__INLINE void dp__vec_layernorm(const dp__vec *v, size_t begin, size_t end) {
         if (rstd == 0) rstd = (dp_real)NAN; /* an overflow is no row of zeros */
         DP__EACH(v->n, i, k,
             dp__v8 h = (dp__get(x + i, k, 0) - mean) * rstd;
-            dp__put(y + i, h * dp__get(v->w + i, k, 0) + dp__get(v->b + i, k, 0), k););
+            h = dp__fmadd(h, dp__get(v->w + i, k, 0), dp__get(v->b + i, k, 0), fused);
+            dp__put(y + i, h, k););
         if (v->s) v->s[r] = mean;
         if (v->t) v->t[r] = rstd;
     }
@@ -5871,13 +5964,13 @@ DP__INLINE dp_real dp__row_max(const dp_real *x, size_t n, int padded) {
 
 /* softmax: y = e * (1 / sum e), e = exp(p0 * (x - max x)), p0 > 0. y may be x. Rows are padded:
  * they may be read and written up to the next multiple of 16, whatever stands there. */
-DP__INLINE void dp__vec_softmax(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_softmax(const dp__vec *v, size_t begin, size_t end, const int fused) {
     size_t all = (v->n + 15) & ~(size_t)15;
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         dp_real *y = v->y + r * v->ldy, sum, max = dp__row_max(x, v->n, 1);
         DP__ROW_SUM(sum, all, i, k, t,
-            t = dp__exp_low((dp__get(x + i, k, 0) - max) * v->p[0]);
+            t = dp__exp_low((dp__get(x + i, k, 0) - max) * v->p[0], fused);
             dp__fill_lanes(&t, v->n > i ? v->n - i : 0, 0);
             dp__put(y + i, t, k););
         dp_real share = (dp_real)1 / sum;
@@ -5905,13 +5998,13 @@ DP__INLINE void dp__vec_softmax_grad(const dp__vec *v, size_t begin, size_t end)
 
 /* Cross-entropy of logits x [rows, n] with labels ids [rows]:
  *   loss s[r] = log(sum exp(x)) - x[label], dlogits y = p0 * (softmax(x) - onehot(label)). */
-DP__INLINE void dp__vec_cross_entropy(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_cross_entropy(const dp__vec *v, size_t begin, size_t end, const int fused) {
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         size_t label = (size_t)v->ids[r];
         dp_real *y = v->y + r * v->ldy, max = dp__row_max(x, v->n, 0), chosen = x[label], sum;
         for (size_t i = 0; i < v->n; i += DP__W)
-            dp__put(y + i, dp__exp_low(dp__get(x + i, v->n - i, 0) - max), v->n - i);
+            dp__put(y + i, dp__exp_low(dp__get(x + i, v->n - i, 0) - max, fused), v->n - i);
         DP__ROW_SUM(sum, v->n, i, k, t, t = dp__get(y + i, k, 0););
         v->s[r] = dp__log(sum) + (max - chosen);
         for (size_t i = 0; i < v->n; i++) {
@@ -5924,13 +6017,13 @@ DP__INLINE void dp__vec_cross_entropy(const dp__vec *v, size_t begin, size_t end
 /* Binary cross-entropy with logits x and targets z, both [rows, n] (torch:
  * binary_cross_entropy_with_logits): s[r] = sum over n of max(x, 0) - x z + log(1 + exp(-|x|)),
  * y = p0 * (sigmoid(x) - z). */
-DP__INLINE void dp__vec_bce(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_bce(const dp__vec *v, size_t begin, size_t end, const int fused) {
     dp__v8 one = dp__set(1);
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx, *z = v->z + r * v->ldz;
         dp_real *y = v->y + r * v->ldy, sum;
         for (size_t i = 0; i < v->n; i += DP__W) {
-            dp__v8 a = dp__get(x + i, v->n - i, 0), t = one + dp__exp_low(-dp__abs(a));
+            dp__v8 a = dp__get(x + i, v->n - i, 0), t = one + dp__exp_low(-dp__abs(a), fused);
             dp__log_lanes(&t);
             a = dp__real(dp__bits(a) & ~dp__less(a, dp__none)) - a * dp__get(z + i, v->n - i, 0);
             dp__put(y + i, a + t, v->n - i);
@@ -5939,7 +6032,7 @@ DP__INLINE void dp__vec_bce(const dp__vec *v, size_t begin, size_t end) {
         v->s[r] = sum;
         for (size_t i = 0; i < v->n; i += DP__W) {
             dp__v8 p = dp__get(x + i, v->n - i, 0);
-            dp__sigmoid_lanes(&p);
+            dp__sigmoid_lanes(&p, fused);
             dp__put(y + i, (p - dp__get(z + i, v->n - i, 0)) * v->p[0], v->n - i);
         }
     }
@@ -6065,10 +6158,10 @@ DP__INLINE dp_real dp__code_scale(const dp_real *lane, size_t lanes) {
  * 1 / scale is finite), q = round(x * (1 / scale)), ties to even, |q| <= 127; stored as q + p0
  * (128: u8 for VPDPBUSD, 0: s8 for weights). Columns n to ldz get the code of 0. A NaN makes the
  * scale NaN, and with it all that is computed from the row. t[r], if given, is the sum of the q.
- * |x - s q| <= (1/2 + 255 u) s: x * (1 / s) has the relative error 2u, and |x| <= 127 s. */
-DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
+ * |x - s q| <= (1/2 + 128 u) s: 1 / s has the relative error u, and |x| <= 127 s (1 + u). */
+DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end, const int fused) {
     const size_t  n = v->n;
-    const dp_real whole = DP__WHOLE + v->p[0]; /* sums with it end in the byte of the code */
+    const dp__v8  whole = dp__set(DP__WHOLE + v->p[0]); /* sums with it end in a code's byte */
     for (size_t r = begin; r < end; r++) {
         const dp_real *x = v->x + r * v->ldx;
         uint8_t *q = v->q + r * v->ldq, byte[DP__W];
@@ -6081,10 +6174,11 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
             dp__top_lanes(&more, &b););
         dp__top_lanes(&top, &more);
         memcpy(lane, &top, sizeof lane);
-        dp_real scale = dp__code_scale(lane, DP__W), inverse = (dp_real)1 / scale;
+        dp_real scale = dp__code_scale(lane, DP__W);
+        const dp__v8 inverse = dp__set((dp_real)1 / scale);
         v->s[r] = scale;
         DP__EACH(n, i, k,
-            dp__v8 moved = dp__get(x + i, k, 0) * inverse + whole;
+            dp__v8 moved = dp__fmadd(dp__get(x + i, k, 0), inverse, whole, fused);
             dp__m8 lanes = dp__bits(moved);
             total += moved - whole;
             dp__lane_bytes(k < DP__W ? byte : q + i, &lanes);
@@ -6098,12 +6192,13 @@ DP__INLINE void dp__vec_quantize(const dp__vec *v, size_t begin, size_t end) {
 /* 16 quads from g on: columns [i, i + k) of x * inverse, rounded, in the order of a tile image. A
  * lane of a float is as wide as a quad. */
 DP__INLINE void dp__code_image(uint8_t *to, const dp__vec *v, size_t i, size_t k, size_t g,
-                               const dp__v8 *inverse) {
+                               const dp__v8 *inverse, const int fused) {
     for (size_t p = g; p < g + DP__TILE; p++, to += 4 * DP__TILE) {
         dp__m8 word = dp__bits(dp__none);
         for (size_t b = 0; b < 4 && p * 4 + b < v->rows; b++) {
             size_t at = DP__BIG_ENDIAN ? 3 - b : b;
-            dp__v8 x = dp__get(v->x + (p * 4 + b) * v->ldx + i, k, 0) * *inverse + DP__WHOLE;
+            dp__v8 x = dp__get(v->x + (p * 4 + b) * v->ldx + i, k, 0);
+            x = dp__fmadd(x, *inverse, dp__set(DP__WHOLE), fused);
             word |= (dp__bits(x) & (dp__lane)255) << (dp__lane)(8 * at);
         }
         memcpy(to, &word, DP__W * 4);
@@ -6112,7 +6207,8 @@ DP__INLINE void dp__code_image(uint8_t *to, const dp__vec *v, size_t i, size_t k
 
 /* Columns of x [rows, n] to integers as dp__vec_quantize does with rows: scales s[j], and codes in
  * tile images q of n columns for k = rows. */
-DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t end,
+                                         const int fused) {
     size_t blocks = (v->rows + 4 * DP__TILE - 1) / (4 * DP__TILE);
     size_t last = end * DP__COLUMNS < v->n ? end * DP__COLUMNS : (v->n + 15) / 16 * 16;
     for (size_t i = begin * DP__COLUMNS; i < last; i += DP__W) {
@@ -6130,7 +6226,8 @@ DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t 
         scale = (dp_real)1 / scale;
         for (size_t g = 0; g < blocks * DP__TILE; g += DP__TILE) {
             size_t at = dp__image_at(v->panel, v->n, blocks, i, g / DP__TILE);
-            dp__code_image(v->q + at * DP__IMAGE_BYTES + i % DP__TILE * 4, v, i, k, g, &scale);
+            dp__code_image(v->q + at * DP__IMAGE_BYTES + i % DP__TILE * 4, v, i, k, g, &scale,
+                           fused);
         }
     }
 }
@@ -6140,11 +6237,10 @@ DP__INLINE void dp__vec_quantize_columns(const dp__vec *v, size_t begin, size_t 
  * the code is 0 whatever the value, so t ends there. */
 static const dp_real dp__code_p[4] = {(dp_real)254.981659, (dp_real)176.781551,
                                       (dp_real)61.8658382, (dp_real)14.0687755};
-DP__INLINE void dp__code_power(dp__v8 *v) {
+DP__INLINE void dp__code_power(dp__v8 *v, const int fused) {
     dp__v8 t = dp__pick(dp__less(*v, dp__set(-30)), dp__set(-30), *v), moved = t + DP__WHOLE;
-    dp__v8 f = t - (moved - DP__WHOLE), p = f * dp__code_p[3] + dp__code_p[2];
-    p = p * f + dp__code_p[1];
-    p = p * f + dp__code_p[0];
+    dp__v8 p, f = t - (moved - DP__WHOLE);
+    dp__horner(&p, &f, dp__code_p, 3, fused);
     *v = dp__real(dp__bits(p) + (dp__bits(moved) << DP__MANTISSA));
 }
 
@@ -6206,7 +6302,7 @@ DP__INLINE void dp__bf16_put(const dp__vec *v, size_t r, size_t i, const dp__v8 
  * 1 / sum of the 255 e before that. (Logits of two trained models are as near to FP32's or nearer
  * than with the sum of what was rounded: 0.144 % against 0.158 at best.) Rows are padded as in
  * dp__vec_softmax; columns from n on get 0. A NaN makes s NaN. */
-DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end, const int fused) {
     const int bf16 = v->op == DP__VEC_SOFTMAX16;
     size_t  all = (v->n + 15) & ~(size_t)15;
     dp_real whole = bf16 ? 0 : DP__WHOLE;
@@ -6216,7 +6312,7 @@ DP__INLINE void dp__vec_softmax_codes(const dp__vec *v, size_t begin, size_t end
         dp_real sum, max = dp__row_max(x, v->n, 1), rate = v->p[0] * DP__LOG2_E;
         DP__ROW_SUM(sum, all, i, k, t,
             t = (dp__get(x + i, k, 0) - max) * rate;
-            dp__code_power(&t);
+            dp__code_power(&t, fused);
             t = t + whole;
             dp__fill_lanes(&t, v->n > i ? v->n - i : 0, whole);
             if (bf16) {
@@ -6394,8 +6490,8 @@ DP__INLINE void dp__vec_scatter(const dp__vec *v, size_t begin, size_t end) {
 
 /* Rows (or blocks, or column groups) [begin, end) of an operation. With op a constant in each
  * case the compiler keeps one loop per operation. */
-DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
-#define DP__MAP(op) case op: dp__vec_map(op, v, begin, end); return
+DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end, const int fused) {
+#define DP__MAP(op) case op: dp__vec_map(op, v, begin, end, fused); return
 #define DP__MAP_ACT(a) DP__MAP(DP__VEC_ACT + (int)a); DP__MAP(DP__VEC_ACT_GRAD + (int)a)
     switch (v->op) {
     DP__MAP_ACT(DP__GELU); DP__MAP_ACT(DP__GELU_TANH); DP__MAP_ACT(DP__RELU);
@@ -6405,17 +6501,18 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
     case DP__VEC_DROPOUT: dp__vec_dropout(v, begin, end); return;
     case DP__VEC_NORM: dp__vec_norm(v, begin, end); return;
     case DP__VEC_FINITE: dp__vec_finite(v, begin, end); return;
-    case DP__VEC_LAYERNORM: dp__vec_layernorm(v, begin, end); return;
+    case DP__VEC_LAYERNORM: dp__vec_layernorm(v, begin, end, fused); return;
     case DP__VEC_LAYERNORM_GRAD: dp__vec_layernorm_grad(v, begin, end); return;
-    case DP__VEC_SOFTMAX: dp__vec_softmax(v, begin, end); return;
+    case DP__VEC_SOFTMAX: dp__vec_softmax(v, begin, end, fused); return;
     case DP__VEC_SOFTMAX_GRAD: dp__vec_softmax_grad(v, begin, end); return;
-    case DP__VEC_CROSS_ENTROPY: dp__vec_cross_entropy(v, begin, end); return;
-    case DP__VEC_BCE: dp__vec_bce(v, begin, end); return;
+    case DP__VEC_CROSS_ENTROPY: dp__vec_cross_entropy(v, begin, end, fused); return;
+    case DP__VEC_BCE: dp__vec_bce(v, begin, end, fused); return;
     case DP__VEC_SQUARES: dp__vec_squares(v, begin, end); return;
     case DP__VEC_GATHER: dp__vec_gather(v, begin, end); return;
-    case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end); return;
-    case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end); return;
-    case DP__VEC_SOFTMAX8: case DP__VEC_SOFTMAX16: dp__vec_softmax_codes(v, begin, end); return;
+    case DP__VEC_QUANTIZE: dp__vec_quantize(v, begin, end, fused); return;
+    case DP__VEC_QUANTIZE_COLUMNS: dp__vec_quantize_columns(v, begin, end, fused); return;
+    case DP__VEC_SOFTMAX8:
+    case DP__VEC_SOFTMAX16: dp__vec_softmax_codes(v, begin, end, fused); return;
     case DP__VEC_BF16: dp__vec_bf16(v, begin, end); return;
     case DP__VEC_BF16_DOWN: dp__vec_bf16_down(v, begin, end); return;
     case DP__VEC_WIDEN: dp__vec_widen(v, begin, end); return;
@@ -6429,7 +6526,7 @@ DP__INLINE void dp__vec_body(const dp__vec *v, size_t begin, size_t end) {
 }
 
 static void dp__vec_scalar(const dp__vec *v, size_t begin, size_t end) {
-    dp__vec_body(v, begin, end);
+    dp__vec_body(v, begin, end, 0);
 }
 
 /* ============================================================================================
@@ -6763,7 +6860,7 @@ static void dp__gemm_u8s8_avxvnni(const dp__strip *s) {
 
 DP__TARGET("avx2,fma")
 static void dp__vec_avx2(const dp__vec *v, size_t begin, size_t end) {
-    dp__vec_body(v, begin, end);
+    dp__vec_body(v, begin, end, 1);
 }
 #endif
 
@@ -7168,32 +7265,34 @@ static inline __m512 dp__load_avx512(const float *x, size_t k) {
     return _mm512_maskz_loadu_ps(dp__left_avx512(k), x);
 }
 
+/* 2^(n + f) where keep has a bit, else 0. */
 DP__TARGET(DP__AVX512_NEEDS)
-static inline __m512 dp__exp_low_avx512(__m512 x) {
-    __m512  half = _mm512_set1_ps(DP__WHOLE);
-    __m512  moved = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), half);
-    __m512  n = _mm512_sub_ps(moved, half), p = _mm512_set1_ps(dp__exp_p[4]);
-    __m512  r = _mm512_sub_ps(x, _mm512_mul_ps(n, _mm512_set1_ps(0.693359375f)));
-    r = _mm512_add_ps(r, _mm512_mul_ps(n, _mm512_set1_ps(2.12194440e-4f)));
-    for (int i = 3; i >= 0; i--)
-        p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(dp__exp_p[i]));
-    p = _mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r);
-    p = _mm512_add_ps(p, _mm512_set1_ps(1.0f));
-    __mmask16 keep = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-86.9f), _CMP_NLT_UQ);
+static inline __m512 dp__power_avx512(__mmask16 keep, __m512 n, __m512 f) {
+    __m512 p = _mm512_set1_ps(dp__exp_p[6]);
+    for (int i = 5; i >= 0; i--) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(dp__exp_p[i]));
     return _mm512_maskz_scalef_ps(keep, p, n);
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
+static inline __m512 dp__exp_low_avx512(__m512 x) {
+    const __m512 whole = _mm512_set1_ps(DP__WHOLE), log2 = _mm512_set1_ps(DP__LOG2_HIGH);
+    __m512       n = _mm512_sub_ps(_mm512_fmadd_ps(x, log2, whole), whole);
+    __m512       f = _mm512_fmsub_ps(x, log2, n);
+    f = _mm512_fmadd_ps(x, _mm512_set1_ps(DP__LOG2_LOW), f);
+    __mmask16 keep = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-86.9f), _CMP_NLT_UQ);
+    return dp__power_avx512(keep, n, f);
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__phi_avx512(__m512 x, __m512 *bell) {
-    __m512 a = _mm512_abs_ps(x), one = _mm512_set1_ps(1.0f);
-    __m512 e = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f));
-    __m512 p = _mm512_set1_ps(dp__phi_p[3]), q = _mm512_set1_ps(dp__phi_q[4]);
-    for (int j = 2; j >= 0; j--)
-        p = _mm512_add_ps(_mm512_mul_ps(p, a), _mm512_set1_ps(dp__phi_p[j]));
-    for (int j = 3; j >= 0; j--)
-        q = _mm512_add_ps(_mm512_mul_ps(q, a), _mm512_set1_ps(dp__phi_q[j]));
-    __mmask16 keep = _mm512_cmp_ps_mask(e, _mm512_set1_ps(-86.9f), _CMP_NLT_UQ);
-    *bell = dp__exp_low_avx512(e);
+    const __m512 whole = _mm512_set1_ps(DP__WHOLE), rate = _mm512_set1_ps(-0.5f * DP__LOG2_HIGH);
+    __m512       a = _mm512_abs_ps(x), square = _mm512_mul_ps(x, x), one = _mm512_set1_ps(1.0f);
+    __m512       p = _mm512_set1_ps(dp__phi_p[3]), q = _mm512_set1_ps(dp__phi_q[4]);
+    for (int i = 2; i >= 0; i--) p = _mm512_fmadd_ps(p, a, _mm512_set1_ps(dp__phi_p[i]));
+    for (int i = 3; i >= 0; i--) q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(dp__phi_q[i]));
+    __m512    n = _mm512_sub_ps(_mm512_fmadd_ps(square, rate, whole), whole);
+    __mmask16 keep = _mm512_cmp_ps_mask(_mm512_set1_ps(173.8f), square, _CMP_NLT_UQ);
+    *bell = dp__power_avx512(keep, n, _mm512_fmsub_ps(square, rate, n));
     __m512    low = _mm512_maskz_div_ps(keep, _mm512_mul_ps(*bell, p), q);
     __mmask16 upper = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ);
     return _mm512_mask_sub_ps(low, upper, one, low);
@@ -7329,10 +7428,10 @@ static void dp__softmax_avx512(const dp__vec *v, size_t begin, size_t end) {
     }
 }
 
-/* Stores round(x) of the lanes as bytes, ties to even, each plus offset; returns round(x). */
+/* Stores round(x * by) of the lanes as bytes, ties to even, plus offset; returns round(x * by). */
 DP__TARGET(DP__AVX512_NEEDS)
-static inline __m512 dp__codes_avx512(uint8_t *q, __mmask16 m, __m512 x, float offset) {
-    __m512  whole = _mm512_set1_ps(DP__WHOLE + offset), moved = _mm512_add_ps(x, whole);
+static inline __m512 dp__codes_avx512(uint8_t *q, __mmask16 m, __m512 x, __m512 by, float offset) {
+    __m512  whole = _mm512_set1_ps(DP__WHOLE + offset), moved = _mm512_fmadd_ps(x, by, whole);
     __m128i code = _mm512_cvtepi32_epi8(_mm512_castps_si512(moved));
     _mm_mask_storeu_epi8(q, m, code);
     return _mm512_sub_ps(moved, whole);
@@ -7344,8 +7443,7 @@ static inline __m512 dp__code_power_avx512(__m512 x) {
     __m512 t = _mm512_max_ps(_mm512_set1_ps(-30), x), whole = _mm512_set1_ps(DP__WHOLE);
     __m512 moved = _mm512_add_ps(t, whole), p = _mm512_set1_ps(dp__code_p[3]);
     __m512 f = _mm512_sub_ps(t, _mm512_sub_ps(moved, whole));
-    for (int k = 2; k >= 0; k--)
-        p = _mm512_add_ps(_mm512_mul_ps(p, f), _mm512_set1_ps(dp__code_p[k]));
+    for (int k = 2; k >= 0; k--) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(dp__code_p[k]));
     __m512i power = _mm512_slli_epi32(_mm512_castps_si512(moved), DP__MANTISSA);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
 }
@@ -7389,7 +7487,7 @@ DP__TARGET(DP__AVX512_NEEDS)
 DP__INLINE void dp__softmax_codes_avx512(const dp__vec *v, size_t begin, size_t end,
                                          const size_t group) {
     const size_t n = v->n;
-    const __m512 rate = _mm512_set1_ps(v->p[0] * DP__LOG2_E);
+    const __m512 rate = _mm512_set1_ps(v->p[0] * DP__LOG2_E), one = _mm512_set1_ps(1.0f);
     for (size_t r = begin; r < end; r++) {
         const float *x = v->x + r * v->ldx;
         uint8_t     *q = group == 4 ? v->q + r * v->ldq : NULL;
@@ -7397,7 +7495,7 @@ DP__INLINE void dp__softmax_codes_avx512(const dp__vec *v, size_t begin, size_t 
         DP__STEPS(16, n, i, k,
             p = _mm512_mul_ps(_mm512_sub_ps(dp__load_avx512(x + i, k), top), rate);
             p = _mm512_maskz_mov_ps(dp__left_avx512(k), dp__code_power_avx512(p));
-            if (group == 4) p = dp__codes_avx512(q + i, 0xFFFF, p, 0);
+            if (group == 4) p = dp__codes_avx512(q + i, 0xFFFF, p, one, 0);
             else dp__bf16_put_avx512(v, r, i, p, group);
             sum = _mm512_add_ps(sum, p););
         v->s[r] = 1.0f / dp__sum_avx512(sum);
@@ -7415,7 +7513,7 @@ DP__INLINE void dp__round_avx512(const dp__vec *v, size_t begin, size_t end, con
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
-static void dp__quantize_avx512(const dp__vec *v, size_t begin, size_t end) {
+DP__INLINE void dp__code_rows_avx512(const dp__vec *v, size_t begin, size_t end, const int sums) {
     const size_t n = v->n;
     const float  zero = v->p[0];
     for (size_t r = begin; r < end; r++) {
@@ -7430,12 +7528,19 @@ static void dp__quantize_avx512(const dp__vec *v, size_t begin, size_t end) {
         float  scale = dp__code_scale(&max, 1);
         __m512 inverse = _mm512_set1_ps(1.0f / scale);
         DP__STEPS(16, n, i, k,
-            t = _mm512_mul_ps(dp__load_avx512(x + i, k), inverse);
-            sum = _mm512_add_ps(sum, dp__codes_avx512(q + i, dp__left_avx512(k), t, zero)););
+            t = dp__load_avx512(x + i, k);
+            t = dp__codes_avx512(q + i, dp__left_avx512(k), t, inverse, zero);
+            if (sums) sum = _mm512_add_ps(sum, t););
         v->s[r] = scale;
-        if (v->t) v->t[r] = dp__sum_avx512(sum);
+        if (sums) v->t[r] = dp__sum_avx512(sum);
         if (v->ldz > n) memset(q + n, (int)zero, v->ldz - n);
     }
+}
+
+DP__TARGET(DP__AVX512_NEEDS)
+static void dp__quantize_avx512(const dp__vec *v, size_t begin, size_t end) {
+    if (v->t != NULL) dp__code_rows_avx512(v, begin, end, 1);
+    else dp__code_rows_avx512(v, begin, end, 0);
 }
 
 /* Rows r to r + count - 1 as dp__vec_layernorm has them. */
@@ -7472,7 +7577,7 @@ DP__INLINE void dp__layernorm_rows_avx512(const dp__vec *v, size_t r, const size
         const __m512 bias = dp__load_avx512(v->b + i, k);
         DP__UNROLL for (size_t c = 0; c < count; c++) {
             t = _mm512_sub_ps(dp__load_avx512(x + c * v->ldx + i, k), mean[c]);
-            t = _mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(t, rstd[c]), gain), bias);
+            t = _mm512_fmadd_ps(_mm512_mul_ps(t, rstd[c]), gain, bias);
             _mm512_mask_storeu_ps(y + c * v->ldy + i, dp__left_avx512(k), t);
         });
 }
@@ -7504,7 +7609,7 @@ static inline void dp__code_image_avx512(uint8_t *to, const dp__vec *v, size_t i
         __m512i word = _mm512_setzero_si512();
         for (size_t b = 0; b < 4 && p * 4 + b < v->rows; b++) {
             __m512  x = _mm512_maskz_loadu_ps(m, v->x + (p * 4 + b) * v->ldx + i);
-            __m512i code = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), whole));
+            __m512i code = _mm512_castps_si512(_mm512_fmadd_ps(x, inverse, whole));
             code = _mm512_slli_epi32(_mm512_and_si512(code, byte), (unsigned)(8 * b));
             word = _mm512_or_si512(word, code);
         }
@@ -7871,8 +7976,7 @@ static size_t dp__row_panel(const dp__row *row) {
  * (a head's INT8 values in 48 + 16 columns instead of 32 + 32: products 9 % slower, 512 keys). */
 static size_t dp__even_panel(const dp__row *row, size_t n) {
     size_t most = dp__row_panel(row), panels = (n + most - 1) / most;
-    size_t tiles = (n + DP__TILE - 1) / DP__TILE;
-    return (tiles + panels - 1) / panels * DP__TILE;
+    return ((n + DP__TILE - 1) / DP__TILE + panels - 1) / panels * DP__TILE;
 }
 
 /* The best row: needs met, level at most cap (AUTO: any), not slow, not denied; NULL if none is
@@ -8391,6 +8495,12 @@ static void dp__pack8_image(char *to, const int8_t *w, size_t ldw, size_t n, siz
     if (n < DP__TILE || k < DP__QUAD_K) memset(to, 0, DP__IMAGE_BYTES);
     if (k > DP__QUAD_K) k = DP__QUAD_K;
     if (n > DP__TILE) n = DP__TILE;
+#ifdef DP__X86 /* quads are moved as numbers, which no instruction there changes */
+    if (ldw % 4 == 0 && k % 4 == 0) {
+        dp__turn((float *)(void *)to, DP__TILE, (const float *)(const void *)w, ldw / 4, n, k / 4);
+        return;
+    }
+#endif
     for (size_t j = 0; j < n; j++, w += ldw) {
         size_t p = 0;
         for (; p + 4 <= k; p += 4) memcpy(to + p * DP__TILE + 4 * j, w + p, 4);

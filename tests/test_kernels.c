@@ -107,12 +107,12 @@ typedef struct kernels_function {
             memcpy(x + j, &v, sizeof v);                                                         \
         }                                                                                        \
     }
-KERNELS_FUNCTION(exp, dp__exp_lanes(&v, 0))
-KERNELS_FUNCTION(exp_low, dp__exp_lanes(&v, 1))
+KERNELS_FUNCTION(exp, dp__exp_lanes(&v, 0, 0))
+KERNELS_FUNCTION(exp_low, dp__exp_lanes(&v, 1, 0))
 KERNELS_FUNCTION(log, dp__log_lanes(&v))
-KERNELS_FUNCTION(tanh, dp__tanh_lanes(&v))
-KERNELS_FUNCTION(phi, dp__v8 x8 = v; dp__phi_parts(&x8, &v, &other))
-KERNELS_FUNCTION(gelu, dp__act_lanes(DP__GELU, &v))
+KERNELS_FUNCTION(tanh, dp__tanh_lanes(&v, 0))
+KERNELS_FUNCTION(phi, dp__v8 x8 = v; dp__phi_parts(&x8, &v, &other, 0))
+KERNELS_FUNCTION(gelu, dp__act_lanes(DP__GELU, &v, 0))
 
 static double kernels_normal(double x) {
     return 0.5 * erfc(-x * sqrt(0.5));
@@ -163,8 +163,8 @@ static void kernels_sweep(const kernels_function *f) {
 }
 
 static void test_exp_all(void) {
-    static const kernels_function f = {"exp", kernels_exp, exp, 0.991, 1.9e-38f, NULL,
-                                       0x428cce63};
+    static const kernels_function f = {"exp", kernels_exp, exp, 1.014, 1.9e-38f, NULL,
+                                       0x41bfaccd};
     float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 88.72283f, 88.72284f, -1e30f};
     kernels_sweep(&f);
     kernels_exp(special);
@@ -192,7 +192,7 @@ static void test_log_all(void) {
 }
 
 static void test_tanh_all(void) {
-    static const kernels_function f = {"tanh", kernels_tanh, tanh, 1.7, 0, NULL, 0x3fa09e17};
+    static const kernels_function f = {"tanh", kernels_tanh, tanh, 1.513, 0, NULL, 0x3fa532eb};
     float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 20, -20, 1e-40f};
     kernels_sweep(&f);
     kernels_tanh(special);
@@ -203,12 +203,12 @@ static void test_tanh_all(void) {
 
 /* The square under the exponent is rounded, so the allowed error grows with x^2. */
 static double kernels_phi_ulp(double x) {
-    return x < 0 ? 4.4 + fmin(4 * x * x, 26) + x * x / 2 : 3;
+    return x < 0 ? 5 + fmin(4 * x * x, 26) + x * x / 2 : 3;
 }
 
 static void test_phi_all(void) {
     static const kernels_function f = {"phi", kernels_phi, kernels_normal, 1, 2e-38f,
-                                       kernels_phi_ulp, 0xbd144388};
+                                       kernels_phi_ulp, 0xc135da6d};
     float special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e30f, -1e30f, -14};
     kernels_sweep(&f);
     kernels_phi(special);
@@ -502,7 +502,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0xADE4D3B304293552u
+#define KERNELS_DIGEST 0xF97D5148E5E40A5Fu
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special

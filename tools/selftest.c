@@ -12,7 +12,7 @@
 
 #if !defined(DP_NO_TRAIN) && !defined(DP_NO_QUANTIZE) && !defined(DP_REAL_DOUBLE)
 static const char published[] = /* tools/lint.py: the README's */
-    "daac48103328ab5b73d7f9191e5a103f3232b75c60a6f4a05a17aa30d3187204";
+    "1fd1e24c1cfb7bcf3f6809314bd3bb6e5e4f39626c198ec505ded7d50652a407";
 #else
 static const char published[] = "";
 #endif
