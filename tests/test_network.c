@@ -963,6 +963,44 @@ static void test_network_bf16(void) {
     }
 }
 
+/* Heads of 64 columns and more keys than a panel has, as BERT-base has them: the same bits on every
+ * row for a training pass and for logits in FP32, BF16 and INT8. */
+static void test_network_heads(void) {
+    static const size_t lengths[] = {64, 100};
+    dp_real first[2][10];
+    char    training[65] = "", hash[65];
+    for (int isa = DP_ISA_SCALAR; isa < DP_ISA_COUNT; isa++) {
+        netrun       r;
+        dp_error     err;
+        dp__net      net[2];
+        dp__config   config = net_config(1, 128, 2, 32);
+        quant_source q;
+        if (dp__row_missing((dp_isa)isa, dp__cpu_bits(), dp__os_bits()) != NULL) continue;
+        config.positions = 128;
+        net_make(&r, config, (dp_isa)isa, 2, 3, lengths, 2);
+        net_digest(&r, hash);
+        if (training[0] == 0) memcpy(training, hash, sizeof hash);
+        CHECK(strcmp(training, hash) == 0);
+        bf16_net(&r, &net[0]);
+        q.params = &r.params;
+        q.flat = r.flat;
+        q.tables = 0;
+        dp__source source = {&q, quant_is_int8, quant_values, 0};
+        CHECK_INT(dp__net_open(&net[1], &r.env.alloc, r.exec.row, &r.config, &r.params, NULL,
+                               &source, &err), DP_OK);
+        for (int i = 0; i < 2; i++) {
+            dp__work_close(&r.work);
+            net_pass(&r, &net[i], 0, NULL);
+            CHECK_INT(r.work.form, i == 0 ? DP__B_BF16 : DP__B_INT8);
+            int own = i == 0 && r.exec.row->b16.tile_mode != NULL; /* tiles add in another order */
+            if (isa == DP_ISA_SCALAR || own) memcpy(first[i], r.work.logits, sizeof first[i]);
+            CHECK(net_same_bits(first[i], r.work.logits, 10));
+            dp__net_close(&net[i]);
+        }
+        net_done(&r);
+    }
+}
+
 /* Largest error of c [m, n] against sums in double over a(i, p) b(p, j), rounded to bfloat16 or
  * not, in units of what k roundings of the sum to 24 bits allow. */
 static double bf16_product_error(dp__mat c, dp__mat a, size_t a_k, dp__mat b, size_t b_col,
@@ -1567,6 +1605,7 @@ static const test tests_network[] = {
     {"network_packed", test_network_packed},
     {"network_int8", test_network_int8},
     {"network_bf16", test_network_bf16},
+    {"network_heads", test_network_heads},
     {"network_bf16_products", test_network_bf16_products},
     {"network_autocast", test_network_autocast},
     {"network_bf16_lengths", test_network_bf16_lengths},
