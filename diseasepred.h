@@ -4821,7 +4821,7 @@ DP__INLINE uint16_t dp__bf16(float x) {
  * Needs:  nothing. One polynomial and one order of operations for every row: + - * / fma and
  *         bits, so a lane's result does not depend on the row, the width or the neighbours.
  * Never:  calls libm, except in the double build, whose exp, log, erfc, tanh are libm's.
- * Tests:  tests/test_kernels.c: exp_*, log_*, phi_*, tanh_*, act_*
+ * Tests:  tests/test_kernels.c: exp_*, log_*, phi_*, tanh_*, act_*; tests/test_gemm.c: gemm_fmaf
  *
  * Coefficients: minimax in the stated relative error by the Remez exchange (50 digits), each
  * rounded to float in turn, lowest power first, with the others fitted again.
@@ -5000,9 +5000,8 @@ DP__INLINE void dp__get_two(dp__v8 *a, dp__v8 *b, const dp_real *p, size_t k, dp
 #endif
 
 /* z = x * y + z in all lanes, each rounded once. fused, a constant: the caller is part of AVX2
- * code. Trap: what must be inlined may not need more instruction sets than the function where it
- * stands; what stands under AVX2 here may be inlined, and is where that function has become part
- * of AVX2 code. */
+ * code. Trap: what must be inlined may not need more instruction sets than where it stands; what
+ * is under AVX2 here may be inlined, and is once that place has become part of AVX2 code. */
 #ifdef DP__AVX2
 DP__TARGET("avx2,fma")
 static inline void dp__fma_avx2(dp__v8 *z, const dp__v8 *x, const dp__v8 *y) {
@@ -5150,6 +5149,7 @@ DP__INLINE void dp__exp_body(dp__v8 *v, int low, const int fused) {
     *v = dp__real(dp__bits(f) & ~dp__less(x, dp__set(-86.9f)));
 }
 
+/* One copy for the rows without fused operations, where the call is little beside the body. */
 DP__APART void dp__exp_apart(dp__v8 *v, int low) {
     dp__exp_body(v, low, 0);
 }
