@@ -4815,7 +4815,7 @@ DP__INLINE uint16_t dp__bf16(float x) {
 }
 
 /* ============================================================================================
- * [E2] Elementary functions                                                   budget 540 lines
+ * [E2] Elementary functions                                                   budget 550 lines
  * Owns:   the fused multiply-add, lanes (dp__v8), exp, log, tanh, the normal distribution (erf),
  *         the activations.
  * Needs:  nothing. One polynomial and one order of operations for every row: + - * / fma and
@@ -5033,7 +5033,7 @@ DP__INLINE void dp__fma_lanes(dp__v8 *z, const dp__v8 *x, const dp__v8 *y, const
     memcpy(z, c, sizeof c);
 }
 
-/* p = c[0] + c[1] x + ... + c[n] x^n in all lanes, by Horner's rule. */
+/* p = c[0] + c[1] x + ... + c[n] x^n in all lanes, by Horner's rule; c [n + 1]. */
 DP__INLINE void dp__horner(dp__v8 *p, const dp__v8 *x, const dp_real *c, const int n,
                            const int fused) {
     dp_real a[DP__W], v[DP__W];
@@ -5089,6 +5089,8 @@ DP__INLINE void dp__root_lanes(dp__v8 *v) {
 #endif
 }
 
+#define DP__LOG2_E ((dp_real)1.44269504088896341)
+
 #ifdef DP_REAL_DOUBLE
 
 DP__INLINE void dp__libm(double f(double), dp__v8 *v) {
@@ -5122,9 +5124,9 @@ DP__INLINE void dp__phi_parts(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell, const 
 
 #else
 
-/* 2^f for |f| <= 1/2 on its way to 2^y, y = n + f: the polynomial has a relative error of 3.0e-9.
- * moved = n + DP__WHOLE has n in its low bits. 2^n comes as 2^(n-1) and a doubling, because 2^128
- * is no float; low: n < 128 is known, which saves that; the bits are the same. */
+/* 2^f for |f| <= 1/2 on its way to 2^y, y = n + f: the polynomial has a relative error of 3.0e-9
+ * (fitted by Lawson's iteration, 30 digits). moved = n + DP__WHOLE has n in its low bits. 2^n comes
+ * as 2^(n-1) and a doubling, because 2^128 is no float; low: n < 128 is known, which saves that. */
 static const float dp__exp_p[7] = {1.0f,             6.931471825e-01f, 2.402264774e-01f,
                                    5.550359562e-02f, 9.618499316e-03f, 1.339096925e-03f,
                                    1.532926399e-04f};
@@ -5137,10 +5139,9 @@ DP__INLINE void dp__power_lanes(dp__v8 *f, const dp__v8 *moved, int low, const i
 
 /* exp(x) = 2^y, y = x log2 e = n + f, n = round(y); log2 e is the sum of two floats. Below -86.9
  * (1.8e-38) the result is +0: no denormals arise. All floats: at most 1.014 ulp. exp(0) = 1. */
-#define DP__LOG2_HIGH 1.44269502e+00f
-#define DP__LOG2_LOW 1.92596303e-08f
+#define DP__LOG2_LOW 1.92596303e-08f /* log2 e - DP__LOG2_E */
 DP__INLINE void dp__exp_body(dp__v8 *v, int low, const int fused) {
-    dp__v8 x = *v, c = x, log2 = dp__set(DP__LOG2_HIGH);
+    dp__v8 x = *v, c = x, log2 = dp__set(DP__LOG2_E);
     if (!low) c = dp__pick(dp__less(dp__set(89.0f), x), dp__set(89.0f), x);
     dp__v8 moved = dp__fmadd(c, log2, dp__set(DP__WHOLE), fused);
     dp__v8 f = dp__fmadd(c, log2, DP__WHOLE - moved, fused);
@@ -5201,13 +5202,14 @@ DP__INLINE void dp__tanh_lanes(dp__v8 *v, const int fused) {
 /* bell = exp(-x^2 / 2), phi = Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution.
  * Phi(-a) = exp(-a^2 / 2) P(a) / Q(a) for a >= 0, fitted on [0, 13.2] to errors of 1.5e-8 in
  * x Phi(x), 2.2e-8 in Phi, 1.6e-6 relative; all coefficients are positive: nothing cancels.
- * Below -13.18 Phi is 0. All floats: x < 0 within 5 + min(4 x^2, 26) + x^2 / 2 ulp (rounded
- * squares are what grows), else 3 ulp. */
+ * exp(-a^2 / 2) = 2^y, y = -a^2 log2(e) / 2; from a^2 = 173.8 = 2 * 86.9 on it is 0, as exp is. All
+ * floats: x < 0 within 5 + min(4 x^2, 26) + x^2 / 2 ulp (the rounding of the square and of log2 e
+ * is what grows), else 3 ulp. */
 static const float dp__phi_p[4] = {0.5f, 3.429760337e-01f, 1.085699648e-01f, 1.444635820e-02f};
 static const float dp__phi_q[5] = {1.0f, 1.483834624e+00f, 9.010957479e-01f, 2.717856467e-01f,
                                    3.622187302e-02f};
 DP__INLINE void dp__phi_body(const dp__v8 *v, dp__v8 *phi, dp__v8 *bell, const int fused) {
-    dp__v8 x = *v, a = dp__abs(x), square = x * x, rate = dp__set(-0.5f * DP__LOG2_HIGH);
+    dp__v8 x = *v, a = dp__abs(x), square = x * x, rate = dp__set(-0.5f * DP__LOG2_E);
     dp__m8 gone = dp__less(dp__set(173.8f), square);
     dp__v8 p, q;
     dp__horner(&p, &a, dp__phi_p, 3, fused);
@@ -6244,8 +6246,6 @@ DP__INLINE void dp__code_power(dp__v8 *v, const int fused) {
     *v = dp__real(dp__bits(p) + (dp__bits(moved) << DP__MANTISSA));
 }
 
-#define DP__LOG2_E ((dp_real)1.44269504088896341)
-
 /* Two numbers as a pair of bfloat16, the second in the upper half; of one, the second is +0. */
 DP__INLINE uint32_t dp__bf16_pair(dp_real first, dp_real second) {
     return (uint32_t)dp__bf16((float)second) << 16 | dp__bf16((float)first);
@@ -7265,34 +7265,32 @@ static inline __m512 dp__load_avx512(const float *x, size_t k) {
     return _mm512_maskz_loadu_ps(dp__left_avx512(k), x);
 }
 
-/* 2^(n + f) where keep has a bit, else 0. */
 DP__TARGET(DP__AVX512_NEEDS)
-static inline __m512 dp__power_avx512(__mmask16 keep, __m512 n, __m512 f) {
-    __m512 p = _mm512_set1_ps(dp__exp_p[6]);
-    for (int i = 5; i >= 0; i--) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(dp__exp_p[i]));
-    return _mm512_maskz_scalef_ps(keep, p, n);
+DP__INLINE __m512 dp__horner_avx512(__m512 x, const float *c, const int n) {
+    __m512 p = _mm512_set1_ps(c[n]);
+    DP__UNROLL for (int i = n - 1; i >= 0; i--) p = _mm512_fmadd_ps(p, x, _mm512_set1_ps(c[i]));
+    return p;
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__exp_low_avx512(__m512 x) {
-    const __m512 whole = _mm512_set1_ps(DP__WHOLE), log2 = _mm512_set1_ps(DP__LOG2_HIGH);
+    const __m512 whole = _mm512_set1_ps(DP__WHOLE), log2 = _mm512_set1_ps(DP__LOG2_E);
     __m512       n = _mm512_sub_ps(_mm512_fmadd_ps(x, log2, whole), whole);
     __m512       f = _mm512_fmsub_ps(x, log2, n);
     f = _mm512_fmadd_ps(x, _mm512_set1_ps(DP__LOG2_LOW), f);
     __mmask16 keep = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-86.9f), _CMP_NLT_UQ);
-    return dp__power_avx512(keep, n, f);
+    return _mm512_maskz_scalef_ps(keep, dp__horner_avx512(f, dp__exp_p, 6), n);
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__phi_avx512(__m512 x, __m512 *bell) {
-    const __m512 whole = _mm512_set1_ps(DP__WHOLE), rate = _mm512_set1_ps(-0.5f * DP__LOG2_HIGH);
+    const __m512 whole = _mm512_set1_ps(DP__WHOLE), rate = _mm512_set1_ps(-0.5f * DP__LOG2_E);
     __m512       a = _mm512_abs_ps(x), square = _mm512_mul_ps(x, x), one = _mm512_set1_ps(1.0f);
-    __m512       p = _mm512_set1_ps(dp__phi_p[3]), q = _mm512_set1_ps(dp__phi_q[4]);
-    for (int i = 2; i >= 0; i--) p = _mm512_fmadd_ps(p, a, _mm512_set1_ps(dp__phi_p[i]));
-    for (int i = 3; i >= 0; i--) q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(dp__phi_q[i]));
+    __m512       p = dp__horner_avx512(a, dp__phi_p, 3), q = dp__horner_avx512(a, dp__phi_q, 4);
     __m512    n = _mm512_sub_ps(_mm512_fmadd_ps(square, rate, whole), whole);
     __mmask16 keep = _mm512_cmp_ps_mask(_mm512_set1_ps(173.8f), square, _CMP_NLT_UQ);
-    *bell = dp__power_avx512(keep, n, _mm512_fmsub_ps(square, rate, n));
+    *bell = dp__horner_avx512(_mm512_fmsub_ps(square, rate, n), dp__exp_p, 6);
+    *bell = _mm512_maskz_scalef_ps(keep, *bell, n);
     __m512    low = _mm512_maskz_div_ps(keep, _mm512_mul_ps(*bell, p), q);
     __mmask16 upper = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ);
     return _mm512_mask_sub_ps(low, upper, one, low);
@@ -7441,9 +7439,8 @@ static inline __m512 dp__codes_avx512(uint8_t *q, __mmask16 m, __m512 x, __m512 
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__code_power_avx512(__m512 x) {
     __m512 t = _mm512_max_ps(_mm512_set1_ps(-30), x), whole = _mm512_set1_ps(DP__WHOLE);
-    __m512 moved = _mm512_add_ps(t, whole), p = _mm512_set1_ps(dp__code_p[3]);
-    __m512 f = _mm512_sub_ps(t, _mm512_sub_ps(moved, whole));
-    for (int k = 2; k >= 0; k--) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(dp__code_p[k]));
+    __m512 moved = _mm512_add_ps(t, whole);
+    __m512 p = dp__horner_avx512(_mm512_sub_ps(t, _mm512_sub_ps(moved, whole)), dp__code_p, 3);
     __m512i power = _mm512_slli_epi32(_mm512_castps_si512(moved), DP__MANTISSA);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
 }
@@ -8899,7 +8896,7 @@ static void dp__mm_panels(const dp__row *row, const dp__mm *mm, dp__part *part, 
         if (mm->bf16)
             dp__pack_rounded(row, row->b16.group, panels, part->panel, scratch + DP__STAGE, b, col,
                              each, n, k);
-        else dp__pack(panels, dp__row_panel(row), b, col, each, n, k);
+        else dp__pack(panels, part->panel, b, col, each, n, k);
         part->b = (const char *)panels;
         part->b_k0 = part->k0;
         groups = part->groups;
