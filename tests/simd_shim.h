@@ -55,6 +55,15 @@ static inline void shim_mask_storeu_ps(void *p, unsigned mask, simde__m512 v) {
         if (mask >> i & 1) memcpy((char *)p + 4 * i, &lane[i], 4);
 }
 
+/* Clears signs; SIMDe compares with 0, which keeps those of -0 and NaN. */
+static inline simde__m512 shim_abs_ps(simde__m512 a) {
+    uint32_t x[16];
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < 16; i++) x[i] &= 0x7FFFFFFFu;
+    memcpy(&a, x, sizeof x);
+    return a;
+}
+
 static inline simde__m512 shim_cvtepi32_ps(simde__m512i a) {
     int32_t     x[16];
     float       y[16];
@@ -177,6 +186,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #define __mmask16 simde__mmask16 /* no alias in 0.7.4 */
 #undef _mm256_fmadd_ps
 #undef _mm512_fmadd_ps
+#undef _mm512_abs_ps
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_maskz_loadu_epi32
 #undef _mm512_mask_storeu_ps
@@ -189,6 +199,7 @@ static inline void shim_mask_storeu_epi8(void *p, unsigned mask, __m128i v) {
 #undef _mm_mask_storeu_epi8
 #define _mm256_fmadd_ps(a, b, c) shim_fmadd256(a, b, c)
 #define _mm512_fmadd_ps(a, b, c) shim_fmadd512(a, b, c)
+#define _mm512_abs_ps(a) shim_abs_ps(a)
 #define _mm512_maskz_loadu_ps(mask, p) shim_maskz_loadu_ps(mask, p)
 #define _mm512_maskz_loadu_epi32(mask, p) shim_maskz_loadu_epi32(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) shim_mask_storeu_ps(p, mask, v)

@@ -113,6 +113,7 @@ KERNELS_FUNCTION(log, dp__log_lanes(&v))
 KERNELS_FUNCTION(tanh, dp__tanh_lanes(&v, 0))
 KERNELS_FUNCTION(phi, dp__v8 x8 = v; dp__phi_parts(&x8, &v, &other, 0))
 KERNELS_FUNCTION(gelu, dp__act_lanes(DP__GELU, &v, 0))
+KERNELS_FUNCTION(gelu8, dp__act_lanes(DP__GELU8, &v, 0))
 
 static double kernels_normal(double x) {
     return 0.5 * erfc(-x * sqrt(0.5));
@@ -214,6 +215,31 @@ static void test_phi_all(void) {
     kernels_phi(special);
     CHECK(special[0] == 0.5f && special[1] == 0.5f && special[2] == 1 && special[3] == 0);
     CHECK(special[4] != special[4] && special[5] == 1 && special[6] == 0 && special[7] == 0);
+}
+
+/* Beside the bound, what rounding an x above 8 costs. */
+static void test_gelu8_all(void) {
+    float    special[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e30f, -1e30f, 4.42f};
+    uint32_t step = test_long() ? 1 : 4099, at = 0;
+    double   worst = 0;
+    for (uint64_t u = 0; u < 0x100000000u; u += (uint64_t)8 * step) {
+        float x[8], y[8];
+        for (uint32_t j = 0; j < 8; j++)
+            x[j] = y[j] = kernels_float(u == 0 ? 0x408D7098u + j : (uint32_t)u + j * step);
+        kernels_gelu8(y);
+        for (uint32_t j = 0; j < 8; j++) {
+            double exact = (double)x[j] * kernels_normal((double)x[j]);
+            double off = fabs((double)y[j] - exact) - (x[j] > 8 ? (double)x[j] * 0x1p-24 : 0);
+            if (off > worst) worst = off, at = dp__f32_bits(x[j]);
+        }
+    }
+    printf("     gelu8: off by at most %.4g, at %08x\n", worst, at);
+    CHECK(worst <= 1.14e-5 && worst > 1.1e-5);
+    kernels_gelu8(special);
+    CHECK(dp__f32_bits(special[0]) == 0 && dp__f32_bits(special[1]) == 0x80000000u);
+    CHECK(special[2] == INFINITY && special[3] < 0 && special[3] > -1.1e-5f);
+    CHECK(special[4] != special[4] && special[5] == 1e30f && special[6] == special[3]);
+    CHECK(special[7] == 4.42f + special[3]);
 }
 
 /* ---- element-wise work: every row against the scalar row ------------------------------------ */
@@ -502,7 +528,7 @@ static int kernels_equal(kernels_vec *run, int op, size_t n, uint64_t seed, int 
     return kernels_difference(kernels_image[0], kernels_image[1]) == SIZE_MAX;
 }
 
-#define KERNELS_DIGEST 0xF97D5148E5E40A5Fu
+#define KERNELS_DIGEST 0xB183881D03CFD6DAu
 #define KERNELS_OPS ((int)DP__VEC_SCATTER + 1)
 
 /* All operations x lengths 1..65 and some long ones x strides x both guard pages x special
@@ -575,7 +601,7 @@ static void test_vec_flip_is_seen(void) {
 #define KERNELS_ALL (KERNELS_ROWS * KERNELS_N)
 
 static double kernels_act(int act, double x) {
-    if (act == DP__GELU) return x * 0.5 * erfc(-x * sqrt(0.5));
+    if (act == DP__GELU || act == DP__GELU8) return x * 0.5 * erfc(-x * sqrt(0.5));
     if (act == DP__GELU_TANH)
         return 0.5 * x * (1 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
     if (act == DP__RELU) return x > 0 ? x : 0;
@@ -673,16 +699,18 @@ static void test_act_formulas(void) {
     dp__exec_close(&e);
 }
 
-/* No activation hides a NaN; nor does a slope, but ReLU's, which is 0 where x > 0 is not true. */
+/* No activation hides a NaN; nor does a slope, but ReLU's, which is 0 where x > 0 is not true.
+ * GELU8 has none. */
 static void test_act_nan(void) {
     float    x[8], one[8], y[8];
     dp__exec e;
     kernels_open(&e);
     for (int i = 0; i < 8; i++) x[i] = NAN, one[i] = 1;
-    for (int act = 0; act < DP__ACT_COUNT; act++) {
+    for (int act = 0; act <= DP__GELU8; act++) {
         dp__vec v = kernels_op(DP__VEC_ACT + act, y, x, NULL, 1, 8);
         dp__vec_run(&e, &v);
         for (int i = 0; i < 8; i++) CHECK(isnan(y[i]));
+        if (act == DP__GELU8) continue;
         v = kernels_op(DP__VEC_ACT_GRAD + act, y, one, x, 1, 8);
         dp__vec_run(&e, &v);
         for (int i = 0; i < 8; i++) CHECK(isnan(y[i]) || (act == DP__RELU && y[i] == 0));
@@ -1194,6 +1222,7 @@ static const test tests_kernels[] = {
     {"log_all", test_log_all},
     {"tanh_all", test_tanh_all},
     {"phi_all", test_phi_all},
+    {"gelu8_all", test_gelu8_all},
     {"vec_rows_equal", test_vec_rows_equal},
     {"vec_digest", test_vec_digest},
     {"vec_flip_is_seen", test_vec_flip_is_seen},

@@ -12,7 +12,7 @@
 
 #if !defined(DP_NO_TRAIN) && !defined(DP_NO_QUANTIZE) && !defined(DP_REAL_DOUBLE)
 static const char published[] = /* tools/lint.py: the README's */
-    "1fd1e24c1cfb7bcf3f6809314bd3bb6e5e4f39626c198ec505ded7d50652a407";
+    "34453c14156caf1673177ec14544fd58827ca5bedf5eb82b1acf6aa9d27bd115";
 #else
 static const char published[] = "";
 #endif
