@@ -4815,7 +4815,7 @@ DP__INLINE uint16_t dp__bf16(float x) {
 }
 
 /* ============================================================================================
- * [E2] Elementary functions                                                   budget 560 lines
+ * [E2] Elementary functions                                                   budget 570 lines
  * Owns:   the fused multiply-add, lanes (dp__v8), exp, log, tanh, the normal distribution (erf),
  *         the activations.
  * Needs:  nothing. One polynomial and one order of operations for every row: + - * / fma and
@@ -5270,19 +5270,20 @@ DP__INLINE void dp__gelu_tanh_lanes(dp__v8 *v, const int fused) {
     dp__tanh_lanes(v, fused);
 }
 
-/* GELU of what becomes INT8 codes: max(x, 0) - a P(a - 2.21), a = min(|x|, 4.42), P(a) = Phi(-a)
- * (fitted by Lawson's iteration). All floats: within 1.14e-5 of x Phi(x), which is 0.0015 of a code
+/* GELU of what becomes INT8 codes: max(x, 0) - a P(a - end / 2), a = min(|x|, end); P is Phi(-a),
+ * fitted by Lawson's iteration. All floats: within 1.14e-5 of x Phi(x), which is 0.0015 of a code
  * in a row whose largest number is 1, and takes half the time. */
 #define DP__GELU8 ((int)DP__ACT_COUNT) /* beside dp__act: the models do not name it */
+#define DP__GELU8_END ((dp_real)4.42)
 static const dp_real dp__gelu8_p[10] = {
     (dp_real)1.354933903e-02,  (dp_real)-3.467922285e-02, (dp_real)3.838115931e-02,
     (dp_real)-2.257699706e-02, (dp_real)5.964313168e-03,  (dp_real)8.669898962e-04,
     (dp_real)-1.044671983e-03, (dp_real)1.633040520e-04,  (dp_real)4.984314364e-05,
     (dp_real)-1.379647074e-05};
 DP__INLINE void dp__gelu8_lanes(dp__v8 *v, const int fused) {
-    dp__v8 x = *v, a = dp__abs(x), end = dp__set(4.42), p, t;
+    dp__v8 x = *v, a = dp__abs(x), end = dp__set(DP__GELU8_END), p;
     a = dp__pick(dp__less(a, end), a, end);
-    t = a - (dp_real)2.21;
+    dp__v8 t = a - DP__GELU8_END / 2;
     dp__horner(&p, &t, dp__gelu8_p, 9, fused);
     *v = dp__fmadd(-a, p, dp__real(dp__bits(x) & ~dp__less(x, dp__none)), fused);
 }
@@ -6129,12 +6130,13 @@ DP__INLINE void dp__table_lanes(dp__v8 *to, const dp_real *table, const dp_real 
 }
 
 /* Embeddings: y = (word[ids] + type[types]) + position[at], the order of transformers'
- * BertEmbeddings; x word [V, n], w type [types, n], z position [positions, n]. */
+ * BertEmbeddings; x word [V, n], w type [types, n], z position [positions, n]. Rows of words lie
+ * anywhere in memory, so each is fetched while the one before is added up. */
 DP__INLINE void dp__vec_gather(const dp__vec *v, size_t begin, size_t end) {
     size_t size = v->n * (v->scale[0] != NULL ? 1 : sizeof *v->x);
     for (size_t r = begin; r < end; r++) {
         dp_real *y = v->y + r * v->ldy;
-        for (size_t i = 0; r + 1 < end && i < size; i += DP__ALIGN) /* memory knows no order here */
+        for (size_t i = 0; r + 1 < end && i < size; i += DP__ALIGN)
             DP__FETCH((const char *)v->x + (size_t)v->ids[r + 1] * size + i);
         DP__EACH(v->n, i, k,
             dp__v8 word, type, place;
@@ -7328,9 +7330,9 @@ static inline __m512 dp__gelu_lanes_avx512(__m512 x) {
 
 DP__TARGET(DP__AVX512_NEEDS)
 static inline __m512 dp__gelu8_lanes_avx512(__m512 x) {
-    __m512 a = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(4.42f));
-    __m512 p = dp__horner_avx512(_mm512_sub_ps(a, _mm512_set1_ps(2.21f)), dp__gelu8_p, 9);
-    return _mm512_fnmadd_ps(a, p, _mm512_max_ps(_mm512_setzero_ps(), x));
+    __m512 a = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(DP__GELU8_END));
+    __m512 t = _mm512_sub_ps(a, _mm512_set1_ps(DP__GELU8_END / 2)), zero = _mm512_setzero_ps();
+    return _mm512_fnmadd_ps(a, dp__horner_avx512(t, dp__gelu8_p, 9), _mm512_max_ps(zero, x));
 }
 
 DP__TARGET(DP__AVX512_NEEDS)
@@ -10557,14 +10559,14 @@ static const dp__tokens *dp__layer_rows(const dp__pass *s, int32_t layer) {
     return last && !s->work->all_tokens ? &s->work->first : &s->work->all;
 }
 
-#define DP__LOAD_QUERIES 16 /* what keys and values of a text cost before the first (measured) */
+#define DP__LOAD_QUERIES 16 /* packing the keys and values of a text costs as many (measured) */
 
 /* Forward: mixed from qkv of the layer. With dmixed.p backward: work->dqkv from dmixed. */
 static void dp__attention_run(const dp__pass *s, int32_t layer, dp__mat dmixed) {
     dp__attention a = {s, &s->work->kept[layer], dp__layer_rows(s, layer),
                        dp__layer_site(layer, DP__SITE_ATTENTION), dmixed};
-    double cost = (double)(a.rows->m + DP__LOAD_QUERIES * s->batch->texts);
-    if (cost * (double)s->work->longest * (double)dp__width(s) < DP__MM_ALONE)
+    double queries = (double)(a.rows->m + DP__LOAD_QUERIES * s->batch->texts);
+    if (queries * (double)s->work->longest * (double)dp__width(s) < DP__MM_ALONE)
         dp__attention_task(&a, 0, 1);
     else dp__exec_run(s->exec, dp__attention_task, &a);
     s->work->coded = s->work->form == DP__B_BF16;
