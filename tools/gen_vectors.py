@@ -164,17 +164,20 @@ def header(kind, case):
     return text + "lengths %s\n" % " ".join(str(n) for n in case["lengths"])
 
 
-def errors(name, want, got):
+def errors(name, count, want, got):
+    """RMS value, squared errors that count values have on average, largest error; all of the
+    whole tensor."""
     error = got - want
     return "tensor %s %d %.9e %.9e %.9e\n" % (
-        name, want.size, np.sqrt(np.mean(want ** 2)), np.sum(error ** 2), np.max(np.abs(error)))
+        name, count, np.sqrt(np.mean(want ** 2)), count * np.mean(error ** 2),
+        np.max(np.abs(error)))
 
 
 def write(path, text, data):
-    """data: list of (name, stored float64 array, float32 results at the same places)."""
-    body = b"".join(np.ascontiguousarray(d, "<f8").tobytes() for _, d, _ in data)
-    for name, want, got in data:
-        text += errors(name, want, got)
+    """data: list of (name, stored float64 values, whole float64 and float32 results)."""
+    body = b"".join(np.ascontiguousarray(d, "<f8").tobytes() for _, d, _, _ in data)
+    for name, stored, want, got in data:
+        text += errors(name, stored.size, want, got)
     text += "sha256 %s\ndata\n" % hashlib.sha256(body).hexdigest()
     with open(path, "wb") as f:
         f.write(text.encode("ascii") + body)
@@ -205,7 +208,7 @@ def make_net(out):
     for name, case in NET.items():
         want, got = run(case, torch.float64), run(case, torch.float32)
         write(os.path.join(out, "net_%s.vec" % name), header("net", case),
-              [(k, want[k], got[k]) for k in want])
+              [(k, want[k], want[k], got[k]) for k in want])
 
 
 def make_autocast(out):
@@ -215,7 +218,7 @@ def make_autocast(out):
                 "transformers %s\n" % (VERSIONS["torch"], VERSIONS["transformers"]))
         for case in NET.values():
             want, got = run(case, torch.float64), run(case, torch.float32, autocast=True)
-            f.write("".join(errors(k, want[k], got[k]) for k in want))
+            f.write("".join(errors(k, want[k].size, want[k], got[k]) for k in want))
 
 
 BASE = dict(layers=12, hidden=768, heads=12, inner=3072, vocab=28996, positions=512, types=2,
@@ -236,12 +239,9 @@ def make_base(out):
     for number, name in enumerate(want):
         w, g = want[name], got[name]
         count = SAMPLES_GRAD if name.startswith("grad") else SAMPLES_HIDDEN
-        if w.size > count:
-            data.append((name, sample(name, number, w, count), sample(name, number, g, count)))
-        else:
-            data.append((name, w, g))
-        norm = [np.array([np.sqrt(np.sum(v ** 2))]) for v in (w, g)]
-        data.append(("norm." + name, norm[0], norm[1]))
+        data.append((name, sample(name, number, w, count) if w.size > count else w, w, g))
+        norms = [np.array([np.linalg.norm(v)]) for v in (w, g)]
+        data.append(("norm." + name, norms[0], *norms))
     write(os.path.join(out, "net_base.vec"), header("base", BASE), data)
 
 
@@ -275,7 +275,8 @@ def make_disk(out):
             narrow = wide.to(torch.float32)
             got = narrow(ids, attention_mask=mask, token_type_ids=types).logits.numpy()
         write(os.path.join(out, "net_%s.vec" % name), header("disk", case),
-              [("logits", want.reshape(-1), got.astype(np.float64).reshape(-1))])
+              [("logits", want.reshape(-1), want.reshape(-1),
+                got.astype(np.float64).reshape(-1))])
 
 
 def main():
