@@ -39,7 +39,7 @@ TOP_LEVEL = ["LICENSE", "Makefile", "README.md", "data", "diseasepred.h", "examp
 LINE_LIMITS = {"examples/train.c": 250, "examples/predict.c": 250, "examples/quantize.c": 250,
                "examples/common.h": 900, "Makefile": 200}
 AIM = 10000      # lines of the header that its design asks for
-CEILING = 13514
+CEILING = 13521
 FIELDS = ["Formula:|Source:", "Returns ", "Memory:", "Threads:", "Tests:"]
 FORM = 'the form is at the top of tools/lint.py'
 
